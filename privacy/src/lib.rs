@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Exact noise, accounting and budgets for differential privacy, on plain vectors.
+//!
+//! This crate knows no client, round, socket, clock or file.
+
+pub mod quantities;
