@@ -2,4 +2,5 @@
 //!
 //! This crate knows no client, round, socket, clock or file.
 
+pub mod accounting;
 pub mod quantities;

@@ -135,11 +135,12 @@ impl Epsilon {
         if value >= 0.0 {
             return Ok(Self(value));
         }
-        Err(QuantityError::OutOfRange {
-            parameter: "epsilon",
-            value,
-            range: "at least 0",
-        })
+        Err(QuantityError::OutOfRange { parameter: "epsilon", value, range: "at least 0" })
+    }
+
+    /// What a computation found: rounding below 0 becomes 0, and anything that is not a number promises nothing.
+    pub(crate) fn from_computed(value: f64) -> Self {
+        if value.is_nan() { Self::INFINITE } else { Self(value.max(0.0)) }
     }
 
     /// The number itself, possibly infinite.
@@ -164,11 +165,7 @@ impl TryFrom<f64> for Epsilon {
 
 impl fmt::Display for Epsilon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_finite() {
-            self.0.fmt(f)
-        } else {
-            f.pad("infinity")
-        }
+        if self.is_finite() { self.0.fmt(f) } else { f.pad("infinity") }
     }
 }
 
@@ -353,14 +350,10 @@ impl FromStr for Sampling {
             return Ok(Self::All);
         }
         if let Some(rate) = text.strip_prefix("poisson:") {
-            return Ok(Self::Poisson {
-                rate: rate.parse()?,
-            });
+            return Ok(Self::Poisson { rate: rate.parse()? });
         }
-        let (size, population) = text
-            .strip_prefix("fixed:")
-            .and_then(|rest| rest.split_once('/'))
-            .ok_or_else(unknown)?;
+        let (size, population) =
+            text.strip_prefix("fixed:").and_then(|rest| rest.split_once('/')).ok_or_else(unknown)?;
         let count = |digits: &str| digits.parse().map_err(|_| unknown());
         Self::fixed(count(size)?, count(population)?)
     }
@@ -373,10 +366,7 @@ mod tests {
     #[test]
     fn a_value_outside_its_range_is_refused_with_name_value_and_range() {
         let error = SamplingRate::new(1.5).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "sampling rate is 1.5, but must be above 0 and at most 1"
-        );
+        assert_eq!(error.to_string(), "sampling rate is 1.5, but must be above 0 and at most 1");
         for value in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(NoiseMultiplier::new(value).is_err(), "{value}");
             assert!(ClipNorm::new(value).is_err(), "{value}");
@@ -395,9 +385,7 @@ mod tests {
         assert!(serde_json::from_str::<Delta>("1e-5").is_ok());
         assert!(serde_json::from_str::<Delta>("2").is_err());
         assert!(serde_json::from_str::<Epsilon>("-1").is_err());
-        assert!(
-            serde_json::from_str::<Sampling>(r#"{"fixed":{"size":9,"population":3}}"#).is_err()
-        );
+        assert!(serde_json::from_str::<Sampling>(r#"{"fixed":{"size":9,"population":3}}"#).is_err());
         assert!(serde_json::from_str::<Sampling>(r#"{"poisson":{"rate":1.1}}"#).is_err());
     }
 
@@ -405,10 +393,7 @@ mod tests {
     fn an_infinite_epsilon_survives_json() {
         let text = serde_json::to_string(&Epsilon::INFINITE).unwrap();
         assert_eq!(text, "\"infinity\"");
-        assert_eq!(
-            serde_json::from_str::<Epsilon>(&text).unwrap(),
-            Epsilon::INFINITE
-        );
+        assert_eq!(serde_json::from_str::<Epsilon>(&text).unwrap(), Epsilon::INFINITE);
         assert_eq!(serde_json::from_str::<Epsilon>("2").unwrap().get(), 2.0);
     }
 
@@ -421,31 +406,17 @@ mod tests {
         ] {
             assert_eq!(adjacency.to_string(), text);
             assert_eq!(text.parse(), Ok(adjacency));
-            assert_eq!(
-                serde_json::to_string(&adjacency).unwrap(),
-                format!("\"{text}\"")
-            );
+            assert_eq!(serde_json::to_string(&adjacency).unwrap(), format!("\"{text}\""));
         }
         let sampling = |text: &str| text.parse::<Sampling>();
         for text in ["all", "poisson:0.01", "fixed:100/10000"] {
             assert_eq!(sampling(text).unwrap().to_string(), text);
         }
-        for text in [
-            "poisson",
-            "poisson:x",
-            "poisson:2",
-            "fixed:3",
-            "fixed:3/2",
-            "shuffled",
-            "",
-        ] {
+        for text in ["poisson", "poisson:x", "poisson:2", "fixed:3", "fixed:3/2", "shuffled", ""] {
             assert!(sampling(text).is_err(), "{text}");
         }
         let json = serde_json::to_string(&Sampling::fixed(2, 5).unwrap()).unwrap();
         assert_eq!(json, r#"{"fixed":{"size":2,"population":5}}"#);
-        assert_eq!(
-            serde_json::from_str::<Sampling>(&json).unwrap(),
-            Sampling::fixed(2, 5).unwrap()
-        );
+        assert_eq!(serde_json::from_str::<Sampling>(&json).unwrap(), Sampling::fixed(2, 5).unwrap());
     }
 }
