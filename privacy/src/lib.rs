@@ -3,4 +3,6 @@
 //! This crate knows no client, round, socket, clock or file.
 
 pub mod accounting;
+pub mod budget;
+pub mod mechanism;
 pub mod quantities;

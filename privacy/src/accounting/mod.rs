@@ -114,6 +114,15 @@ impl Composition {
         }
     }
 
+    /// The lowest upper bound on ε at δ that any accountant proves; infinite where none proves anything.
+    #[must_use]
+    pub fn best_epsilon(&self, delta: Delta) -> Epsilon {
+        [Accountant::Analytic, Accountant::Rdp]
+            .into_iter()
+            .find_map(|accountant| self.epsilon(accountant, delta).ok())
+            .unwrap_or(Epsilon::INFINITE)
+    }
+
     /// An upper bound on δ at ε; at most 1.
     ///
     /// # Errors
