@@ -5,4 +5,5 @@
 pub mod accounting;
 pub mod budget;
 pub mod mechanism;
+pub mod prg;
 pub mod quantities;
