@@ -4,6 +4,7 @@
 
 pub mod accounting;
 pub mod budget;
+pub mod grid;
 pub mod mechanism;
 pub mod prg;
 pub mod quantities;
