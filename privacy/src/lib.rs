@@ -8,3 +8,4 @@ pub mod grid;
 pub mod mechanism;
 pub mod prg;
 pub mod quantities;
+pub mod update;

@@ -1,0 +1,548 @@
+//! One client's update, from parameters to integers. Each stage is a type that only the step before can make.
+//!
+//! ```text
+//! Update ── clip ──▶ ClippedUpdate ── quantize ──▶ QuantizedUpdate      every mode that promises privacy
+//!        ───────────── quantize_nearest ─────────▶ QuantizedUpdate      mode none
+//! ```
+//!
+//! The privacy proof rests on the last stage alone: Σqᵢ² ≤ S², tested in integers. Clipping in floating point before
+//! it only makes the test pass.
+
+use crate::grid::{Grid, PUBLIC_STEP, PrivateGrid, PublicGrid};
+use crate::prg::CryptoRng;
+use crate::quantities::ClipNorm;
+
+/// An update holds something that is not a finite number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("parameter {index} of the update is not a finite number; did the training diverge?")]
+pub struct NonFinite {
+    /// Position of the first such parameter.
+    pub index: usize,
+}
+
+/// Why an update cannot be placed on a grid.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum QuantizeError {
+    /// The update has another length than the grid.
+    #[error("the update has {found} coordinates, but the round is about {expected}")]
+    Dimension {
+        /// Coordinates of the grid.
+        expected: usize,
+        /// Coordinates of the update.
+        found: usize,
+    },
+    /// The update was clipped to another norm than the grid is made for.
+    #[error("the update was clipped to norm {found}, but the round clips to {expected}")]
+    ClipNorm {
+        /// Clip norm of the grid.
+        expected: ClipNorm,
+        /// Clip norm of the update.
+        found: ClipNorm,
+    },
+    /// A coordinate does not fit the public grid.
+    #[error("parameter {index} of the update is {value}, but mode none carries values between -128 and 128")]
+    OutOfRange {
+        /// Position of the first such coordinate.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+}
+
+/// Why received coordinates are not an update. The sender is refused, and the round goes on without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// The vector has another length than the grid.
+    #[error("received {found} coordinates instead of {expected}")]
+    Dimension {
+        /// Coordinates of the grid.
+        expected: usize,
+        /// Coordinates received.
+        found: usize,
+    },
+    /// A coordinate is larger than the largest cohort's sum has room for.
+    #[error("coordinate {index} is {value}, beyond the range of ±{range}")]
+    Range {
+        /// Position of the first such coordinate.
+        index: usize,
+        /// Its value.
+        value: i32,
+        /// Largest absolute value.
+        range: u64,
+    },
+    /// The vector is longer than the sensitivity.
+    #[error("the squared norm is {norm_squared}, above the square of the sensitivity {sensitivity}")]
+    Norm {
+        /// Σqᵢ².
+        norm_squared: u128,
+        /// S in grid steps.
+        sensitivity: u64,
+    },
+}
+
+/// A change of the parameters: finite numbers, nothing else.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update(Vec<f32>);
+
+impl Update {
+    /// Takes the numbers if all are finite.
+    ///
+    /// # Errors
+    /// [`NonFinite`] at the first NaN or infinity: C/NaN and C/∞·∞ would otherwise slip past any clipping.
+    pub fn new(values: Vec<f32>) -> Result<Self, NonFinite> {
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(Self(values)),
+            Some(index) => Err(NonFinite { index }),
+        }
+    }
+
+    /// The numbers.
+    #[must_use]
+    pub fn values(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// L2 norm in double precision, summed in a fixed order. Zero for an empty update.
+    ///
+    /// It neither overflows nor loses subnormal numbers: squares of single precision numbers lie between 10⁻⁹⁰ and
+    /// 10⁷⁸, and doubles hold 10⁻³⁰⁸ to 10³⁰⁸.
+    #[must_use]
+    pub fn norm(&self) -> f64 {
+        self.0.chunks(NORM_CHUNK).map(sum_of_squares).sum::<f64>().sqrt()
+    }
+
+    /// The update times a weight, for averages weighted by examples; mode `none` only, because a weight that depends
+    /// on data scales the sensitivity.
+    ///
+    /// # Errors
+    /// [`NonFinite`] when a product overflows or the weight is not finite.
+    pub fn scaled(mut self, weight: f64) -> Result<Self, NonFinite> {
+        for value in &mut self.0 {
+            *value = (f64::from(*value) * weight) as f32;
+        }
+        Self::new(self.0)
+    }
+
+    /// Scales the update down to norm C if it is longer: Δ·min(1, C/‖Δ‖). A zero update stays zero.
+    #[must_use]
+    pub fn clip(self, clip: ClipNorm) -> ClippedUpdate {
+        let norm = self.norm();
+        let factor = if norm > clip.get() { clip.get() / norm } else { 1.0 };
+        ClippedUpdate { values: self.0, factor, clip, norm }
+    }
+
+    /// Rounds every parameter to the nearest point of the grid of mode `none`, ties to even.
+    ///
+    /// # Errors
+    /// [`QuantizeError`] when the length differs or a value does not fit.
+    pub fn quantize_nearest(self, grid: &PublicGrid) -> Result<QuantizedUpdate, QuantizeError> {
+        check_dimension(grid.dimension(), self.0.len())?;
+        let steps = 1.0 / PUBLIC_STEP;
+        let mut coordinates = Vec::with_capacity(self.0.len());
+        for (index, &value) in self.0.iter().enumerate() {
+            let scaled = (f64::from(value) * steps).round_ties_even();
+            if scaled.abs() > f64::from(i32::MAX) {
+                return Err(QuantizeError::OutOfRange { index, value });
+            }
+            coordinates.push(scaled as i32);
+        }
+        Ok(QuantizedUpdate { coordinates, grid: (*grid).into() })
+    }
+}
+
+/// An update of norm at most C, up to the rounding of doubles.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClippedUpdate {
+    values: Vec<f32>,
+    /// Still to be multiplied in, so that no value is rounded to single precision twice.
+    factor: f64,
+    clip: ClipNorm,
+    norm: f64,
+}
+
+impl ClippedUpdate {
+    /// The norm before clipping. Private: never leaves the client without noise.
+    #[must_use]
+    pub const fn norm_before(&self) -> f64 {
+        self.norm
+    }
+
+    /// The bound C that now holds.
+    #[must_use]
+    pub const fn clip(&self) -> ClipNorm {
+        self.clip
+    }
+
+    /// Whether the update was short enough to be left alone.
+    #[must_use]
+    pub fn is_unclipped(&self) -> bool {
+        self.norm <= self.clip.get()
+    }
+
+    /// Divides by the step and rounds to integers without bias, again and again until Σqᵢ² ≤ S² holds exactly.
+    ///
+    /// After [`ROUNDING_ATTEMPTS`] failures, which happens with probability below 10⁻²⁷, it rounds toward zero, which
+    /// never makes a vector longer.
+    ///
+    /// # Errors
+    /// [`QuantizeError`] when the update was not made for this grid.
+    pub fn quantize<R: CryptoRng + ?Sized>(
+        self,
+        grid: &PrivateGrid,
+        rng: &mut R,
+    ) -> Result<QuantizedUpdate, QuantizeError> {
+        check_dimension(grid.dimension(), self.values.len())?;
+        if self.clip != grid.clip() {
+            return Err(QuantizeError::ClipNorm { expected: grid.clip(), found: self.clip });
+        }
+        let scale = self.factor / grid.step();
+        let mut coordinates = vec![0; self.values.len()];
+        for _ in 0..ROUNDING_ATTEMPTS {
+            round_unbiased(&self.values, scale, &mut coordinates, rng);
+            if within_norm(&coordinates, grid.sensitivity()).is_ok() {
+                return Ok(QuantizedUpdate { coordinates, grid: (*grid).into() });
+            }
+        }
+        round_toward_zero(&self.values, scale, &mut coordinates);
+        Ok(QuantizedUpdate { coordinates, grid: (*grid).into() })
+    }
+}
+
+/// An update in integer grid steps. On a private grid its norm is at most the sensitivity, exactly.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantizedUpdate {
+    coordinates: Vec<i32>,
+    grid: Grid,
+}
+
+impl QuantizedUpdate {
+    /// Checks coordinates that somebody else made, as a server must: the same tests as the client's, exactly.
+    ///
+    /// # Errors
+    /// [`Rejected`] with the first reason; the sum has not been touched.
+    pub fn verify(coordinates: Vec<i32>, grid: &Grid) -> Result<Self, Rejected> {
+        if coordinates.len() != grid.dimension() {
+            return Err(Rejected::Dimension { expected: grid.dimension(), found: coordinates.len() });
+        }
+        let range = grid.range();
+        if let Some(index) = coordinates.iter().position(|q| u64::from(q.unsigned_abs()) > range) {
+            return Err(Rejected::Range { index, value: coordinates[index], range });
+        }
+        if let Some(sensitivity) = grid.sensitivity() {
+            within_norm(&coordinates, sensitivity)
+                .map_err(|norm_squared| Rejected::Norm { norm_squared, sensitivity })?;
+        }
+        Ok(Self { coordinates, grid: *grid })
+    }
+
+    /// The integers qᵢ.
+    #[must_use]
+    pub fn coordinates(&self) -> &[i32] {
+        &self.coordinates
+    }
+
+    /// The grid they count steps of.
+    #[must_use]
+    pub const fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    /// Number of coordinates.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.coordinates.len()
+    }
+
+    /// Never true: a grid has at least one coordinate.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.coordinates.is_empty()
+    }
+
+    /// Σqᵢ², exactly.
+    #[must_use]
+    pub fn norm_squared(&self) -> u128 {
+        norm_squared(&self.coordinates)
+    }
+}
+
+/// How often stochastic rounding is tried before falling back to rounding toward zero.
+pub const ROUNDING_ATTEMPTS: usize = 8;
+
+/// Numbers whose squares are added before their sum joins the total. Part of the result: changing it changes bits.
+const NORM_CHUNK: usize = 4096;
+
+/// Numbers that are rounded with one batch of random words.
+const ROUNDING_TILE: usize = 256;
+
+/// Eight running sums, so that the order does not depend on how the compiler vectorises.
+fn sum_of_squares(chunk: &[f32]) -> f64 {
+    let (blocks, rest) = chunk.as_chunks::<8>();
+    let mut sums = [0.0_f64; 8];
+    for block in blocks {
+        for (sum, &value) in sums.iter_mut().zip(block) {
+            *sum += f64::from(value) * f64::from(value);
+        }
+    }
+    for (sum, &value) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(value) * f64::from(value);
+    }
+    sums.iter().sum()
+}
+
+fn check_dimension(expected: usize, found: usize) -> Result<(), QuantizeError> {
+    if expected == found { Ok(()) } else { Err(QuantizeError::Dimension { expected, found }) }
+}
+
+/// ⌊y⌋ or ⌊y⌋ + 1 with mean exactly y, for every y = value · scale as a double.
+fn round_unbiased<R: CryptoRng + ?Sized>(values: &[f32], scale: f64, out: &mut [i32], rng: &mut R) {
+    for (values, out) in values.chunks(ROUNDING_TILE).zip(out.chunks_mut(ROUNDING_TILE)) {
+        let mut bits = [[0_u8; 2]; ROUNDING_TILE];
+        rng.fill_bytes(bits[..values.len()].as_flattened_mut());
+        for ((&value, q), bits) in values.iter().zip(out).zip(bits) {
+            let y = f64::from(value) * scale;
+            let floor = y.floor();
+            *q = floor as i32 + i32::from(below(y - floor, u16::from_le_bytes(bits), rng));
+        }
+    }
+}
+
+/// Whether a uniform number, of which the first 16 bits are given and the rest drawn as needed, is below `p` in \[0, 1\].
+fn below<R: CryptoRng + ?Sized>(p: f64, first: u16, rng: &mut R) -> bool {
+    let mut digit = first;
+    // Multiplying by 2^16 and removing the integer part are exact, so the loop ends when the digits of p do.
+    let mut rest = p * 65_536.0;
+    loop {
+        let floor = rest.floor();
+        if f64::from(digit) != floor {
+            return f64::from(digit) < floor;
+        }
+        rest = (rest - floor) * 65_536.0;
+        if rest == 0.0 {
+            return false;
+        }
+        digit = (rng.next_u64() >> 48) as u16;
+    }
+}
+
+fn round_toward_zero(values: &[f32], scale: f64, out: &mut [i32]) {
+    for (&value, q) in values.iter().zip(out) {
+        *q = (f64::from(value) * scale).trunc() as i32;
+    }
+}
+
+fn within_norm(coordinates: &[i32], sensitivity: u64) -> Result<(), u128> {
+    let norm_squared = norm_squared(coordinates);
+    if norm_squared <= u128::from(sensitivity).pow(2) { Ok(()) } else { Err(norm_squared) }
+}
+
+/// Σqᵢ² cannot overflow: there are fewer than 2³² squares of at most 2⁶².
+fn norm_squared(coordinates: &[i32]) -> u128 {
+    let square = |&q: &i32| u64::from(q.unsigned_abs()).pow(2);
+    // Two squares of at most 2^62 fit 64 bits.
+    coordinates.chunks(2).map(|pair| u128::from(pair.iter().map(square).sum::<u64>())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
+
+    use super::*;
+    use crate::grid::STEPS_PER_CLIP;
+    use crate::prg::testing::Words;
+    use crate::prg::{Key, Prg};
+
+    fn clip(norm: f64) -> ClipNorm {
+        ClipNorm::new(norm).unwrap()
+    }
+
+    fn update(values: &[f32]) -> Update {
+        Update::new(values.to_vec()).unwrap()
+    }
+
+    fn prg(seed: u64) -> Prg {
+        Key::from_seed(seed).stream()
+    }
+
+    fn grid(norm: f64, dimension: usize) -> PrivateGrid {
+        PrivateGrid::new(clip(norm), dimension, 10).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_finite_is_refused_by_position() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(Update::new(vec![1.0, 2.0, bad, bad]), Err(NonFinite { index: 2 }));
+        }
+        assert_eq!(update(&[1.0, 3e38]).scaled(2.0), Err(NonFinite { index: 1 }));
+        assert_eq!(update(&[1.0]).scaled(f64::NAN), Err(NonFinite { index: 0 }));
+        assert_eq!(update(&[1.0, -2.0]).scaled(0.5).unwrap().values(), [0.5, -1.0]);
+    }
+
+    #[test]
+    fn norms_of_extreme_updates_are_right() {
+        assert_eq!(update(&[]).norm(), 0.0);
+        assert_eq!(update(&[0.0, -0.0]).norm(), 0.0);
+        let smallest = f32::from_bits(1);
+        assert_eq!(update(&[smallest; 4]).norm(), 2.0 * f64::from(smallest));
+        let huge = update(&vec![f32::MAX; 10_000]).norm();
+        assert!((huge / (100.0 * f64::from(f32::MAX)) - 1.0).abs() < 1e-12);
+        assert_eq!(update(&[3.0, 4.0]).norm(), 5.0);
+    }
+
+    #[test]
+    fn zero_subnormal_and_huge_updates_are_clipped_and_rounded() {
+        let smallest = f32::from_bits(1);
+        for (values, clipped) in [
+            (vec![0.0; 5], false),
+            (vec![smallest; 5], false),
+            (vec![-smallest; 5], false),
+            (vec![1e38; 5], true),
+            (vec![f32::MAX, f32::MIN, smallest, 0.0, 1.0], true),
+        ] {
+            let short = update(&values).clip(clip(1.0));
+            assert_eq!(short.is_unclipped(), !clipped);
+            let grid = grid(1.0, 5);
+            let q = short.quantize(&grid, &mut prg(1)).unwrap();
+            assert!(q.norm_squared() <= u128::from(grid.sensitivity()).pow(2));
+            if clipped {
+                assert!(q.norm_squared() > u128::from(STEPS_PER_CLIP - 10).pow(2));
+            } else {
+                assert!(q.norm_squared() <= 5);
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_update_keeps_its_length_and_a_long_one_gets_the_clip_norm() {
+        let grid = grid(2.0, 2);
+        let q = update(&[0.6, 0.8]).clip(clip(2.0)).quantize(&grid, &mut prg(1)).unwrap();
+        assert!((q.coordinates()[0] - 314_573).abs() <= 1 && (q.coordinates()[1] - 419_430).abs() <= 1);
+        let q = update(&[60.0, -80.0]).clip(clip(2.0)).quantize(&grid, &mut prg(1)).unwrap();
+        assert!((q.coordinates()[0] - 629_146).abs() <= 1 && (q.coordinates()[1] + 838_861).abs() <= 1);
+    }
+
+    #[test]
+    fn an_update_of_another_round_is_refused() {
+        let short = update(&[1.0, 2.0]).clip(clip(1.0));
+        assert_eq!(
+            short.clone().quantize(&grid(1.0, 3), &mut prg(1)),
+            Err(QuantizeError::Dimension { expected: 3, found: 2 })
+        );
+        assert_eq!(
+            short.quantize(&grid(2.0, 2), &mut prg(1)),
+            Err(QuantizeError::ClipNorm { expected: clip(2.0), found: clip(1.0) })
+        );
+    }
+
+    #[test]
+    fn the_norm_never_exceeds_the_sensitivity() {
+        const CASES: u32 = 100_000;
+        // Only updates at the clip norm can fail, so they must be frequent.
+        let at_the_clip = std::cell::Cell::new(0_u32);
+        let mut runner = TestRunner::new_with_rng(
+            Config { cases: CASES, ..Config::default() },
+            proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+        );
+        let any_update = (prop::collection::vec(any::<f32>(), 1..40), -3_i32..30, any::<u64>());
+        runner
+            .run(&any_update, |(values, exponent, seed)| {
+                let Ok(update) = Update::new(values) else { return Ok(()) };
+                let grid = grid(2_f64.powi(exponent * 3), update.values().len());
+                let q = update.clip(grid.clip()).quantize(&grid, &mut prg(seed)).unwrap();
+                let bound = u128::from(grid.sensitivity()).pow(2);
+                prop_assert!(q.norm_squared() <= bound);
+                if q.norm_squared() > u128::from(STEPS_PER_CLIP - 1).pow(2) {
+                    at_the_clip.set(at_the_clip.get() + 1);
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert!(at_the_clip.get() > CASES / 20, "only {} updates were long", at_the_clip.get());
+    }
+
+    #[test]
+    fn rounding_is_unbiased() {
+        // Five coordinates of a hundred thousand roundings: standard error 0.5/√1e5 = 0.0016; bound at 5.5 of them.
+        const ROUNDINGS: usize = 100_000;
+        let values = [0.25, -0.25, 0.9, 1e-3, -7.4];
+        let mut totals = [0_i64; 5];
+        let mut rng = prg(2);
+        let mut out = [0; 5];
+        for _ in 0..ROUNDINGS {
+            round_unbiased(&values, 1.0, &mut out, &mut rng);
+            for (total, q) in totals.iter_mut().zip(out) {
+                *total += i64::from(q);
+            }
+        }
+        for (total, value) in totals.iter().zip(values) {
+            let mean = *total as f64 / ROUNDINGS as f64;
+            assert!((mean - f64::from(value)).abs() < 0.009, "{mean} for {value}");
+        }
+    }
+
+    #[test]
+    fn a_tie_of_the_first_bits_is_broken_by_more() {
+        // 16 given bits equal to those of p: the answer is the next digits' alone, here 1/4.
+        let p = (f64::from(1234_u16) + 0.25) / 65_536.0;
+        let mut rng = prg(3);
+        let heads = (0..100_000).filter(|_| below(p, 1234, &mut rng)).count();
+        // Six standard deviations of the binomial around 25 000.
+        assert!((24_178..25_822).contains(&heads), "{heads}");
+        assert!(below(p, 1233, &mut rng) && !below(p, 1235, &mut rng));
+        assert!(below(1.0, u16::MAX, &mut rng) && !below(0.0, 0, &mut rng));
+    }
+
+    #[test]
+    fn when_every_rounding_fails_the_update_is_truncated() {
+        // Every bit 0 rounds every fraction up, so the norm of many small coordinates explodes.
+        let values = vec![1.0_f32; 1_000_003];
+        let grid = grid(1.0, values.len());
+        let q = update(&values).clip(clip(1.0)).quantize(&grid, &mut Words(|| 0)).unwrap();
+        assert!(q.coordinates().iter().all(|&q| q == 1048));
+        assert!(q.norm_squared() <= u128::from(grid.sensitivity()).pow(2));
+    }
+
+    #[test]
+    fn the_server_accepts_what_a_client_made_and_nothing_longer() {
+        let private = grid(1.0, 3);
+        let q = update(&[1.0, 2.0, -3.0]).clip(clip(1.0)).quantize(&private, &mut prg(4)).unwrap();
+        let grid = Grid::from(private);
+        assert_eq!(QuantizedUpdate::verify(q.coordinates().to_vec(), &grid), Ok(q));
+        let s = i32::try_from(private.sensitivity()).unwrap();
+        assert!(QuantizedUpdate::verify(vec![0, -s, 0], &grid).is_ok());
+        assert_eq!(
+            QuantizedUpdate::verify(vec![1, -s, 0], &grid),
+            Err(Rejected::Norm { norm_squared: 1 + (s as u128).pow(2), sensitivity: private.sensitivity() })
+        );
+        for value in [s + 1, -s - 1, i32::MIN, i32::MAX] {
+            let range = private.sensitivity();
+            assert_eq!(
+                QuantizedUpdate::verify(vec![0, value, 0], &grid),
+                Err(Rejected::Range { index: 1, value, range })
+            );
+        }
+        assert_eq!(
+            QuantizedUpdate::verify(vec![0; 4], &grid),
+            Err(Rejected::Dimension { expected: 3, found: 4 })
+        );
+    }
+
+    #[test]
+    fn the_public_grid_rounds_to_nearest_and_refuses_large_values() {
+        let grid = PublicGrid::new(3, 10).unwrap();
+        let step = PUBLIC_STEP as f32;
+        let q = update(&[1.0, -1.4 * step, 1.6 * step]).quantize_nearest(&grid).unwrap();
+        assert_eq!(q.coordinates(), [1 << 24, -1, 2]);
+        assert_eq!(
+            update(&[0.0, 127.99, -128.0]).quantize_nearest(&grid),
+            Err(QuantizeError::OutOfRange { index: 2, value: -128.0 })
+        );
+        let grid = Grid::from(grid);
+        assert!(QuantizedUpdate::verify(vec![i32::MAX, -i32::MAX, 0], &grid).is_ok());
+        assert!(matches!(
+            QuantizedUpdate::verify(vec![i32::MIN, 0, 0], &grid),
+            Err(Rejected::Range { index: 0, .. })
+        ));
+    }
+}
