@@ -6,6 +6,7 @@ pub mod accounting;
 pub mod budget;
 pub mod grid;
 pub mod mechanism;
+pub mod packing;
 pub mod prg;
 pub mod quantities;
 pub mod update;
