@@ -9,4 +9,5 @@ pub mod mechanism;
 pub mod packing;
 pub mod prg;
 pub mod quantities;
+pub mod sampler;
 pub mod update;
