@@ -10,4 +10,5 @@ pub mod packing;
 pub mod prg;
 pub mod quantities;
 pub mod sampler;
+pub mod sum;
 pub mod update;

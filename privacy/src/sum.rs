@@ -1,0 +1,352 @@
+//! Adding up a cohort, and the only way to read the result.
+//!
+//! Integer sums do not depend on order, so any tree of [`Accumulator`]s gives the same bits. A [`Sum`] has no reader: it
+//! turns into a [`Release`] by a [`Charge`] of the budget, with the noise that was paid for.
+
+use crate::budget::Charge;
+use crate::grid::Grid;
+use crate::mechanism::{Mechanism, SIGMA_MAX};
+use crate::prg::Key;
+use crate::sampler::rounded_gaussian;
+use crate::update::QuantizedUpdate;
+
+/// Why something was not added.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum SumError {
+    /// The plan's largest cohort is already in the sum.
+    #[error("the sum has room for {cohort_max} updates, and this would be one more")]
+    CohortFull {
+        /// Largest number of updates.
+        cohort_max: u32,
+    },
+    /// Updates of different grids cannot be added.
+    #[error("the update was made for another grid than the sum: {found:?} instead of {expected:?}")]
+    OtherGrid {
+        /// Grid of the sum.
+        expected: Grid,
+        /// Grid of what should be added.
+        found: Grid,
+    },
+}
+
+/// Why a sum was not released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseError {
+    /// The budget was charged for another sensitivity than the updates were tested for.
+    #[error("the budget was charged for sensitivity {charged:?}, but the updates were tested for {tested:?}")]
+    Sensitivity {
+        /// S of the mechanism that was paid for; none for mode `none`.
+        charged: Option<u64>,
+        /// S of the grid; none for mode `none`.
+        tested: Option<u64>,
+    },
+    /// The budget was charged for more noise than the sampler draws.
+    #[error("the budget was charged for noise of {sigma} grid steps, but at most 1099511627775 are drawn")]
+    Sigma {
+        /// Standard deviation in grid steps.
+        sigma: u64,
+    },
+    /// The mechanism needs noise, and no key was given.
+    #[error("the budget was charged for noise, so the sum cannot be released without")]
+    NoiseRequired,
+}
+
+/// A running sum of verified updates: one 64-bit integer a coordinate.
+///
+/// It cannot overflow: the grid bounds a coordinate, and the cohort is bounded here.
+#[derive(Debug, Clone)]
+pub struct Accumulator {
+    coordinates: Vec<i64>,
+    members: u32,
+    grid: Grid,
+}
+
+impl Accumulator {
+    /// The empty sum of updates on this grid.
+    #[must_use]
+    pub fn new(grid: Grid) -> Self {
+        Self { coordinates: vec![0; grid.dimension()], members: 0, grid }
+    }
+
+    /// Number of updates added so far.
+    #[must_use]
+    pub const fn members(&self) -> u32 {
+        self.members
+    }
+
+    /// Adds one update.
+    ///
+    /// # Errors
+    /// [`SumError`]; the sum has not changed.
+    pub fn add(&mut self, update: &QuantizedUpdate) -> Result<(), SumError> {
+        self.admit(update.grid(), 1)?;
+        for (sum, &q) in self.coordinates.iter_mut().zip(update.coordinates()) {
+            *sum += i64::from(q);
+        }
+        Ok(())
+    }
+
+    /// Adds another running sum.
+    ///
+    /// # Errors
+    /// [`SumError`]; this sum has not changed.
+    pub fn merge(&mut self, other: Self) -> Result<(), SumError> {
+        self.admit(&other.grid, other.members)?;
+        for (sum, q) in self.coordinates.iter_mut().zip(other.coordinates) {
+            *sum += q;
+        }
+        Ok(())
+    }
+
+    /// Ends the addition.
+    #[must_use]
+    pub fn finish(self) -> Sum {
+        Sum { coordinates: self.coordinates, members: self.members, grid: self.grid }
+    }
+
+    fn admit(&mut self, grid: &Grid, members: u32) -> Result<(), SumError> {
+        if *grid != self.grid {
+            return Err(SumError::OtherGrid { expected: self.grid, found: *grid });
+        }
+        let cohort_max = self.grid.cohort_max();
+        match self.members.checked_add(members) {
+            Some(total) if total <= cohort_max => self.members = total,
+            _ => return Err(SumError::CohortFull { cohort_max }),
+        }
+        Ok(())
+    }
+}
+
+/// The exact sum of a cohort. Nobody can read it; a charge to the budget releases it.
+pub struct Sum {
+    coordinates: Vec<i64>,
+    members: u32,
+    grid: Grid,
+}
+
+impl Sum {
+    /// Adds the noise that the charge paid for, drawn in tiles from the substreams of `noise`.
+    ///
+    /// The key must be fresh and secret: whoever knows it can subtract the noise. Mode `none` draws nothing.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] when the charge does not match the updates or the sampler. The sum is then lost.
+    pub fn release(self, charge: Charge, noise: &Key) -> Result<Release, ReleaseError> {
+        let mechanism = charge.mechanism();
+        self.check(mechanism)?;
+        Ok(self.noised(mechanism, noise))
+    }
+
+    /// Releases the sum of mode `none` as it is.
+    ///
+    /// # Errors
+    /// [`ReleaseError::NoiseRequired`] when the charge paid for noise, [`ReleaseError::Sensitivity`] when the updates
+    /// were made for a private mode.
+    pub fn release_exact(self, charge: Charge) -> Result<Release, ReleaseError> {
+        match charge.mechanism() {
+            Mechanism::None => self.check(Mechanism::None)?,
+            Mechanism::RoundedGaussian { .. } => return Err(ReleaseError::NoiseRequired),
+        }
+        Ok(Release { coordinates: self.coordinates, members: self.members, grid: self.grid })
+    }
+
+    fn check(&self, mechanism: Mechanism) -> Result<(), ReleaseError> {
+        let charged = match mechanism {
+            Mechanism::None => None,
+            Mechanism::RoundedGaussian { sigma, .. } if sigma > SIGMA_MAX => {
+                return Err(ReleaseError::Sigma { sigma });
+            }
+            Mechanism::RoundedGaussian { sensitivity, .. } => Some(sensitivity),
+        };
+        let tested = self.grid.sensitivity();
+        if charged == tested { Ok(()) } else { Err(ReleaseError::Sensitivity { charged, tested }) }
+    }
+
+    fn noised(mut self, mechanism: Mechanism, noise: &Key) -> Release {
+        if let Mechanism::RoundedGaussian { sigma, .. } = mechanism {
+            add_noise(&mut self.coordinates, sigma, noise);
+        }
+        Release { coordinates: self.coordinates, members: self.members, grid: self.grid }
+    }
+}
+
+/// What the world may see: the sum of a cohort in grid steps, with its noise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Release {
+    coordinates: Vec<i64>,
+    members: u32,
+    grid: Grid,
+}
+
+impl Release {
+    /// The noised integers.
+    #[must_use]
+    pub fn coordinates(&self) -> &[i64] {
+        &self.coordinates
+    }
+
+    /// Number of updates in the sum. Not covered by the guarantee under add-or-remove: publish the planned cohort.
+    #[must_use]
+    pub const fn members(&self) -> u32 {
+        self.members
+    }
+
+    /// The sum in the unit of the parameters. Divide it by a public denominator, never by a number that depends on data.
+    #[must_use]
+    pub fn decode(&self) -> Vec<f64> {
+        let step = self.grid.step();
+        self.coordinates.iter().map(|&q| q as f64 * step).collect()
+    }
+}
+
+/// Coordinates that share a substream of the noise key. Part of the result: changing it changes bits.
+pub const NOISE_TILE: usize = 4096;
+
+fn add_noise(coordinates: &mut [i64], sigma: u64, key: &Key) {
+    let mut noise = [0; NOISE_TILE];
+    for (index, tile) in coordinates.chunks_mut(NOISE_TILE).enumerate() {
+        let noise = &mut noise[..tile.len()];
+        rounded_gaussian::fill(&mut key.substream(index as u64), sigma, noise);
+        for (sum, &n) in tile.iter_mut().zip(&*noise) {
+            // Clamping what is already noised is post-processing; it happens with a probability below e^(-2^40).
+            *sum = sum.saturating_add(n);
+        }
+    }
+    noise.fill(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::grid::{PrivateGrid, PublicGrid};
+    use crate::quantities::ClipNorm;
+
+    const DIMENSION: usize = 3 * NOISE_TILE + 5;
+
+    fn private() -> Grid {
+        PrivateGrid::new(ClipNorm::new(1.0).unwrap(), DIMENSION, 3).unwrap().into()
+    }
+
+    fn vector(grid: Grid, first: i32) -> QuantizedUpdate {
+        let mut coordinates = vec![0; grid.dimension()];
+        coordinates[0] = first;
+        QuantizedUpdate::verify(coordinates, &grid).unwrap()
+    }
+
+    fn sum_of(grid: Grid, firsts: &[i32]) -> Sum {
+        let mut sum = Accumulator::new(grid);
+        for &first in firsts {
+            sum.add(&vector(grid, first)).unwrap();
+        }
+        sum.finish()
+    }
+
+    fn noise(grid: Grid, sigma: u64) -> Charge {
+        let sensitivity = grid.sensitivity().unwrap();
+        Charge::new(1, Mechanism::RoundedGaussian { sensitivity, sigma })
+    }
+
+    #[test]
+    fn a_full_cohort_is_a_refusal_and_changes_nothing() {
+        let grid = private();
+        let mut sum = Accumulator::new(grid);
+        for _ in 0..3 {
+            sum.add(&vector(grid, 5)).unwrap();
+        }
+        assert_eq!(sum.add(&vector(grid, 5)), Err(SumError::CohortFull { cohort_max: 3 }));
+        let mut other = Accumulator::new(grid);
+        other.add(&vector(grid, 5)).unwrap();
+        assert_eq!(sum.merge(other), Err(SumError::CohortFull { cohort_max: 3 }));
+        assert_eq!((sum.members(), sum.coordinates[0]), (3, 15));
+    }
+
+    #[test]
+    fn the_largest_cohort_of_the_largest_updates_does_not_overflow() {
+        let grid = Grid::from(PublicGrid::new(1, u32::MAX).unwrap());
+        let largest = i64::from(i32::MAX) * i64::from(u32::MAX - 1);
+        let mut sum = Accumulator { coordinates: vec![largest], members: u32::MAX - 1, grid };
+        sum.add(&vector(grid, i32::MAX)).unwrap();
+        assert_eq!(sum.coordinates[0], i64::from(i32::MAX) * i64::from(u32::MAX));
+    }
+
+    #[test]
+    fn updates_of_different_grids_are_not_added() {
+        let (grid, other) = (private(), Grid::from(PublicGrid::new(DIMENSION, 3).unwrap()));
+        let mut sum = Accumulator::new(grid);
+        let refused = Err(SumError::OtherGrid { expected: grid, found: other });
+        assert_eq!(sum.add(&vector(other, 1)), refused);
+        assert_eq!(sum.merge(Accumulator::new(other)), refused);
+        assert_eq!(sum.members(), 0);
+    }
+
+    #[test]
+    fn a_release_is_the_sum_plus_the_noise_of_its_tiles() {
+        let grid = private();
+        let key = Key::from_seed(1);
+        let release = sum_of(grid, &[1000, -300]).release(noise(grid, 50), &key).unwrap();
+        let mut expected = vec![0; DIMENSION];
+        for (tile, noise) in expected.chunks_mut(NOISE_TILE).enumerate() {
+            rounded_gaussian::fill(&mut key.substream(tile as u64), 50, noise);
+        }
+        expected[0] += 700;
+        assert_eq!(release.coordinates(), expected);
+        assert_eq!(release.members(), 2);
+        assert_eq!(release.decode()[1], expected[1] as f64 / 1_048_576.0);
+        let other = sum_of(grid, &[]).release(noise(grid, 50), &Key::from_seed(2)).unwrap();
+        assert_ne!(other.coordinates()[1..], release.coordinates()[1..]);
+    }
+
+    #[test]
+    fn a_charge_for_another_sensitivity_opens_nothing() {
+        let grid = private();
+        let key = Key::from_seed(1);
+        let tested = grid.sensitivity();
+        let small = Charge::new(1, Mechanism::RoundedGaussian { sensitivity: 1, sigma: 50 });
+        assert_eq!(
+            sum_of(grid, &[1]).release(small, &key),
+            Err(ReleaseError::Sensitivity { charged: Some(1), tested })
+        );
+        let free = || Charge::new(1, Mechanism::None);
+        let refused = Err(ReleaseError::Sensitivity { charged: None, tested });
+        assert_eq!(sum_of(grid, &[1]).release(free(), &key), refused);
+        assert_eq!(sum_of(grid, &[1]).release_exact(free()), refused);
+        assert_eq!(sum_of(grid, &[1]).release_exact(noise(grid, 50)), Err(ReleaseError::NoiseRequired));
+        let huge = SIGMA_MAX + 1;
+        assert_eq!(
+            sum_of(grid, &[1]).release(noise(grid, huge), &key),
+            Err(ReleaseError::Sigma { sigma: huge })
+        );
+    }
+
+    #[test]
+    fn mode_none_releases_the_sum_itself() {
+        let grid = Grid::from(PublicGrid::new(2, 3).unwrap());
+        let exact = sum_of(grid, &[1 << 24, 1 << 22]).release_exact(Charge::new(1, Mechanism::None)).unwrap();
+        assert_eq!(exact.decode(), [1.25, 0.0]);
+        let with_key =
+            sum_of(grid, &[1 << 24, 1 << 22]).release(Charge::new(1, Mechanism::None), &Key::from_seed(1));
+        assert_eq!(with_key, Ok(exact));
+    }
+
+    proptest! {
+        #[test]
+        fn sums_do_not_depend_on_order_or_grouping(
+            firsts in prop::collection::vec(any::<i32>().prop_filter("in range", |q| *q != i32::MIN), 0..8),
+            split in any::<prop::sample::Index>(),
+        ) {
+            let grid = Grid::from(PublicGrid::new(1, 8).unwrap());
+            let charge = || Charge::new(1, Mechanism::None);
+            let expected: i64 = firsts.iter().map(|&q| i64::from(q)).sum();
+            let (left, right) = firsts.split_at(split.index(firsts.len() + 1));
+            let mut sum = Accumulator::new(grid);
+            let mut part = Accumulator::new(grid);
+            right.iter().rev().for_each(|&q| part.add(&vector(grid, q)).unwrap());
+            left.iter().for_each(|&q| sum.add(&vector(grid, q)).unwrap());
+            sum.merge(part).unwrap();
+            let release = sum.finish().release_exact(charge()).unwrap();
+            prop_assert_eq!(release.coordinates(), [expected]);
+        }
+    }
+}
