@@ -1,0 +1,214 @@
+//! The experiment file as it is typed: optional keys, plain numbers, unknown keys refused.
+//!
+//! Units are in the names. A key without a default here has none: it must be given.
+
+use serde::{Deserialize, Serialize};
+
+pub use super::task::Activation;
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExperimentFile {
+    /// What the results are called.
+    pub name: String,
+    /// Public seed of data, partition, initial weights and batch order.
+    pub seed: u64,
+    /// What is learned.
+    pub task: TaskFile,
+    /// Who takes part.
+    pub population: PopulationFile,
+    /// How often.
+    pub rounds: RoundsFile,
+    /// How updates become the next model.
+    pub strategy: StrategyFile,
+    /// What is promised to the clients.
+    pub privacy: PrivacyFile,
+}
+
+/// `[task]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskFile {
+    /// The data set: `"digits"`.
+    pub data: DataFile,
+    /// The model.
+    pub model: ModelFile,
+    /// The local training.
+    pub training: TrainingFile,
+}
+
+/// `task.data`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataFile {
+    /// The embedded handwritten digits.
+    Digits,
+}
+
+/// `[task.model]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ModelFile {
+    /// `kind = "softmax"`
+    Softmax,
+    /// `kind = "mlp"`
+    Mlp {
+        /// Widths of the hidden layers.
+        hidden: Vec<u32>,
+        /// `"relu"`, `"sigmoid"` or `"tanh"`.
+        activation: Activation,
+    },
+}
+
+/// `[task.training]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingFile {
+    /// Step size of local SGD.
+    pub learning_rate: f64,
+    /// Passes over a client's examples in one round.
+    pub local_epochs: u32,
+    /// Examples in one step, or `"full"`.
+    pub batch_size: BatchFile,
+}
+
+/// `task.training.batch_size`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of examples or \"full\"")]
+pub enum BatchFile {
+    /// A number of examples.
+    Size(u32),
+    /// A word.
+    Word(BatchWord),
+}
+
+/// The words that `batch_size` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchWord {
+    /// All of the client's examples.
+    Full,
+}
+
+/// `[population]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PopulationFile {
+    /// How many clients there are.
+    pub clients: u64,
+    /// How simulated clients share the data.
+    pub partition: PartitionFile,
+}
+
+/// `population.partition`
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PartitionFile {
+    /// `kind = "iid"`
+    Iid,
+    /// `kind = "dirichlet"`
+    Dirichlet {
+        /// Concentration.
+        alpha: f64,
+    },
+}
+
+/// `[rounds]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoundsFile {
+    /// How many rounds.
+    pub count: u64,
+    /// Who is invited to each.
+    pub sampling: SamplingFile,
+    /// The fewest updates that a round may be released with.
+    pub min_updates: u32,
+    /// The end of a round after its start, in seconds.
+    pub deadline_s: f64,
+}
+
+/// `rounds.sampling`
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "scheme", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum SamplingFile {
+    /// `scheme = "all"`: everyone, every round.
+    All,
+    /// `scheme = "poisson"`: each client by its own secret coin.
+    Poisson {
+        /// Probability of being invited.
+        rate: f64,
+    },
+    /// `scheme = "fixed"`: so many clients, without replacement.
+    Fixed {
+        /// How many.
+        size: u64,
+    },
+}
+
+/// `[strategy]`
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum StrategyFile {
+    /// `kind = "fedavg"`
+    Fedavg {
+        /// `"uniform"` or `"examples"`.
+        weighting: WeightingFile,
+        /// The largest weight of one client; only with `weighting = "examples"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_examples: Option<u32>,
+        /// Factor on the mean update.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
+}
+
+/// `strategy.weighting`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightingFile {
+    /// Every update counts the same.
+    Uniform,
+    /// By number of examples.
+    Examples,
+}
+
+/// `[privacy]`: which keys must be there depends on `mode`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrivacyFile {
+    /// The trust mode.
+    pub mode: ModeFile,
+    /// `"client"` or `"example"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// `"add-or-remove"`, `"zero-out"` or `"replace"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adjacency: Option<String>,
+    /// L2 bound of one client's update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// Noise on the sum, as a multiple of the sensitivity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_multiplier: Option<f64>,
+    /// The delta at which epsilon is stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<f64>,
+    /// No round is planned that would exceed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epsilon_limit: Option<f64>,
+}
+
+/// `privacy.mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModeFile {
+    /// Nothing is promised.
+    None,
+    /// The server adds noise to the sum.
+    Central,
+}
+
+fn one() -> f64 {
+    1.0
+}

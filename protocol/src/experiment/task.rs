@@ -1,0 +1,156 @@
+//! What a client is asked to do, as it travels to the client.
+
+use serde::{Deserialize, Serialize};
+
+use crate::canonical::Writer;
+use crate::ids::Digest;
+
+/// A model and how to train it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The experiment's name.
+    pub name: String,
+    /// The experiment's public seed; batch order follows from it.
+    pub seed: u64,
+    /// Numbers in one example.
+    pub inputs: u32,
+    /// Classes to tell apart, at least 2.
+    pub classes: u32,
+    /// The model.
+    pub model: Model,
+    /// The local training.
+    pub training: Training,
+}
+
+/// The shape of a model between its inputs and classes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Model {
+    /// One linear layer: multinomial logistic regression.
+    Softmax,
+    /// A multilayer perceptron.
+    Mlp {
+        /// Widths of the hidden layers, each at least 1.
+        hidden: Vec<u32>,
+        /// The function after each hidden layer.
+        activation: Activation,
+    },
+}
+
+/// What follows a hidden layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// max(0, x)
+    Relu,
+    /// 1 / (1 + exp(-x))
+    Sigmoid,
+    /// tanh(x)
+    Tanh,
+}
+
+/// Local training by stochastic gradient descent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Step size, above 0.
+    pub learning_rate: f64,
+    /// Passes over the client's examples in one round, at least 1.
+    pub local_epochs: u32,
+    /// Examples in one step.
+    pub batch: Batch,
+}
+
+/// How many examples one step sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Batch {
+    /// All of the client's.
+    Full,
+    /// So many, at least 1; the last batch of an epoch may be smaller.
+    Size(u32),
+}
+
+/// The most that a task may ask of a client's memory: inputs, classes and widths.
+const MAX_WIDTH: u32 = 1 << 24;
+const MAX_LAYERS: usize = 64;
+const MAX_PARAMETERS: u64 = 1 << 31;
+
+impl Task {
+    /// How many parameters the model has; `None` where they exceed what Skep handles (2^31).
+    pub fn parameter_count(&self) -> Option<u64> {
+        let widths = self.widths();
+        let count = widths.windows(2).try_fold(0u64, |sum, pair| {
+            sum.checked_add((u64::from(pair[0]) + 1).checked_mul(u64::from(pair[1]))?)
+        })?;
+        (count <= MAX_PARAMETERS).then_some(count)
+    }
+
+    /// Input width, hidden widths, classes.
+    pub fn widths(&self) -> Vec<u32> {
+        let hidden: &[u32] = match &self.model {
+            Model::Softmax => &[],
+            Model::Mlp { hidden, .. } => hidden,
+        };
+        [&[self.inputs], hidden, &[self.classes]].concat()
+    }
+
+    /// The key and the reason of the first value that makes no sense, for tasks that came from elsewhere.
+    ///
+    /// # Errors
+    /// The key inside the experiment file, and what is wrong with its value.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.classes < 2 {
+            return Err(("task.data", "has fewer than two classes".into()));
+        }
+        if let Model::Mlp { hidden, .. } = &self.model {
+            if hidden.is_empty() || hidden.len() > MAX_LAYERS {
+                return Err(("task.model.hidden", format!("must list 1 to {MAX_LAYERS} widths")));
+            }
+            if hidden.iter().any(|&width| width == 0 || width > MAX_WIDTH) {
+                return Err(("task.model.hidden", format!("has a width outside 1 to {MAX_WIDTH}")));
+            }
+        }
+        if self.inputs == 0 || self.inputs > MAX_WIDTH || self.classes > MAX_WIDTH {
+            return Err(("task.data", format!("must have 1 to {MAX_WIDTH} inputs and classes")));
+        }
+        if self.parameter_count().is_none() {
+            return Err(("task.model", format!("has more than {MAX_PARAMETERS} parameters")));
+        }
+        if !(self.training.learning_rate.is_finite() && self.training.learning_rate > 0.0) {
+            return Err(("task.training.learning_rate", "must be a finite number above 0".into()));
+        }
+        if self.training.local_epochs == 0 {
+            return Err(("task.training.local_epochs", "must be at least 1".into()));
+        }
+        if self.training.batch == Batch::Size(0) {
+            return Err(("task.training.batch_size", "must be \"full\" or at least 1".into()));
+        }
+        Ok(())
+    }
+
+    /// The digest that a plan names the task by.
+    pub fn digest(&self) -> Digest {
+        let mut writer = Writer::new("skep task v1");
+        writer.text(&self.name).u64(self.seed).u32(self.inputs).u32(self.classes);
+        match &self.model {
+            Model::Softmax => {
+                writer.u8(0);
+            }
+            Model::Mlp { hidden, activation } => {
+                writer.u8(1).length(hidden.len());
+                for &width in hidden {
+                    writer.u32(width);
+                }
+                writer.u8(match activation {
+                    Activation::Relu => 0,
+                    Activation::Sigmoid => 1,
+                    Activation::Tanh => 2,
+                });
+            }
+        }
+        writer.f64(self.training.learning_rate).u32(self.training.local_epochs);
+        match self.training.batch {
+            Batch::Full => writer.u32(0),
+            Batch::Size(size) => writer.u32(size),
+        };
+        Digest::of(&writer.finish())
+    }
+}

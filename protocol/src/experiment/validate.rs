@@ -1,0 +1,458 @@
+//! From what was typed to what it means.
+
+use std::str::FromStr;
+
+use skep_privacy::quantities::QuantityError;
+use skep_privacy::quantities::{
+    Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, SamplingRate, Unit,
+};
+use thiserror::Error;
+
+use super::file::{
+    BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile, PopulationFile,
+    PrivacyFile, RoundsFile, SamplingFile, StrategyFile, TaskFile, TrainingFile, WeightingFile,
+};
+use super::{
+    Batch, CentralPrivacy, Data, Experiment, Model, Partition, Population, Privacy, Rounds, Strategy, Task,
+    Training, Weighting,
+};
+use crate::time::Span;
+
+/// A value that makes no sense, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{key} {problem}")]
+pub struct Invalid {
+    /// The key, with dots: `privacy.clip_norm`.
+    pub key: String,
+    /// What is wrong with it, and what to do.
+    pub problem: String,
+}
+
+impl TryFrom<&ExperimentFile> for Experiment {
+    type Error = Invalid;
+
+    fn try_from(file: &ExperimentFile) -> Result<Self, Invalid> {
+        if file.name.is_empty() || file.name.len() > 64 || file.name.chars().any(char::is_control) {
+            return Err(invalid("name", "must be 1 to 64 bytes of printable text"));
+        }
+        let data = match file.task.data {
+            DataFile::Digits => Data::Digits,
+        };
+        let population = population(&file.population)?;
+        let experiment = Experiment {
+            name: file.name.clone(),
+            seed: file.seed,
+            data,
+            task: task(file)?,
+            rounds: rounds(&file.rounds, population.clients)?,
+            strategy: strategy(&file.strategy)?,
+            privacy: privacy(&file.privacy, population.clients)?,
+            population,
+        };
+        refuse_combinations(&experiment)?;
+        Ok(experiment)
+    }
+}
+
+fn task(file: &ExperimentFile) -> Result<Task, Invalid> {
+    let (inputs, classes) = match file.task.data {
+        DataFile::Digits => (64, 10),
+    };
+    let task = Task {
+        name: file.name.clone(),
+        seed: file.seed,
+        inputs,
+        classes,
+        model: match &file.task.model {
+            ModelFile::Softmax => Model::Softmax,
+            ModelFile::Mlp { hidden, activation } => {
+                Model::Mlp { hidden: hidden.clone(), activation: *activation }
+            }
+        },
+        training: Training {
+            learning_rate: file.task.training.learning_rate,
+            local_epochs: file.task.training.local_epochs,
+            batch: match file.task.training.batch_size {
+                BatchFile::Word(BatchWord::Full) => Batch::Full,
+                BatchFile::Size(size) => Batch::Size(size),
+            },
+        },
+    };
+    task.check().map_err(|(key, problem)| invalid(key, problem))?;
+    Ok(task)
+}
+
+fn population(file: &PopulationFile) -> Result<Population, Invalid> {
+    if !(1..=MAX_CLIENTS).contains(&file.clients) {
+        return Err(invalid(
+            "population.clients",
+            format!("is {}, but must be 1 to {MAX_CLIENTS}", file.clients),
+        ));
+    }
+    let partition = match file.partition {
+        PartitionFile::Iid => Partition::Iid,
+        PartitionFile::Dirichlet { alpha } if alpha.is_finite() && alpha > 0.0 => {
+            Partition::Dirichlet { alpha }
+        }
+        PartitionFile::Dirichlet { alpha } => {
+            return Err(invalid(
+                "population.partition.alpha",
+                format!("is {alpha}, but must be a finite number above 0"),
+            ));
+        }
+    };
+    Ok(Population { clients: file.clients, partition })
+}
+
+fn rounds(file: &RoundsFile, clients: u64) -> Result<Rounds, Invalid> {
+    if !(1..=MAX_ROUNDS).contains(&file.count) {
+        return Err(invalid("rounds.count", format!("is {}, but must be 1 to {MAX_ROUNDS}", file.count)));
+    }
+    let sampling = match file.sampling {
+        SamplingFile::All => Sampling::All,
+        SamplingFile::Poisson { rate } => {
+            Sampling::Poisson { rate: SamplingRate::new(rate).map_err(at("rounds.sampling.rate"))? }
+        }
+        SamplingFile::Fixed { size } => Sampling::fixed(size, clients).map_err(at("rounds.sampling.size"))?,
+    };
+    let largest_cohort = match sampling {
+        Sampling::Fixed { size, .. } => size,
+        Sampling::All | Sampling::Poisson { .. } => clients,
+    };
+    if file.min_updates == 0 || u64::from(file.min_updates) > largest_cohort {
+        return Err(invalid(
+            "rounds.min_updates",
+            format!("is {}, but must be 1 to the largest cohort, {largest_cohort}", file.min_updates),
+        ));
+    }
+    if !(file.deadline_s >= 0.1 && file.deadline_s <= MAX_DEADLINE_S) {
+        return Err(invalid(
+            "rounds.deadline_s",
+            format!("is {}, but must be 0.1 to {MAX_DEADLINE_S} seconds", file.deadline_s),
+        ));
+    }
+    Ok(Rounds {
+        count: file.count,
+        sampling,
+        min_updates: file.min_updates,
+        deadline: Span::from_millis((file.deadline_s * 1000.0).round() as u64),
+    })
+}
+
+fn strategy(file: &StrategyFile) -> Result<Strategy, Invalid> {
+    let StrategyFile::Fedavg { weighting, max_examples, server_learning_rate } = *file;
+    if !(server_learning_rate.is_finite() && server_learning_rate > 0.0) {
+        return Err(invalid(
+            "strategy.server_learning_rate",
+            format!("is {server_learning_rate}, but must be a finite number above 0"),
+        ));
+    }
+    let weighting = match (weighting, max_examples) {
+        (WeightingFile::Uniform, None) => Weighting::Uniform,
+        (WeightingFile::Uniform, Some(_)) => {
+            return Err(invalid(
+                "strategy.max_examples",
+                "has no meaning with weighting = \"uniform\": remove it",
+            ));
+        }
+        (WeightingFile::Examples, Some(max)) if max > 0 => Weighting::Examples { max },
+        (WeightingFile::Examples, Some(_)) => {
+            return Err(invalid("strategy.max_examples", "must be at least 1"));
+        }
+        (WeightingFile::Examples, None) => {
+            return Err(invalid(
+                "strategy.max_examples",
+                "is missing: weighting = \"examples\" needs the largest weight of one client",
+            ));
+        }
+    };
+    Ok(Strategy::FedAvg { server_learning_rate, weighting })
+}
+
+fn privacy(file: &PrivacyFile, clients: u64) -> Result<Privacy, Invalid> {
+    match file.mode {
+        ModeFile::None => no_privacy(file),
+        ModeFile::Central => central(file, clients).map(Privacy::Central),
+    }
+}
+
+fn no_privacy(file: &PrivacyFile) -> Result<Privacy, Invalid> {
+    let given = [
+        ("unit", file.unit.is_some()),
+        ("adjacency", file.adjacency.is_some()),
+        ("clip_norm", file.clip_norm.is_some()),
+        ("noise_multiplier", file.noise_multiplier.is_some()),
+        ("delta", file.delta.is_some()),
+        ("epsilon_limit", file.epsilon_limit.is_some()),
+    ];
+    match given.iter().find(|(_, present)| *present) {
+        Some((key, _)) => Err(invalid(
+            &format!("privacy.{key}"),
+            "has no meaning with mode = \"none\": remove it, or choose another mode",
+        )),
+        None => Ok(Privacy::None),
+    }
+}
+
+fn central(file: &PrivacyFile, clients: u64) -> Result<CentralPrivacy, Invalid> {
+    let privacy = CentralPrivacy {
+        unit: parsed("privacy.unit", &file.unit)?,
+        adjacency: parsed("privacy.adjacency", &file.adjacency)?,
+        clip_norm: checked("privacy.clip_norm", file.clip_norm, ClipNorm::new)?,
+        noise_multiplier: checked("privacy.noise_multiplier", file.noise_multiplier, NoiseMultiplier::new)?,
+        delta: checked("privacy.delta", file.delta, Delta::new)?,
+        epsilon_limit: checked("privacy.epsilon_limit", file.epsilon_limit, Epsilon::new)?,
+    };
+    if privacy.delta.get() >= 1.0 / clients as f64 {
+        return Err(invalid(
+            "privacy.delta",
+            format!("is {}, but must be below one over the population, 1/{clients}", privacy.delta),
+        ));
+    }
+    Ok(privacy)
+}
+
+fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid> {
+    let Privacy::Central(privacy) = &experiment.privacy else { return Ok(()) };
+    if experiment.strategy.weighting() != Weighting::Uniform {
+        return Err(invalid(
+            "strategy.weighting",
+            "must be \"uniform\" with privacy: a weight by examples reveals a client's data and changes the sensitivity",
+        ));
+    }
+    if privacy.unit != Unit::Client {
+        return Err(invalid(
+            "privacy.unit",
+            "must be \"client\": noise on the sum protects whole clients; example-level privacy is made inside a client",
+        ));
+    }
+    if privacy.adjacency == Adjacency::Replace {
+        return Err(invalid(
+            "privacy.adjacency",
+            "must be \"zero-out\" or \"add-or-remove\": replacing one client changes the sum by up to twice the clip norm, \
+             which this noise is not planned for",
+        ));
+    }
+    if matches!(experiment.rounds.sampling, Sampling::All | Sampling::Fixed { .. })
+        && privacy.adjacency != Adjacency::ZeroOut
+    {
+        return Err(invalid(
+            "privacy.adjacency",
+            "must be \"zero-out\" with a cohort of public size: the neighbour keeps the client but sends a zero update",
+        ));
+    }
+    Ok(())
+}
+
+fn parsed<T: FromStr<Err = QuantityError>>(key: &str, text: &Option<String>) -> Result<T, Invalid> {
+    text.as_deref().ok_or_else(|| missing(key))?.parse().map_err(at(key))
+}
+
+fn checked<T>(
+    key: &str,
+    value: Option<f64>,
+    new: impl FnOnce(f64) -> Result<T, QuantityError>,
+) -> Result<T, Invalid> {
+    new(value.ok_or_else(|| missing(key))?).map_err(at(key))
+}
+
+fn missing(key: &str) -> Invalid {
+    invalid(key, "is missing: a privacy parameter has no default, choose it")
+}
+
+fn at(key: &str) -> impl Fn(QuantityError) -> Invalid {
+    let key = key.to_owned();
+    move |error| invalid(&key, format!("is wrong: {error}"))
+}
+
+fn invalid(key: &str, problem: impl Into<String>) -> Invalid {
+    Invalid { key: key.to_owned(), problem: problem.into() }
+}
+
+impl From<&Experiment> for ExperimentFile {
+    /// The file that describes this experiment, with every value spelled out.
+    fn from(experiment: &Experiment) -> Self {
+        ExperimentFile {
+            name: experiment.name.clone(),
+            seed: experiment.seed,
+            task: task_file(experiment),
+            population: PopulationFile {
+                clients: experiment.population.clients,
+                partition: match experiment.population.partition {
+                    Partition::Iid => PartitionFile::Iid,
+                    Partition::Dirichlet { alpha } => PartitionFile::Dirichlet { alpha },
+                },
+            },
+            rounds: RoundsFile {
+                count: experiment.rounds.count,
+                sampling: match experiment.rounds.sampling {
+                    Sampling::All => SamplingFile::All,
+                    Sampling::Poisson { rate } => SamplingFile::Poisson { rate: rate.get() },
+                    Sampling::Fixed { size, .. } => SamplingFile::Fixed { size },
+                },
+                min_updates: experiment.rounds.min_updates,
+                deadline_s: experiment.rounds.deadline.as_millis() as f64 / 1000.0,
+            },
+            strategy: strategy_file(&experiment.strategy),
+            privacy: privacy_file(&experiment.privacy),
+        }
+    }
+}
+
+fn task_file(experiment: &Experiment) -> TaskFile {
+    TaskFile {
+        data: match experiment.data {
+            Data::Digits => DataFile::Digits,
+        },
+        model: match &experiment.task.model {
+            Model::Softmax => ModelFile::Softmax,
+            Model::Mlp { hidden, activation } => {
+                ModelFile::Mlp { hidden: hidden.clone(), activation: *activation }
+            }
+        },
+        training: TrainingFile {
+            learning_rate: experiment.task.training.learning_rate,
+            local_epochs: experiment.task.training.local_epochs,
+            batch_size: match experiment.task.training.batch {
+                Batch::Full => BatchFile::Word(BatchWord::Full),
+                Batch::Size(size) => BatchFile::Size(size),
+            },
+        },
+    }
+}
+
+fn strategy_file(strategy: &Strategy) -> StrategyFile {
+    let Strategy::FedAvg { server_learning_rate, weighting } = *strategy;
+    let (weighting, max_examples) = match weighting {
+        Weighting::Uniform => (WeightingFile::Uniform, None),
+        Weighting::Examples { max } => (WeightingFile::Examples, Some(max)),
+    };
+    StrategyFile::Fedavg { weighting, max_examples, server_learning_rate }
+}
+
+fn privacy_file(privacy: &Privacy) -> PrivacyFile {
+    match privacy {
+        Privacy::None => PrivacyFile {
+            mode: ModeFile::None,
+            unit: None,
+            adjacency: None,
+            clip_norm: None,
+            noise_multiplier: None,
+            delta: None,
+            epsilon_limit: None,
+        },
+        Privacy::Central(central) => PrivacyFile {
+            mode: ModeFile::Central,
+            unit: Some(central.unit.to_string()),
+            adjacency: Some(central.adjacency.to_string()),
+            clip_norm: Some(central.clip_norm.get()),
+            noise_multiplier: Some(central.noise_multiplier.get()),
+            delta: Some(central.delta.get()),
+            epsilon_limit: Some(central.epsilon_limit.get()),
+        },
+    }
+}
+
+const MAX_CLIENTS: u64 = u32::MAX as u64;
+const MAX_ROUNDS: u64 = 10_000_000;
+/// A week.
+const MAX_DEADLINE_S: f64 = 604_800.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digits() -> ExperimentFile {
+        ExperimentFile {
+            name: "digits".into(),
+            seed: 1,
+            task: TaskFile {
+                data: DataFile::Digits,
+                model: ModelFile::Softmax,
+                training: TrainingFile {
+                    learning_rate: 2.0,
+                    local_epochs: 5,
+                    batch_size: BatchFile::Word(BatchWord::Full),
+                },
+            },
+            population: PopulationFile { clients: 100, partition: PartitionFile::Dirichlet { alpha: 0.3 } },
+            rounds: RoundsFile { count: 60, sampling: SamplingFile::All, min_updates: 50, deadline_s: 30.0 },
+            strategy: StrategyFile::Fedavg {
+                weighting: WeightingFile::Uniform,
+                max_examples: None,
+                server_learning_rate: 1.0,
+            },
+            privacy: PrivacyFile {
+                mode: ModeFile::Central,
+                unit: Some("client".into()),
+                adjacency: Some("zero-out".into()),
+                clip_norm: Some(1.0),
+                noise_multiplier: Some(5.0),
+                delta: Some(1e-5),
+                epsilon_limit: Some(8.0),
+            },
+        }
+    }
+
+    fn refused_key(change: impl FnOnce(&mut ExperimentFile)) -> String {
+        let mut file = digits();
+        change(&mut file);
+        Experiment::try_from(&file).expect_err("the change makes no sense").key
+    }
+
+    #[test]
+    fn a_valid_file_comes_back_as_it_was() {
+        let file = digits();
+        let experiment = Experiment::try_from(&file).unwrap();
+        assert_eq!(ExperimentFile::from(&experiment), file);
+        assert_eq!(experiment.cohort_max(), 100);
+        assert_eq!(experiment.expected_cohort(), 100.0);
+    }
+
+    #[test]
+    fn every_missing_privacy_parameter_is_named() {
+        assert_eq!(refused_key(|f| f.privacy.unit = None), "privacy.unit");
+        assert_eq!(refused_key(|f| f.privacy.adjacency = None), "privacy.adjacency");
+        assert_eq!(refused_key(|f| f.privacy.clip_norm = None), "privacy.clip_norm");
+        assert_eq!(refused_key(|f| f.privacy.noise_multiplier = None), "privacy.noise_multiplier");
+        assert_eq!(refused_key(|f| f.privacy.delta = None), "privacy.delta");
+        assert_eq!(refused_key(|f| f.privacy.epsilon_limit = None), "privacy.epsilon_limit");
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        assert_eq!(refused_key(|f| f.privacy.clip_norm = Some(-1.0)), "privacy.clip_norm");
+        assert_eq!(refused_key(|f| f.privacy.noise_multiplier = Some(f64::NAN)), "privacy.noise_multiplier");
+        assert_eq!(refused_key(|f| f.privacy.delta = Some(0.01)), "privacy.delta");
+        assert_eq!(refused_key(|f| f.rounds.deadline_s = f64::NAN), "rounds.deadline_s");
+        assert_eq!(refused_key(|f| f.rounds.min_updates = 101), "rounds.min_updates");
+        assert_eq!(
+            refused_key(|f| f.rounds.sampling = SamplingFile::Poisson { rate: 1.5 }),
+            "rounds.sampling.rate"
+        );
+        assert_eq!(
+            refused_key(|f| f.rounds.sampling = SamplingFile::Fixed { size: 101 }),
+            "rounds.sampling.size"
+        );
+        assert_eq!(refused_key(|f| f.population.clients = 0), "population.clients");
+        assert_eq!(refused_key(|f| f.task.training.learning_rate = 0.0), "task.training.learning_rate");
+    }
+
+    #[test]
+    fn claims_that_do_not_hold_are_refused() {
+        assert_eq!(
+            refused_key(|f| {
+                f.strategy = StrategyFile::Fedavg {
+                    weighting: WeightingFile::Examples,
+                    max_examples: Some(10),
+                    server_learning_rate: 1.0,
+                }
+            }),
+            "strategy.weighting"
+        );
+        assert_eq!(refused_key(|f| f.privacy.unit = Some("example".into())), "privacy.unit");
+        assert_eq!(refused_key(|f| f.privacy.adjacency = Some("replace".into())), "privacy.adjacency");
+        assert_eq!(refused_key(|f| f.privacy.adjacency = Some("add-or-remove".into())), "privacy.adjacency");
+        assert_eq!(refused_key(|f| f.privacy.mode = ModeFile::None), "privacy.unit");
+    }
+}

@@ -1,0 +1,102 @@
+//! Names of things: a newtype each, so that no function can confuse two kinds of bytes.
+
+use std::fmt;
+
+use ring::digest;
+use serde::{Deserialize, Serialize};
+
+/// A client of the federation, as its certificate names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClientId(pub u64);
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "client-{}", self.0)
+    }
+}
+
+/// A round, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Round(pub u64);
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "round {}", self.0)
+    }
+}
+
+/// A SHA-256 digest: of a model, a plan, a task or an update.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::finish(digest::digest(&digest::SHA256, bytes))
+    }
+
+    /// The digest of a model: of its parameters as little-endian f32, without metadata.
+    pub fn of_model(parameters: &[f32]) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for block in parameters.chunks(HASH_BLOCK) {
+            let mut bytes = [0u8; 4 * HASH_BLOCK];
+            for (to, value) in bytes.chunks_exact_mut(4).zip(block) {
+                to.copy_from_slice(&value.to_le_bytes());
+            }
+            context.update(&bytes[..4 * block.len()]);
+        }
+        Self::finish(context.finish())
+    }
+
+    fn finish(digest: digest::Digest) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Digest(bytes)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+/// What binds a message to one TLS connection: the exporter value that both ends derive (RFC 8446, section 7.5).
+///
+/// It also tells one connection of a client from its next. Drivers without TLS make up a unique value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelBinding(pub [u8; 32]);
+
+impl fmt::Debug for ChannelBinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChannelBinding(..)")
+    }
+}
+
+const HASH_BLOCK: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_digest_is_the_hash_of_its_little_endian_parameters() {
+        let parameters: Vec<f32> = (0..3000).map(|i| i as f32 / 7.0).collect();
+        let bytes: Vec<u8> = parameters.iter().flat_map(|p| p.to_le_bytes()).collect();
+        assert_eq!(Digest::of_model(&parameters), Digest::of(&bytes));
+    }
+
+    #[test]
+    fn a_digest_is_shown_in_hexadecimal() {
+        assert_eq!(
+            Digest::of(b"").to_string(),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+    }
+}

@@ -1,0 +1,110 @@
+//! What server and client say to each other.
+//!
+//! Control messages are small and go through [`crate::codec`]. Models and updates follow as raw chunks: they are
+//! named here by length and digest only.
+
+use serde::{Deserialize, Serialize};
+
+use crate::experiment::Task;
+use crate::ids::{Digest, Round};
+use crate::plan::SignedPlan;
+use crate::round::{Decline, Outcome, Refusal};
+use crate::time::Span;
+
+/// What a client says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientMessage {
+    /// "I take part in this plan; send me its model."
+    Accept {
+        /// The plan's round.
+        round: Round,
+        /// The plan, by digest.
+        plan: Digest,
+    },
+    /// "I do not take part."
+    Decline {
+        /// The plan's round.
+        round: Round,
+        /// Why.
+        reason: Decline,
+    },
+    /// "My update is ready; may I send it?"
+    Offer(Offer),
+}
+
+/// An update that a client would send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The plan's round.
+    pub round: Round,
+    /// Bytes of the packed update.
+    pub len: u64,
+    /// Their digest.
+    pub digest: Digest,
+    /// The identity key's signature over the plan, the update and the connection (see [`Offer::signed_text`]);
+    /// empty in drivers without connections.
+    pub signature: Vec<u8>,
+}
+
+/// What the server says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ServerMessage {
+    /// The first message on every connection: what this federation learns.
+    Welcome(Task),
+    /// "You are invited to this round."
+    Invite(SignedPlan),
+    /// The base model of a round follows in chunks.
+    Model {
+        /// The plan's round.
+        round: Round,
+        /// Bytes of the model.
+        len: u64,
+        /// Their digest.
+        digest: Digest,
+    },
+    /// "Send your update from this offset."
+    Grant {
+        /// The plan's round.
+        round: Round,
+        /// Bytes that the server has already.
+        offset: u64,
+        /// How long the grant lives.
+        until: Span,
+    },
+    /// "Your update is in the sum."
+    Committed {
+        /// The plan's round.
+        round: Round,
+    },
+    /// "What you said is refused."
+    Refused {
+        /// The round that the refused message named, if it named one.
+        round: Option<Round>,
+        /// Why.
+        reason: Refusal,
+    },
+    /// "The round is over."
+    Closed {
+        /// The round.
+        round: Round,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// "The federation is over; do not come back."
+    Finished,
+}
+
+impl Offer {
+    /// The bytes that the offer's signature covers: plan, update and connection, so that an offer can be
+    /// replayed neither in another round nor on another connection.
+    pub fn signed_text(
+        plan: &Digest,
+        len: u64,
+        digest: &Digest,
+        channel_binding: &crate::ids::ChannelBinding,
+    ) -> Vec<u8> {
+        let mut writer = crate::canonical::Writer::new("skep offer signature v1");
+        writer.array(&plan.0).u64(len).array(&digest.0).array(&channel_binding.0);
+        writer.finish()
+    }
+}

@@ -1,0 +1,438 @@
+//! The plan of a round: what the server commits to before anyone is invited.
+//!
+//! A plan is signed only against a reservation of privacy budget for the same round and mechanism, so no plan
+//! exists without one. Its encoding is canonical and of our own, so that what is signed never depends on a library.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
+use skep_privacy::budget::Reservation;
+use skep_privacy::grid::{Encoding, Grid, PrivateGrid, PublicGrid};
+use skep_privacy::mechanism::Mechanism;
+use skep_privacy::prg::PrgId;
+use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, Sampling, SamplingRate, Unit};
+use thiserror::Error;
+
+use crate::canonical::{CanonicalError, Reader, Writer};
+use crate::experiment::{Task, Weighting};
+use crate::ids::{Digest, Round};
+use crate::round::Decline;
+use crate::time::Span;
+
+/// What every participant of one round must agree on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The task, by digest.
+    pub task: Digest,
+    /// The round.
+    pub round: Round,
+    /// Rounds in the schedule.
+    pub rounds: u64,
+    /// The model that clients start from, by digest.
+    pub base_model: Digest,
+    /// The parts of an update, in order.
+    pub segments: Vec<Segment>,
+    /// The grid on which updates are integers.
+    pub encoding: Encoding,
+    /// What is promised.
+    pub promise: Promise,
+    /// Who is invited; the rate is that of invitations and never recomputed from who is connected.
+    pub sampling: Sampling,
+    /// Clients in the population; public.
+    pub population: u64,
+    /// The largest possible cohort: no sum has more members.
+    pub cohort_max: u32,
+    /// The weights of the mean.
+    pub weighting: Weighting,
+    /// The generator of noise and rounding.
+    pub prg: PrgId,
+    /// When the collection of updates ends.
+    pub closure: Closure,
+    /// The fewest updates that the round may be released with.
+    pub min_updates: u32,
+    /// The end of the round after its start.
+    pub deadline: Span,
+}
+
+/// A named part of an update; adapters, private heads and per-layer bounds refer to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// What it holds.
+    pub name: String,
+    /// Its coordinates.
+    pub len: u64,
+}
+
+/// What is promised about an update, and by whom it is kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Promise {
+    /// Nothing: the server sees each update, recipients see the mean.
+    None,
+    /// The server adds noise to the sum of clipped updates (against recipients of models only).
+    Central {
+        /// L2 bound of an update, in units of the parameters.
+        clip_norm: ClipNorm,
+        /// Standard deviation of the noise on the sum, in grid units.
+        sigma: u64,
+        /// What neighbouring populations differ by.
+        unit: Unit,
+        /// In which way they differ.
+        adjacency: Adjacency,
+        /// Spent against recipients, this round included.
+        epsilon_release: Epsilon,
+        /// The delta of that epsilon.
+        delta: Delta,
+    },
+}
+
+/// When the collection of updates ends, if not at the deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Closure {
+    /// When all invited have answered. Private rounds know no other: closing at the first k of n would let
+    /// one client's speed decide whether another is in the sum, and double the sensitivity.
+    AllAnswered,
+    /// As soon as so many updates are committed.
+    FirstUpdates(u32),
+}
+
+impl Plan {
+    /// The mechanism that the budget was reserved for.
+    pub fn mechanism(&self) -> Mechanism {
+        match (self.promise, self.encoding.sensitivity) {
+            (Promise::Central { sigma, .. }, Some(sensitivity)) => {
+                Mechanism::RoundedGaussian { sensitivity, sigma }
+            }
+            _ => Mechanism::None,
+        }
+    }
+
+    /// The grid that the plan describes.
+    ///
+    /// # Errors
+    /// [`Decline::Inconsistent`] when its numbers are not those that follow from clip norm, length and cohort.
+    pub fn grid(&self) -> Result<Grid, Decline> {
+        let dimension = usize::try_from(self.update_len()).map_err(|_| Decline::Inconsistent)?;
+        let grid = match self.promise {
+            Promise::None => {
+                PublicGrid::from_plan(&self.encoding, dimension, self.cohort_max).map(Grid::from)
+            }
+            Promise::Central { clip_norm, .. } => {
+                PrivateGrid::from_plan(&self.encoding, clip_norm, dimension, self.cohort_max).map(Grid::from)
+            }
+        };
+        grid.map_err(|_| Decline::Inconsistent)
+    }
+
+    /// Whether a client that was told `task`, whose digest is `digest`, can take part.
+    ///
+    /// # Errors
+    /// [`Decline::WrongTask`] or [`Decline::Inconsistent`].
+    pub fn check(&self, task: &Task, digest: &Digest) -> Result<(), Decline> {
+        if self.task != *digest {
+            return Err(Decline::WrongTask);
+        }
+        let private = !matches!(self.promise, Promise::None);
+        let weight = match self.weighting {
+            Weighting::Uniform => 0,
+            // A weight reveals a client's data and is not in the sensitivity.
+            Weighting::Examples { .. } if private => return Err(Decline::Inconsistent),
+            Weighting::Examples { .. } => 1,
+        };
+        let expected = task.parameter_count().ok_or(Decline::WrongTask)? + weight;
+        let closes_early = private && self.closure != Closure::AllAnswered;
+        let noiseless = matches!(self.promise, Promise::Central { sigma: 0, .. });
+        if self.update_len() != expected || closes_early || noiseless || self.min_updates == 0 {
+            return Err(Decline::Inconsistent);
+        }
+        self.grid().map(|_| ())
+    }
+
+    /// Coordinates of an update.
+    pub fn update_len(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.len).sum()
+    }
+
+    /// Bytes of a packed update.
+    pub fn upload_bytes(&self) -> u64 {
+        // Both factors are bounded where plans are read and made.
+        (self.update_len() * u64::from(self.encoding.wire_bits)).div_ceil(8)
+    }
+
+    /// The digest that names the plan.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.to_bytes())
+    }
+
+    /// The canonical encoding.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::new(DOMAIN);
+        writer.array(&self.task.0).u64(self.round.0).u64(self.rounds).array(&self.base_model.0);
+        writer.length(self.segments.len());
+        for segment in &self.segments {
+            writer.text(&segment.name).u64(segment.len);
+        }
+        writer
+            .f64(self.encoding.step)
+            .u64(self.encoding.sensitivity.unwrap_or(0))
+            .u32(self.encoding.wire_bits);
+        self.promise.write(&mut writer);
+        write_sampling(&self.sampling, &mut writer);
+        writer.u64(self.population).u32(self.cohort_max);
+        writer.u32(match self.weighting {
+            Weighting::Uniform => 0,
+            Weighting::Examples { max } => max,
+        });
+        writer.u32(u32::from(self.prg.number()));
+        writer.u32(match self.closure {
+            Closure::AllAnswered => 0,
+            Closure::FirstUpdates(count) => count,
+        });
+        writer.u32(self.min_updates).u64(self.deadline.as_millis());
+        writer.finish()
+    }
+
+    /// Decodes a canonical encoding.
+    ///
+    /// # Errors
+    /// [`CanonicalError`] for anything but the bytes of [`Plan::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Plan, CanonicalError> {
+        let mut reader = Reader::new(bytes, DOMAIN)?;
+        let plan = Plan {
+            task: Digest(reader.array()?),
+            round: Round(reader.u64()?),
+            rounds: reader.u64()?,
+            base_model: Digest(reader.array()?),
+            segments: read_segments(&mut reader)?,
+            encoding: read_encoding(&mut reader)?,
+            promise: Promise::read(&mut reader)?,
+            sampling: read_sampling(&mut reader)?,
+            population: reader.u64()?,
+            cohort_max: reader.u32()?,
+            weighting: match reader.u32()? {
+                0 => Weighting::Uniform,
+                max => Weighting::Examples { max },
+            },
+            prg: read_prg(&mut reader)?,
+            closure: match reader.u32()? {
+                0 => Closure::AllAnswered,
+                count => Closure::FirstUpdates(count),
+            },
+            min_updates: reader.u32()?,
+            deadline: Span::from_millis(reader.u64()?),
+        };
+        reader.finish()?;
+        Ok(plan)
+    }
+}
+
+impl Promise {
+    fn write(&self, writer: &mut Writer) {
+        match *self {
+            Promise::None => {
+                writer.u8(0);
+            }
+            Promise::Central { clip_norm, sigma, unit, adjacency, epsilon_release, delta } => {
+                writer.u8(1).f64(clip_norm.get()).u64(sigma);
+                writer.text(&unit.to_string()).text(&adjacency.to_string());
+                writer.f64(epsilon_release.get()).f64(delta.get());
+            }
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, CanonicalError> {
+        match reader.u8()? {
+            0 => Ok(Promise::None),
+            1 => Ok(Promise::Central {
+                clip_norm: ClipNorm::new(reader.f64()?)
+                    .map_err(|_| CanonicalError::OutOfRange("clip norm"))?,
+                sigma: reader.u64()?,
+                unit: reader.text("unit")?.parse().map_err(|_| CanonicalError::OutOfRange("unit"))?,
+                adjacency: reader
+                    .text("adjacency")?
+                    .parse()
+                    .map_err(|_| CanonicalError::OutOfRange("adjacency"))?,
+                epsilon_release: Epsilon::new(reader.f64()?)
+                    .map_err(|_| CanonicalError::OutOfRange("epsilon"))?,
+                delta: Delta::new(reader.f64()?).map_err(|_| CanonicalError::OutOfRange("delta"))?,
+            }),
+            _ => Err(CanonicalError::OutOfRange("trust mode")),
+        }
+    }
+}
+
+fn read_segments(reader: &mut Reader<'_>) -> Result<Vec<Segment>, CanonicalError> {
+    let count = reader.length(12)?;
+    let mut total = 0u64;
+    (0..count)
+        .map(|_| {
+            let segment = Segment { name: reader.text("segment name")?.to_owned(), len: reader.u64()? };
+            total = total.saturating_add(segment.len);
+            if total > MAX_COORDINATES {
+                return Err(CanonicalError::OutOfRange("length of an update"));
+            }
+            Ok(segment)
+        })
+        .collect()
+}
+
+fn read_encoding(reader: &mut Reader<'_>) -> Result<Encoding, CanonicalError> {
+    let encoding = Encoding {
+        step: reader.f64()?,
+        sensitivity: Some(reader.u64()?).filter(|&sensitivity| sensitivity > 0),
+        wire_bits: reader.u32()?,
+    };
+    if !(1..=32).contains(&encoding.wire_bits) {
+        return Err(CanonicalError::OutOfRange("wire bits"));
+    }
+    Ok(encoding)
+}
+
+fn read_prg(reader: &mut Reader<'_>) -> Result<PrgId, CanonicalError> {
+    u16::try_from(reader.u32()?)
+        .ok()
+        .and_then(|number| PrgId::try_from(number).ok())
+        .ok_or(CanonicalError::OutOfRange("generator"))
+}
+
+fn write_sampling(sampling: &Sampling, writer: &mut Writer) {
+    match *sampling {
+        Sampling::All => writer.u8(0),
+        Sampling::Poisson { rate } => writer.u8(1).f64(rate.get()),
+        Sampling::Fixed { size, population } => writer.u8(2).u64(size).u64(population),
+    };
+}
+
+fn read_sampling(reader: &mut Reader<'_>) -> Result<Sampling, CanonicalError> {
+    match reader.u8()? {
+        0 => Ok(Sampling::All),
+        1 => SamplingRate::new(reader.f64()?)
+            .map(|rate| Sampling::Poisson { rate })
+            .map_err(|_| CanonicalError::OutOfRange("sampling rate")),
+        2 => Sampling::fixed(reader.u64()?, reader.u64()?)
+            .map_err(|_| CanonicalError::OutOfRange("cohort size")),
+        _ => Err(CanonicalError::OutOfRange("sampling scheme")),
+    }
+}
+
+/// The key that signs plans; whoever holds it must hold the budget.
+pub struct PlanSigner(Ed25519KeyPair);
+
+/// The public half of a [`PlanSigner`], which clients learn when they enrol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanKey(pub [u8; 32]);
+
+impl PlanSigner {
+    /// A signer from the 32 bytes of an Ed25519 seed.
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        PlanSigner(Ed25519KeyPair::from_seed_unchecked(seed).expect("every 32 bytes are an Ed25519 seed"))
+    }
+
+    /// The public key.
+    pub fn key(&self) -> PlanKey {
+        let mut key = [0; 32];
+        key.copy_from_slice(self.0.public_key().as_ref());
+        PlanKey(key)
+    }
+}
+
+impl fmt::Debug for PlanSigner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PlanSigner(..)")
+    }
+}
+
+/// A plan as it travels: its canonical bytes and the signature over their digest.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedPlan {
+    bytes: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl fmt::Debug for SignedPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SignedPlan({} bytes)", self.bytes.len())
+    }
+}
+
+/// A plan whose signature holds; the machines know no other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VerifiedPlan {
+    plan: Plan,
+    digest: Digest,
+    signed: SignedPlan,
+}
+
+/// Why a plan cannot be signed or believed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// The reservation is for something else.
+    #[error("the plan and the reservation of budget differ in their {0}")]
+    NotReserved(&'static str),
+    /// The bytes are no plan.
+    #[error("the plan cannot be read: {0}")]
+    Encoding(#[from] CanonicalError),
+    /// The signature is not the server's.
+    #[error("the plan's signature is not that of this federation's server")]
+    Signature,
+}
+
+impl VerifiedPlan {
+    /// Signs a plan for which budget is reserved.
+    ///
+    /// # Errors
+    /// [`PlanError::NotReserved`] when round or mechanism differ from the reservation's.
+    pub fn sign(plan: Plan, reservation: &Reservation, signer: &PlanSigner) -> Result<Arc<Self>, PlanError> {
+        if plan.round.0 != reservation.round() {
+            return Err(PlanError::NotReserved("round"));
+        }
+        if plan.mechanism() != reservation.mechanism() {
+            return Err(PlanError::NotReserved("mechanism"));
+        }
+        let bytes = plan.to_bytes();
+        let digest = Digest::of(&bytes);
+        let signature = signer.0.sign(&signed_text(&digest)).as_ref().to_vec();
+        Ok(Arc::new(VerifiedPlan { plan, digest, signed: SignedPlan { bytes, signature } }))
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Its digest.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The plan as it travels.
+    pub fn signed(&self) -> &SignedPlan {
+        &self.signed
+    }
+}
+
+impl SignedPlan {
+    /// Checks the signature, then reads the plan.
+    ///
+    /// # Errors
+    /// [`PlanError::Signature`] or [`PlanError::Encoding`].
+    pub fn verify(self, key: &PlanKey) -> Result<Arc<VerifiedPlan>, PlanError> {
+        let digest = Digest::of(&self.bytes);
+        UnparsedPublicKey::new(&ED25519, key.0)
+            .verify(&signed_text(&digest), &self.signature)
+            .map_err(|_| PlanError::Signature)?;
+        let plan = Plan::from_bytes(&self.bytes)?;
+        Ok(Arc::new(VerifiedPlan { plan, digest, signed: self }))
+    }
+}
+
+fn signed_text(digest: &Digest) -> Vec<u8> {
+    let mut writer = Writer::new("skep plan signature v1");
+    writer.array(&digest.0);
+    writer.finish()
+}
+
+const DOMAIN: &str = "skep plan v1";
+/// Far above any model, far below an overflow of the products made with it.
+const MAX_COORDINATES: u64 = 1 << 40;

@@ -1,0 +1,66 @@
+//! One client's part in a round.
+
+use std::sync::Arc;
+
+use super::{Decline, Refusal};
+use crate::ids::{ClientId, Digest};
+use crate::plan::VerifiedPlan;
+use crate::time::Time;
+
+/// One client, one plan, one base model.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// Who.
+    pub client: ClientId,
+    /// What it is asked to do.
+    pub plan: Arc<VerifiedPlan>,
+    /// The model it starts from.
+    pub base_model: Digest,
+    /// After this nothing it says counts.
+    pub expires: Time,
+    /// How far it has come.
+    pub progress: Progress,
+    /// When a lost connection must be back; `None` while it is there or was never there.
+    pub reconnect_by: Option<Time>,
+}
+
+/// How far a client has come in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Invited, not yet heard of.
+    Invited,
+    /// Has accepted: it fetches the model and trains.
+    Accepted,
+    /// Has an update of this length and digest and waits for its turn.
+    Offered {
+        /// Bytes.
+        len: u64,
+        /// Their digest.
+        digest: Digest,
+    },
+    /// Sends its update.
+    Granted {
+        /// Bytes.
+        len: u64,
+        /// Their digest.
+        digest: Digest,
+        /// The end of the grant.
+        until: Time,
+    },
+    /// Its update is in the sum, as a whole.
+    Committed,
+    /// Does not take part.
+    Declined(Decline),
+    /// Is out.
+    Refused(Refusal),
+}
+
+impl Progress {
+    /// Whether the client may still come to be in the sum.
+    pub fn is_open(&self) -> bool {
+        matches!(
+            self,
+            Progress::Invited | Progress::Accepted | Progress::Offered { .. } | Progress::Granted { .. }
+        )
+    }
+}
