@@ -1,0 +1,81 @@
+//! Small tasks and plans.
+
+use std::sync::Arc;
+
+use skep_privacy::budget::BudgetKeeper;
+use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
+use skep_privacy::mechanism::Mechanism;
+use skep_privacy::prg::PrgId;
+use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
+use skep_protocol::experiment::{Batch, Model, Task, Training, Weighting};
+use skep_protocol::plan::{Closure, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
+use skep_protocol::{Digest, Round, Span};
+
+/// A task whose model has `3 * 2 + 2 = 8` parameters.
+pub fn task() -> Task {
+    Task {
+        name: "test".into(),
+        seed: 1,
+        inputs: 3,
+        classes: 2,
+        model: Model::Softmax,
+        training: Training { learning_rate: 0.1, local_epochs: 1, batch: Batch::Full },
+    }
+}
+
+/// The key that signs every plan of the tests.
+pub fn signer() -> PlanSigner {
+    PlanSigner::from_seed(&[7; 32])
+}
+
+/// A plan for [`task`] without privacy.
+pub fn plan(round: u64, cohort_max: u32) -> Plan {
+    let len = task().parameter_count().expect("small");
+    let grid = Grid::from(PublicGrid::new(len as usize, cohort_max).expect("a small grid"));
+    Plan {
+        task: task().digest(),
+        round: Round(round),
+        rounds: 1000,
+        base_model: Digest::of_model(&vec![0.0; len as usize]),
+        segments: vec![Segment { name: "dense".into(), len }],
+        encoding: grid.encoding(),
+        promise: Promise::None,
+        sampling: Sampling::All,
+        population: u64::from(cohort_max),
+        cohort_max,
+        weighting: Weighting::Uniform,
+        prg: PrgId::ChaCha20,
+        closure: Closure::AllAnswered,
+        min_updates: 1,
+        deadline: Span::from_millis(10_000),
+    }
+}
+
+/// A plan for [`task`] with central noise of multiplier 1 and clip norm 1.
+pub fn private_plan(round: u64, cohort_max: u32) -> Plan {
+    let public = plan(round, cohort_max);
+    let clip_norm = ClipNorm::new(1.0).expect("valid");
+    let grid = PrivateGrid::new(clip_norm, public.update_len() as usize, cohort_max).expect("a small grid");
+    let noise = Mechanism::rounded_gaussian(NoiseMultiplier::new(1.0).expect("valid"), &grid).expect("valid");
+    let Mechanism::RoundedGaussian { sigma, .. } = noise else { unreachable!("asked for a Gaussian") };
+    Plan {
+        encoding: grid.encoding(),
+        promise: Promise::Central {
+            clip_norm,
+            sigma,
+            unit: Unit::Client,
+            adjacency: Adjacency::ZeroOut,
+            epsilon_release: Epsilon::new(1.0).expect("valid"),
+            delta: Delta::new(1e-5).expect("valid"),
+        },
+        ..public
+    }
+}
+
+/// Reserves budget without a limit, then signs.
+pub fn signed(plan: Plan) -> Arc<VerifiedPlan> {
+    let mut keeper = BudgetKeeper::new(Adjacency::ZeroOut, Delta::new(1e-5).expect("valid"), None);
+    let reservation =
+        keeper.reserve(plan.round.0, plan.mechanism(), plan.sampling).expect("a keeper without a limit");
+    VerifiedPlan::sign(plan, &reservation, &signer()).expect("reserved for this plan")
+}
