@@ -1,6 +1,8 @@
 //! Exact samplers of integer noise: no floating point, no truncation, and no randomness but the generator's.
 #![deny(clippy::float_arithmetic)]
 
+mod cells;
+pub mod exponential;
 pub mod rounded_gaussian;
 mod uniform;
 

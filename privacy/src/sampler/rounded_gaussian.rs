@@ -1,74 +1,93 @@
-//! The rounded Gaussian ⌊σN⌉, N standard normal: Karney, "Sampling exactly from the normal distribution"
-//! (arXiv 1303.6257), Algorithm N.
+//! The rounded Gaussian ⌊σN⌉, N standard normal, by Karney's Algorithm N (arXiv 1303.6257) in finer steps.
 //!
-//! The algorithm draws N itself, a real number of which only the digits that matter are ever generated, and the
-//! rounding is decided on those digits. The law is exact; there is no smallest probability and no largest value.
+//! The algorithm draws N itself: a real number, of which only those digits are generated that somebody asks for, and the
+//! rounding is decided on them. The law is exact; there is no smallest probability and no largest value.
+//!
+//! Karney writes |N| = k + x with a whole k. We write |N| = h(i + s) with h = 1/32 and s uniform in (0, 1): cell i is
+//! chosen with probability proportional to e^(-h²i²/2) and kept with probability e^(-h²s(2i + s)/2), his steps N1 to N4
+//! at h = 1. Fine cells are kept nearly always, and the first coin of that decision says so in 97 draws of a hundred, so
+//! that one random word is nearly always enough.
 
+use std::sync::LazyLock;
+
+use super::cells::Cells;
 use super::uniform::{Uniform, uniform_below};
 use crate::prg::CryptoRng;
 
 /// Draws ⌊σN⌉ for an integer σ from 0 to [`SIGMA_MAX`](crate::mechanism::SIGMA_MAX).
 pub fn sample<R: CryptoRng + ?Sized>(rng: &mut R, sigma: u64) -> i64 {
-    let (whole, fraction) = half_normal(rng);
-    let magnitude = round_product(rng, sigma, whole, fraction);
-    if rng.next_u64() >> 63 == 1 { -magnitude } else { magnitude }
+    sample_from(&CELLS, rng, sigma)
 }
 
 /// Fills the slice with independent draws of ⌊σN⌉.
 pub fn fill<R: CryptoRng + ?Sized>(rng: &mut R, sigma: u64, noise: &mut [i64]) {
+    let cells = &*CELLS;
     for value in noise {
-        *value = sample(rng, sigma);
+        *value = sample_from(cells, rng, sigma);
     }
 }
 
-/// |N| as k + x, steps N1 to N5 of the algorithm.
-fn half_normal<R: CryptoRng + ?Sized>(rng: &mut R) -> (u64, Uniform) {
+/// Binary digits of 1/h.
+const STEP_BITS: u32 = 5;
+
+/// 1/h², which is how many sides the first coin has.
+const COIN_SIDES: u64 = 1 << (2 * STEP_BITS);
+
+// A random word, from its low end: coin, sign, the first digits of s, and the choice of a cell.
+const SIGN_AT: u32 = 2 * STEP_BITS;
+const DIGITS_AT: u32 = SIGN_AT + 1;
+const CELL_AT: u32 = DIGITS_AT + DIGIT_BITS;
+
+/// Digits of s in the word. They settle the rounding but for one draw in 2³⁴/σ.
+const DIGIT_BITS: u32 = 29;
+
+static CELLS: LazyLock<Cells> = LazyLock::new(|| Cells::new([1; 3], 2 * COIN_SIDES, 64 - CELL_AT));
+
+#[inline]
+fn sample_from<R: CryptoRng + ?Sized>(cells: &Cells, rng: &mut R, sigma: u64) -> i64 {
     loop {
-        let k = geometric(rng);
-        if !(0..k * k.saturating_sub(1)).all(|_| exp_minus_half(rng)) {
-            continue;
-        }
-        let mut x = Uniform::new(rng);
-        // exp(-x(2k + x)/2) as a product of k + 1 equal factors.
-        if (0..=k).all(|_| exp_minus_kth_part(rng, k, &mut x)) {
-            return (k, x);
+        let word = rng.next_u64();
+        let Some(cell) = cells.choose(word >> CELL_AT, rng) else { continue };
+        let coin = word % COIN_SIDES;
+        let digits = (word >> DIGITS_AT) % (1 << DIGIT_BITS);
+        let (rounded, distance) = nearest::<DIGIT_BITS>(sigma, cell, digits);
+        let certain = coin > cell && distance >= u128::from(sigma);
+        let magnitude = if certain { Some(rounded) } else { decide(rng, sigma, cell, coin, digits) };
+        if let Some(magnitude) = magnitude {
+            let negative = ((word >> SIGN_AT) % 2) as i64;
+            return (magnitude ^ -negative) + negative;
         }
     }
 }
 
-/// k with probability e^(-k/2)·(1 − e^(-1/2)).
-fn geometric<R: CryptoRng + ?Sized>(rng: &mut R) -> u64 {
-    let mut k = 0;
-    while exp_minus_half(rng) {
-        k += 1;
-    }
-    k
+/// The rare cases: a draw that may be rejected, and one whose rounding takes more digits.
+#[cold]
+fn decide<R: CryptoRng + ?Sized>(rng: &mut R, sigma: u64, cell: u64, coin: u64, digits: u64) -> Option<i64> {
+    let more = rng.next_u64() >> DIGIT_BITS;
+    let mut s = Uniform::starting((digits << (64 - DIGIT_BITS)) | more);
+    let kept = (cell < COIN_SIDES && coin > cell) || is_kept(rng, cell, &mut s);
+    kept.then(|| round(rng, sigma, cell, s))
 }
 
-/// True with probability e^(-1/2), by von Neumann's method: the length of the run 1/2 > u₁ > u₂ > … is even.
-fn exp_minus_half<R: CryptoRng + ?Sized>(rng: &mut R) -> bool {
-    let mut previous = Uniform::new(rng);
-    if previous.digit(0, rng) >> 63 == 1 {
-        return true;
-    }
-    for length in 1_u32.. {
-        let mut next = Uniform::new(rng);
-        if !next.is_below(&mut previous, rng) {
-            return length % 2 == 0;
-        }
-        previous = next;
-    }
-    unreachable!("the loop has no end")
+/// True with probability e^(-h²s(2i + s)/2), given that the first coin has shown heads if cells have one.
+///
+/// It is a product of equal factors e^(-p·s·l), p = h²(i + 1)/n and l = (2i + s)/(2i + 2), one for all cells below 1/h².
+fn is_kept<R: CryptoRng + ?Sized>(rng: &mut R, cell: u64, s: &mut Uniform) -> bool {
+    let factors = (cell + 1).div_ceil(COIN_SIDES);
+    (0..factors).all(|_| has_even_run(rng, cell, factors, s))
 }
 
-/// True with probability e^(-x(2k + x)/(2k + 2)), Algorithm B: a run below x in which every link also survives a coin
-/// of probability (2k + x)/(2k + 2).
-fn exp_minus_kth_part<R: CryptoRng + ?Sized>(rng: &mut R, k: u64, x: &mut Uniform) -> bool {
+/// True with probability e^(-p·s·l), by von Neumann's method: a run s > u₁ > u₂ > … in which every link also survives
+/// coins of probability p and l is even.
+fn has_even_run<R: CryptoRng + ?Sized>(rng: &mut R, cell: u64, factors: u64, s: &mut Uniform) -> bool {
     let mut previous: Option<Uniform> = None;
     for length in 0_u32.. {
+        let tossed = length == 0 && factors == 1;
         let mut next = Uniform::new(rng);
-        let falls = next.is_below(previous.as_mut().unwrap_or(x), rng);
-        if !(falls && link(rng, k, x)) {
+        let goes_on = (tossed || uniform_below(COIN_SIDES * factors, rng) <= cell)
+            && next.is_below(previous.as_mut().unwrap_or(s), rng)
+            && survives(rng, cell, s);
+        if !goes_on {
             return length % 2 == 0;
         }
         previous = Some(next);
@@ -76,31 +95,36 @@ fn exp_minus_kth_part<R: CryptoRng + ?Sized>(rng: &mut R, k: u64, x: &mut Unifor
     unreachable!("the loop has no end")
 }
 
-/// True with probability (2k + x)/(2k + 2).
-fn link<R: CryptoRng + ?Sized>(rng: &mut R, k: u64, x: &mut Uniform) -> bool {
-    match uniform_below(2 * k + 2, rng) {
-        side if side < 2 * k => true,
-        side if side == 2 * k => Uniform::new(rng).is_below(x, rng),
+/// True with probability (2i + s)/(2i + 2).
+fn survives<R: CryptoRng + ?Sized>(rng: &mut R, cell: u64, s: &mut Uniform) -> bool {
+    match uniform_below(2 * cell + 2, rng) {
+        side if side < 2 * cell => true,
+        side if side == 2 * cell => Uniform::new(rng).is_below(s, rng),
         _ => false,
     }
 }
 
-/// ⌊σ(k + x)⌉, drawing digits of x until the nearest integer is certain.
-fn round_product<R: CryptoRng + ?Sized>(rng: &mut R, sigma: u64, k: u64, mut x: Uniform) -> i64 {
-    const HALF: u128 = 1 << 63;
-    // In units of 2^-64 the product lies in low..low + σ. σ < 2^40, and k is below 2^20 but for a chance of
-    // e^(-2^38), so this fits.
-    let low = u128::from(sigma) * ((u128::from(k) << 64) | u128::from(x.digit(0, rng)));
-    let rounded = (low + HALF) >> 64;
-    let boundary = (((rounded + 1) << 64) - HALF) - low;
-    let up = boundary < u128::from(sigma) && exceeds(rng, sigma, boundary as u64, &mut x);
-    (rounded + u128::from(up)) as i64
+/// σh(i + s) lies in low..low + σ, in units of h/2^BITS, if the first digits of s are known. Returns the integer nearest
+/// to low, and how far low is from the point where it becomes the next. σ < 2⁴⁰, and cells from 2²⁴ on do not come up.
+#[inline]
+fn nearest<const BITS: u32>(sigma: u64, cell: u64, digits: u64) -> (i64, u128) {
+    let point = BITS + STEP_BITS;
+    let low = u128::from(sigma) * ((u128::from(cell) << BITS) | u128::from(digits));
+    let shifted = low + (1 << (point - 1));
+    ((shifted >> point) as i64, (1 << point) - (shifted & ((1 << point) - 1)))
 }
 
-/// Whether σ·f > t, where 0 < t < σ and f is the part of x behind its first digit.
-fn exceeds<R: CryptoRng + ?Sized>(rng: &mut R, sigma: u64, mut t: u64, x: &mut Uniform) -> bool {
+/// ⌊σh(i + s)⌉, with as many digits of s as it takes.
+fn round<R: CryptoRng + ?Sized>(rng: &mut R, sigma: u64, cell: u64, mut s: Uniform) -> i64 {
+    let (rounded, distance) = nearest::<64>(sigma, cell, s.digit(0, rng));
+    let up = distance < u128::from(sigma) && exceeds(rng, sigma, distance as u64, &mut s);
+    rounded + i64::from(up)
+}
+
+/// Whether σ·f > t, where 0 < t < σ and f is what follows the first digit of s.
+fn exceeds<R: CryptoRng + ?Sized>(rng: &mut R, sigma: u64, mut t: u64, s: &mut Uniform) -> bool {
     for index in 1.. {
-        let low = u128::from(sigma) * u128::from(x.digit(index, rng));
+        let low = u128::from(sigma) * u128::from(s.digit(index, rng));
         let target = u128::from(t) << 64;
         if low >= target {
             return true;
@@ -173,21 +197,38 @@ mod tests {
 
     #[test]
     fn digits_are_drawn_until_the_rounding_is_certain() {
-        // 3x is one half where x is 1/6, whose digits in base 2^64 are ⌊2^64/6⌋ and then ⌊2^65/3⌋ for ever.
-        const FIRST: u64 = 0x2aaa_aaaa_aaaa_aaaa;
-        const NEXT: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+        // 3·(5 + s)/32 is one half where s is 1/3, whose digits in base 2^64 are all ⌊2^64/3⌋.
+        const DIGIT: u64 = 0x5555_5555_5555_5555;
         for known in 0..5 {
             for refinements in 3..6 {
-                for (last, expected) in [(NEXT + 1, 1), (NEXT - 1, 0)] {
-                    let mut unknown = vec![NEXT; refinements - 1];
+                for (last, expected) in [(DIGIT + 1, 1), (DIGIT - 1, 0)] {
+                    let mut unknown = vec![DIGIT; refinements - 1];
                     unknown.push(last);
                     let mut script = unknown.into_iter();
-                    let x = Uniform::from_digits(FIRST, &vec![NEXT; known]);
-                    let rounded = round_product(&mut Words(|| script.next().unwrap()), 3, 0, x);
-                    assert_eq!(rounded, expected);
+                    let s = Uniform::from_digits(DIGIT, &vec![DIGIT; known]);
+                    assert_eq!(round(&mut Words(|| script.next().unwrap()), 3, 5, s), expected);
                     assert_eq!(script.next(), None);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_cell_is_kept_with_its_probability() {
+        const TRIALS: u32 = 200_000;
+        let mut rng = Key::from_seed(30).stream();
+        // s = 3/4 and more digits. Cells from 1024 on take several factors.
+        for cell in [0, 1, 30, 300, 1000, 1023, 1024, 2500] {
+            let mut kept = 0;
+            for _ in 0..TRIALS {
+                let mut s = Uniform::starting(3 << 62);
+                let tails = cell < COIN_SIDES && uniform_below(COIN_SIDES, &mut rng) > cell;
+                kept += u32::from(tails || is_kept(&mut rng, cell, &mut s));
+            }
+            let (i, s) = (cell as f64, 0.75);
+            let p = (-s * (2.0 * i + s) / 2048.0).exp();
+            let deviation = (f64::from(TRIALS) * p * (1.0 - p)).sqrt();
+            assert!((f64::from(kept) - p * f64::from(TRIALS)).abs() < 5.0 * deviation, "cell {cell}: {kept}");
         }
     }
 

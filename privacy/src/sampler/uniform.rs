@@ -13,7 +13,12 @@ pub(crate) struct Uniform {
 
 impl Uniform {
     pub(crate) fn new<R: CryptoRng + ?Sized>(rng: &mut R) -> Self {
-        Self { first: rng.next_u64(), rest: Vec::new() }
+        Self::starting(rng.next_u64())
+    }
+
+    /// A number whose first digit has been drawn.
+    pub(crate) const fn starting(first: u64) -> Self {
+        Self { first, rest: Vec::new() }
     }
 
     #[cfg(test)]
