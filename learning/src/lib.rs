@@ -1,1 +1,12 @@
-//! Placeholder.
+//! What a federation learns: models and their local training on burn, data sets, partitions over
+//! clients, metrics and model files.
+//!
+//! Parameters cross the edge of this crate as flat `&[f32]` in the layout that
+//! [`Architecture::segments`] documents; no tensor type does. The crate knows no client, round,
+//! privacy mechanism or socket, reads no clock and no generator of the system: every random choice
+//! is derived from a 32-byte key that the caller passes in.
+
+mod dataset;
+pub mod digits;
+
+pub use dataset::{Dataset, DatasetError, Split, Subset};

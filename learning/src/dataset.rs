@@ -1,0 +1,326 @@
+//! Labelled examples in memory, and views of them that share one copy.
+
+use std::sync::Arc;
+
+use ndarray::{Array1, Array2, ArrayView1, Axis};
+use thiserror::Error;
+
+/// Labelled examples for classification: one row of features and one label each.
+///
+/// Immutable once built, so whoever holds row numbers of it may rely on them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    features: Array2<f32>,
+    labels: Array1<u32>,
+    classes: usize,
+}
+
+/// Why examples do not make a [`Dataset`], a [`Subset`] or a [`Split`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DatasetError {
+    /// No row, or rows without a column.
+    #[error("a data set needs at least one example and one feature, got {rows} x {columns}")]
+    Empty {
+        /// Number of examples given.
+        rows: usize,
+        /// Number of features given.
+        columns: usize,
+    },
+    /// Features and labels disagree on the number of examples.
+    #[error("{features} rows of features but {labels} labels")]
+    LengthMismatch {
+        /// Number of feature rows.
+        features: usize,
+        /// Number of labels.
+        labels: usize,
+    },
+    /// A label is not below the number of classes.
+    #[error("row {row}: label {label} is not below the number of classes, {classes}")]
+    LabelOutOfRange {
+        /// Row, from 0.
+        row: usize,
+        /// The label found.
+        label: u32,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// A feature is infinite or not a number.
+    #[error("row {row}, feature {column}: {value} is not a finite number")]
+    NotFinite {
+        /// Row, from 0.
+        row: usize,
+        /// Feature, from 0.
+        column: usize,
+        /// The value found, as text.
+        value: String,
+    },
+    /// A subset names a row that the data set does not have.
+    #[error("row {row} is outside the data set, which has {examples} examples")]
+    RowOutOfRange {
+        /// The row asked for, from 0.
+        row: usize,
+        /// Number of examples of the data set.
+        examples: usize,
+    },
+    /// Holding out the last of every `every` rows leaves a side empty.
+    #[error("holding out the last of every {every} rows of {examples} leaves no test or no train rows")]
+    EmptySplit {
+        /// Size of a group of rows, of which the last is held out.
+        every: usize,
+        /// Number of examples of the data set.
+        examples: usize,
+    },
+}
+
+impl Dataset {
+    /// A data set of `features` (examples x features) and one label below `classes` per row.
+    ///
+    /// # Errors
+    /// [`DatasetError`] if there is nothing in it, lengths differ, a label is out of range, or a
+    /// feature is not finite.
+    pub fn new(features: Array2<f32>, labels: Array1<u32>, classes: usize) -> Result<Self, DatasetError> {
+        let (rows, columns) = features.dim();
+        if rows == 0 || columns == 0 {
+            return Err(DatasetError::Empty { rows, columns });
+        }
+        if rows != labels.len() {
+            return Err(DatasetError::LengthMismatch { features: rows, labels: labels.len() });
+        }
+        check_labels(&labels, classes)?;
+        check_finite(&features)?;
+        Ok(Self { features: features.as_standard_layout().into_owned(), labels, classes })
+    }
+
+    /// Number of examples, at least 1.
+    pub fn examples(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Number of features of an example, at least 1.
+    pub fn inputs(&self) -> usize {
+        self.features.ncols()
+    }
+
+    /// Number of classes; every label is below it.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// All features, examples x inputs, row-major and finite.
+    pub fn features(&self) -> &Array2<f32> {
+        &self.features
+    }
+
+    /// All labels, one per example.
+    pub fn labels(&self) -> &Array1<u32> {
+        &self.labels
+    }
+
+    /// The features of one example, or `None` past the end.
+    pub fn example(&self, row: usize) -> Option<ArrayView1<'_, f32>> {
+        (row < self.examples()).then(|| self.features.row(row))
+    }
+
+    /// A data set of its own with copies of `rows`, in that order. See [`Subset`] for a view.
+    ///
+    /// # Errors
+    /// [`DatasetError::RowOutOfRange`], or [`DatasetError::Empty`] if `rows` is empty.
+    pub fn rows(&self, rows: &[usize]) -> Result<Self, DatasetError> {
+        self.check_rows(rows)?;
+        Self::new(self.features.select(Axis(0), rows), self.labels.select(Axis(0), rows), self.classes)
+    }
+
+    fn check_rows(&self, rows: &[usize]) -> Result<(), DatasetError> {
+        let examples = self.examples();
+        match rows.iter().find(|&&row| row >= examples) {
+            Some(&row) => Err(DatasetError::RowOutOfRange { row, examples }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Some rows of a shared [`Dataset`]: a client's share of it, or its test rows. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Subset {
+    dataset: Arc<Dataset>,
+    rows: Arc<[usize]>,
+}
+
+impl Subset {
+    /// The given `rows` of `dataset`, in that order. May be empty; may repeat a row.
+    ///
+    /// # Errors
+    /// [`DatasetError::RowOutOfRange`].
+    pub fn new(dataset: Arc<Dataset>, rows: Vec<usize>) -> Result<Self, DatasetError> {
+        dataset.check_rows(&rows)?;
+        Ok(Self { dataset, rows: rows.into() })
+    }
+
+    /// Every row of `dataset`, in order.
+    pub fn all(dataset: Arc<Dataset>) -> Self {
+        let rows = (0..dataset.examples()).collect();
+        Self { dataset, rows }
+    }
+
+    /// The data set that the rows belong to.
+    pub fn dataset(&self) -> &Arc<Dataset> {
+        &self.dataset
+    }
+
+    /// The row numbers in the data set, each below its number of examples.
+    pub fn rows(&self) -> &[usize] {
+        &self.rows
+    }
+
+    /// Number of examples in the subset.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether the subset has no examples.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The labels of the subset, in its order.
+    pub fn labels(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
+        self.rows.iter().map(|&row| self.dataset.labels[row])
+    }
+
+    /// Number of examples of each class, one entry per class.
+    pub fn label_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.dataset.classes];
+        for label in self.labels() {
+            counts[label as usize] += 1;
+        }
+        counts
+    }
+
+    /// Features of the subset's examples at `positions` (indices into [`Subset::rows`]), one row
+    /// after the other: `positions.len() * inputs` numbers. Positions are in range by contract.
+    pub(crate) fn gather(&self, positions: &[usize]) -> Vec<f32> {
+        let mut gathered = Vec::with_capacity(positions.len() * self.dataset.inputs());
+        for &position in positions {
+            gathered.extend(self.dataset.features.row(self.rows[position]));
+        }
+        gathered
+    }
+
+    /// Label of the subset's example at `position`, which is in range by contract.
+    pub(crate) fn label(&self, position: usize) -> usize {
+        self.dataset.labels[self.rows[position]] as usize
+    }
+}
+
+/// A data set in two disjoint parts, one to train on and one to measure with.
+#[derive(Debug, Clone)]
+pub struct Split {
+    /// Rows to train on.
+    pub train: Subset,
+    /// Rows held out, never trained on.
+    pub test: Subset,
+}
+
+impl Split {
+    /// Holds out the last row of every group of `every` consecutive rows: the test rows are those
+    /// whose number modulo `every` is `every - 1`. Needs no generator, so it never changes.
+    ///
+    /// # Errors
+    /// [`DatasetError::EmptySplit`] if `every` is below 2 or above the number of examples.
+    pub fn hold_out(dataset: Arc<Dataset>, every: usize) -> Result<Self, DatasetError> {
+        let examples = dataset.examples();
+        if every < 2 || every > examples {
+            return Err(DatasetError::EmptySplit { every, examples });
+        }
+        let (test, train) = (0..examples).partition(|row| row % every == every - 1);
+        Ok(Self { train: Subset::new(dataset.clone(), train)?, test: Subset::new(dataset, test)? })
+    }
+
+    /// Row numbers of the test examples, ascending: what identifies the held-out set.
+    pub fn test_ids(&self) -> &[usize] {
+        self.test.rows()
+    }
+}
+
+fn check_labels(labels: &Array1<u32>, classes: usize) -> Result<(), DatasetError> {
+    for (row, &label) in labels.iter().enumerate() {
+        if label as usize >= classes {
+            return Err(DatasetError::LabelOutOfRange { row, label, classes });
+        }
+    }
+    Ok(())
+}
+
+fn check_finite(features: &Array2<f32>) -> Result<(), DatasetError> {
+    for ((row, column), value) in features.indexed_iter() {
+        if !value.is_finite() {
+            return Err(DatasetError::NotFinite { row, column, value: value.to_string() });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{arr1, arr2};
+
+    use super::*;
+
+    fn three_rows() -> Dataset {
+        let features = arr2(&[[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]);
+        Dataset::new(features, arr1(&[0, 1, 1]), 2).unwrap()
+    }
+
+    #[test]
+    fn a_dataset_refuses_what_it_cannot_hold_and_says_where() {
+        let features = || arr2(&[[0.0, 1.0], [2.0, 3.0]]);
+        assert_eq!(
+            Dataset::new(Array2::zeros((0, 2)), arr1(&[]), 2).unwrap_err(),
+            DatasetError::Empty { rows: 0, columns: 2 }
+        );
+        assert_eq!(
+            Dataset::new(features(), arr1(&[0]), 2).unwrap_err(),
+            DatasetError::LengthMismatch { features: 2, labels: 1 }
+        );
+        assert_eq!(
+            Dataset::new(features(), arr1(&[0, 2]), 2).unwrap_err(),
+            DatasetError::LabelOutOfRange { row: 1, label: 2, classes: 2 }
+        );
+        assert_eq!(
+            Dataset::new(arr2(&[[0.0, f32::NAN]]), arr1(&[0]), 2).unwrap_err(),
+            DatasetError::NotFinite { row: 0, column: 1, value: "NaN".into() }
+        );
+    }
+
+    #[test]
+    fn a_subset_sees_its_rows_in_its_own_order() {
+        let subset = Subset::new(Arc::new(three_rows()), vec![2, 0]).unwrap();
+        assert_eq!(subset.gather(&[0, 1]), [4.0, 5.0, 0.0, 1.0]);
+        assert_eq!(subset.labels().collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(subset.label_counts(), [1, 1]);
+        assert_eq!(
+            Subset::new(Arc::new(three_rows()), vec![1, 3]).unwrap_err(),
+            DatasetError::RowOutOfRange { row: 3, examples: 3 }
+        );
+    }
+
+    #[test]
+    fn rows_are_copied_in_the_order_asked_for_whatever_the_memory_layout() {
+        let by_column = arr2(&[[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]).reversed_axes();
+        let dataset = Dataset::new(by_column, arr1(&[0, 1, 1]), 2).unwrap();
+        assert_eq!(dataset, three_rows());
+        let copied = dataset.rows(&[2, 1]).unwrap();
+        assert_eq!(copied.features(), arr2(&[[4.0, 5.0], [2.0, 3.0]]));
+        assert_eq!(copied.labels(), arr1(&[1, 1]));
+    }
+
+    #[test]
+    fn holding_out_needs_rows_on_both_sides() {
+        let dataset = Arc::new(three_rows());
+        let split = Split::hold_out(dataset.clone(), 3).unwrap();
+        assert_eq!((split.train.rows(), split.test_ids()), (&[0, 1][..], &[2][..]));
+        for every in [0, 1, 4] {
+            assert!(matches!(Split::hold_out(dataset.clone(), every), Err(DatasetError::EmptySplit { .. })));
+        }
+    }
+}
