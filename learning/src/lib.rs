@@ -8,5 +8,7 @@
 
 mod dataset;
 pub mod digits;
+mod partition;
 
 pub use dataset::{Dataset, DatasetError, Split, Subset};
+pub use partition::{Alpha, Partition, PartitionError, Scheme, partition};
