@@ -6,9 +6,12 @@
 //! privacy mechanism or socket, reads no clock and no generator of the system: every random choice
 //! is derived from a 32-byte key that the caller passes in.
 
+mod architecture;
 mod dataset;
 pub mod digits;
+mod initialization;
 mod partition;
 
+pub use architecture::{Activation, Architecture, ArchitectureError, MAX_CLASSES, MAX_PARAMETERS, Segment};
 pub use dataset::{Dataset, DatasetError, Split, Subset};
 pub use partition::{Alpha, Partition, PartitionError, Scheme, partition};
