@@ -10,8 +10,10 @@ mod architecture;
 mod dataset;
 pub mod digits;
 mod initialization;
+mod metrics;
 mod partition;
 
 pub use architecture::{Activation, Architecture, ArchitectureError, MAX_CLASSES, MAX_PARAMETERS, Segment};
 pub use dataset::{Dataset, DatasetError, Split, Subset};
+pub use metrics::{ClassScores, Confusion, Evaluation};
 pub use partition::{Alpha, Partition, PartitionError, Scheme, partition};
