@@ -7,13 +7,20 @@
 //! is derived from a 32-byte key that the caller passes in.
 
 mod architecture;
+mod burn_learner;
 mod dataset;
 pub mod digits;
 mod initialization;
+mod learner;
 mod metrics;
+mod network;
 mod partition;
+mod training;
 
 pub use architecture::{Activation, Architecture, ArchitectureError, MAX_CLASSES, MAX_PARAMETERS, Segment};
+pub use burn_learner::BurnLearner;
 pub use dataset::{Dataset, DatasetError, Split, Subset};
+pub use learner::{LearnError, Learner, TrainReport};
 pub use metrics::{ClassScores, Confusion, Evaluation};
 pub use partition::{Alpha, Partition, PartitionError, Scheme, partition};
+pub use training::{Batch, Training, TrainingError};

@@ -1,0 +1,84 @@
+//! Local training and evaluation: flat parameters in, update or score out.
+
+use thiserror::Error;
+
+use crate::{ArchitectureError, Evaluation, Subset, Training};
+
+/// Trains and evaluates one model on flat parameters. Cheap to keep, one per worker thread.
+///
+/// The same arguments give the same bits whichever thread calls and however many others train.
+pub trait Learner: Send {
+    /// Length of the flat parameters.
+    fn parameter_count(&self) -> usize;
+
+    /// Trains from `global` on `data` and returns what changed. Batches are drawn in an order that
+    /// is a function of `order_key` alone. An update that is not finite is returned as it is, and
+    /// reported.
+    ///
+    /// # Errors
+    /// [`LearnError`] if the parameters or the data do not fit the model.
+    fn train(
+        &mut self,
+        global: &[f32],
+        data: &Subset,
+        training: &Training,
+        order_key: [u8; 32],
+    ) -> Result<TrainReport, LearnError>;
+
+    /// Scores `parameters` on `data`.
+    ///
+    /// # Errors
+    /// [`LearnError`] if the parameters or the data do not fit the model.
+    fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError>;
+}
+
+/// What local training gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainReport {
+    /// Trained minus global parameters, in the same layout.
+    pub update: Vec<f32>,
+    /// Examples trained on.
+    pub examples: usize,
+    /// Steps of gradient descent taken.
+    pub steps: u64,
+    /// Mean cross-entropy in nats over the last epoch, each example measured before the step that
+    /// uses it; not finite if a logit is not.
+    pub loss: f64,
+    /// Whether every value of the update is a finite number.
+    pub finite: bool,
+}
+
+/// Why there is no update or score.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LearnError {
+    /// The model itself is impossible.
+    #[error(transparent)]
+    Architecture(#[from] ArchitectureError),
+    /// The flat parameters are not those of this model.
+    #[error("the model has {expected} parameters, got {actual}")]
+    ParameterCount {
+        /// Length the model needs.
+        expected: usize,
+        /// Length given.
+        actual: usize,
+    },
+    /// The data has another number of features than the model.
+    #[error("the model takes {expected} features, the data has {actual}")]
+    Inputs {
+        /// Features the model takes.
+        expected: usize,
+        /// Features of the data.
+        actual: usize,
+    },
+    /// The data has another number of classes than the model.
+    #[error("the model tells {expected} classes apart, the data has {actual}")]
+    Classes {
+        /// Classes of the model.
+        expected: usize,
+        /// Classes of the data.
+        actual: usize,
+    },
+    /// Nothing to learn from or to score.
+    #[error("there are no examples")]
+    NoExamples,
+}
