@@ -7,6 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use skep_privacy::prg::Key;
+use skep_privacy::sampler::discrete_gaussian::DiscreteGaussian;
 use skep_privacy::sampler::rounded_gaussian;
 
 fn main() {
@@ -20,6 +21,23 @@ fn main() {
         });
         black_box(&noise);
     }
+    discrete_gaussian();
+}
+
+/// Also tables, which are prepared once for a variance.
+fn discrete_gaussian() {
+    for sigma in [2, 8, 64, 1000, 1 << 20] {
+        let mut noise = vec![0; SAMPLES];
+        let mut prg = Key::from_seed(1).stream();
+        let sampler = DiscreteGaussian::new(sigma * sigma, 1).expect("the variance is in range");
+        report(&format!("discrete Gaussian, sigma {sigma}"), SAMPLES, 8, || {
+            sampler.fill(&mut prg, &mut noise)
+        });
+        black_box(&noise);
+    }
+    let start = Instant::now();
+    black_box(DiscreteGaussian::new(1 << 40, 1)).expect("the variance is in range");
+    println!("{:<36} {:>8.1} ms", "discrete Gaussian, table", start.elapsed().as_secs_f64() * 1e3);
 }
 
 fn memory_copy() {

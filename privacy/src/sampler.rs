@@ -2,6 +2,8 @@
 #![deny(clippy::float_arithmetic)]
 
 mod cells;
+pub mod discrete_gaussian;
+pub mod discrete_laplace;
 pub mod exponential;
 pub mod rounded_gaussian;
 mod uniform;
