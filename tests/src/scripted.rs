@@ -68,6 +68,8 @@ pub struct Network {
     limits: Limits,
     connections: u64,
     release: Option<Round>,
+    /// Bytes of granted uploads that the server kept when the connection was lost.
+    kept: BTreeMap<ClientId, u64>,
     open: Option<Open>,
 }
 
@@ -102,6 +104,7 @@ impl Network {
             limits,
             connections: 0,
             release: None,
+            kept: BTreeMap::new(),
             open: None,
         }
     }
@@ -183,10 +186,14 @@ impl Network {
     fn disconnect_quietly(&mut self, id: ClientId) -> Option<ChannelBinding> {
         let peer = self.peer(id);
         let channel = peer.channel.take()?;
+        let cut_off = peer.upload.is_some();
         peer.to_server.clear();
         peer.to_client.clear();
         peer.model = None;
         peer.upload = None;
+        if let Some(&len) = self.open.as_ref().and_then(|open| open.granted.get(&id)).filter(|_| cut_off) {
+            self.kept.insert(id, len / 2);
+        }
         self.to_client(id, client::Event::Disconnected);
         Some(channel)
     }
@@ -340,7 +347,8 @@ impl Network {
                 server::Action::SendModel { to, round, .. } => self.peer(to).model = Some(round),
                 server::Action::GrantUpload { client, round, until, .. } => {
                     let until = until.since(self.now);
-                    self.send_to_client(client, ServerMessage::Grant { round, offset: 0, until });
+                    let offset = self.kept.get(&client).copied().unwrap_or(0);
+                    self.send_to_client(client, ServerMessage::Grant { round, offset, until });
                 }
                 server::Action::Disconnect { client, channel_binding } => {
                     if self.peer(client).channel == Some(channel_binding) {
@@ -348,7 +356,9 @@ impl Network {
                     }
                 }
                 server::Action::Start(Job::Release { round }) => self.release = Some(round),
-                server::Action::Commit { .. } | server::Action::Discard { .. } => {}
+                server::Action::Commit { client, .. } | server::Action::Discard { client, .. } => {
+                    self.kept.remove(&client);
+                }
                 server::Action::Closed { round, outcome, progress } => {
                     self.release = None;
                     self.closed.push((round, outcome, progress));

@@ -1,0 +1,372 @@
+//! Both machines under random schedules: joins, losses, delays, duplicates, rogues, failures, in any order.
+//!
+//! What must hold of every round is asserted by the scripted network at every step. Here the schedule is random, and at the
+//! end it is asserted that the schedules reached every phase, stage, event, refusal, decline and outcome.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use skep_protocol::plan::Closure;
+use skep_protocol::round::server::{Event, Job, Limits};
+use skep_protocol::round::{Decline, Refusal, client};
+use skep_protocol::{ClientId, Digest, Round, Span};
+use skep_tests::plans;
+use skep_tests::scripted::{Network, Seen, update_digest};
+
+const CLIENTS: u64 = 4;
+const SCHEDULES: u32 = 3000;
+
+/// One step of a schedule.
+#[derive(Clone, Debug)]
+enum Step {
+    Open {
+        first: bool,
+        private: bool,
+        invited: u64,
+        min_updates: u32,
+    },
+    Connect(u64),
+    Disconnect(u64),
+    ToServer(u64),
+    ToClient(u64),
+    Model(u64, bool),
+    Train(u64, Option<Decline>),
+    Upload(u64, Option<Refusal>),
+    Release(bool),
+    Advance(u64),
+    Stop,
+    Rogue(u64, Rogue),
+    /// A client hears something that the server did not say now.
+    Stray(u64, Stray),
+    /// A client does the first thing there is to do, so that schedules get far.
+    Walk(u64),
+    /// Everybody does everything there is to do.
+    Honest,
+}
+
+/// What a rogue client, or a late driver, says.
+#[derive(Clone, Debug)]
+enum Rogue {
+    Accept { round: u64, right_plan: bool },
+    Decline { round: u64 },
+    Offer { round: u64, len: u64, own: bool },
+    Staged { round: u64 },
+    Failed { round: u64 },
+    Violate(Refusal),
+    JobDone { round: u64, succeeded: bool },
+}
+
+#[derive(Clone, Debug)]
+enum Stray {
+    Invite { round: u64, wrong: bool },
+    Model(u64),
+    NoModel(u64),
+    Trained(u64),
+    Grant(u64, u64),
+    Committed(u64),
+    Refused(u64),
+    Closed(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let client = 0..CLIENTS;
+    prop_oneof![
+        3 => (any::<bool>(), any::<bool>(), 0..=CLIENTS, 1..3u32)
+            .prop_map(|(first, private, invited, min_updates)| Step::Open { first, private, invited, min_updates }),
+        4 => client.clone().prop_map(Step::Connect),
+        1 => client.clone().prop_map(Step::Disconnect),
+        8 => client.clone().prop_map(Step::ToServer),
+        8 => client.clone().prop_map(Step::ToClient),
+        5 => (client.clone(), prop::bool::weighted(0.9)).prop_map(|(id, whole)| Step::Model(id, whole)),
+        5 => (client.clone(), prop::option::weighted(0.1, training_failure()))
+            .prop_map(|(id, failed)| Step::Train(id, failed)),
+        5 => (client.clone(), prop::option::weighted(0.4, upload_failure()))
+            .prop_map(|(id, failed)| Step::Upload(id, failed)),
+        1 => prop::bool::weighted(0.8).prop_map(Step::Release),
+        3 => prop_oneof![6 => 0..300u64, 1 => 0..12_000u64].prop_map(Step::Advance),
+        1 => Just(Step::Stop),
+        6 => (client.clone(), rogue()).prop_map(|(id, rogue)| Step::Rogue(id, rogue)),
+        4 => (client, stray()).prop_map(|(id, stray)| Step::Stray(id, stray)),
+        24 => (0..CLIENTS).prop_map(Step::Walk),
+        1 => Just(Step::Honest),
+    ]
+}
+
+fn training_failure() -> impl Strategy<Value = Decline> {
+    prop::sample::select(vec![Decline::TrainingFailed, Decline::Unencodable, Decline::Policy])
+}
+
+fn upload_failure() -> impl Strategy<Value = Refusal> {
+    prop::sample::select(vec![
+        Refusal::TooLong,
+        Refusal::DigestMismatch,
+        Refusal::OutOfRange,
+        Refusal::NormExceeded,
+        Refusal::Malformed,
+    ])
+}
+
+fn rogue() -> impl Strategy<Value = Rogue> {
+    // Around the last round, see `near`.
+    let round = 0..3u64;
+    prop_oneof![
+        (round.clone(), any::<bool>()).prop_map(|(round, right_plan)| Rogue::Accept { round, right_plan }),
+        round.clone().prop_map(|round| Rogue::Decline { round }),
+        (round.clone(), prop_oneof![Just(32u64), any::<u64>()], any::<bool>())
+            .prop_map(|(round, len, own)| Rogue::Offer { round, len, own }),
+        round.clone().prop_map(|round| Rogue::Staged { round }),
+        round.clone().prop_map(|round| Rogue::Failed { round }),
+        prop::sample::select(vec![Refusal::Malformed, Refusal::BadSignature]).prop_map(Rogue::Violate),
+        (round, any::<bool>()).prop_map(|(round, succeeded)| Rogue::JobDone { round, succeeded }),
+    ]
+}
+
+fn stray() -> impl Strategy<Value = Stray> {
+    // Around the last round, see `near`.
+    let round = 0..3u64;
+    prop_oneof![
+        (round.clone(), any::<bool>()).prop_map(|(round, wrong)| Stray::Invite { round, wrong }),
+        round.clone().prop_map(Stray::Model),
+        round.clone().prop_map(Stray::NoModel),
+        round.clone().prop_map(Stray::Trained),
+        (round.clone(), 0..40u64).prop_map(|(round, offset)| Stray::Grant(round, offset)),
+        round.clone().prop_map(Stray::Committed),
+        round.clone().prop_map(Stray::Refused),
+        round.prop_map(Stray::Closed),
+    ]
+}
+
+/// A network and the number of its last round.
+struct Schedule {
+    network: Network,
+    round: u64,
+}
+
+impl Schedule {
+    fn new() -> Self {
+        let limits = Limits { upload_memory_bytes: 64, min_upload_bytes_per_s: 32 };
+        Schedule { network: Network::new(CLIENTS, limits), round: 0 }
+    }
+
+    fn take(&mut self, step: &Step) {
+        let network = &mut self.network;
+        match *step {
+            Step::Open { first, private, invited, min_updates } => {
+                self.open(first, private, invited, min_updates)
+            }
+            Step::Connect(id) => network.connect(ClientId(id)),
+            Step::Disconnect(id) => network.disconnect(ClientId(id)),
+            Step::ToServer(id) => drop(network.deliver_to_server(ClientId(id))),
+            Step::ToClient(id) => drop(network.deliver_to_client(ClientId(id))),
+            Step::Model(id, whole) => drop(network.deliver_model(ClientId(id), whole)),
+            Step::Train(id, failed) => drop(network.finish_training(ClientId(id), failed)),
+            Step::Upload(id, failed) => drop(network.finish_upload(ClientId(id), failed)),
+            Step::Release(succeeded) => drop(network.finish_release(succeeded)),
+            Step::Advance(millis) => network.advance(Span::from_millis(millis)),
+            Step::Stop => {
+                network.server.stop();
+                network.tick();
+            }
+            Step::Rogue(id, ref rogue) => network.rogue(ClientId(id), event(ClientId(id), self.round, rogue)),
+            Step::Stray(id, ref stray) => {
+                network.to_client(ClientId(id), heard(ClientId(id), self.round, stray))
+            }
+            Step::Walk(id) => drop(walk(network, ClientId(id))),
+            Step::Honest => network.run_honestly(),
+        }
+    }
+
+    fn open(&mut self, first: bool, private: bool, invited: u64, min_updates: u32) {
+        if self.network.server.open_round().is_some() {
+            return;
+        }
+        self.round += 1;
+        let mut plan = match private {
+            true => plans::private_plan(self.round, CLIENTS as u32),
+            false => plans::plan(self.round, CLIENTS as u32),
+        };
+        if first && !private {
+            plan.closure = Closure::FirstUpdates(min_updates);
+        }
+        plan.min_updates = min_updates;
+        self.network.open(plans::signed(plan), &(0..invited).map(ClientId).collect());
+    }
+
+    /// Whatever has happened, every round ends by its deadline.
+    fn end(mut self) -> Seen {
+        self.network.advance(Span::from_millis(10_000));
+        assert_eq!(self.network.server.open_round(), None);
+        assert_eq!(self.network.next_deadline(), None, "somebody still waits");
+        assert_eq!(self.network.closed.len() as u64, self.round, "a round ended twice or never");
+        self.network.seen
+    }
+}
+
+fn walk(network: &mut Network, id: ClientId) -> bool {
+    network.deliver_to_client(id)
+        || network.deliver_to_server(id)
+        || network.deliver_model(id, true)
+        || network.finish_training(id, None)
+}
+
+/// The round before the last one, the last one, or the one after it.
+fn near(last: u64, offset: u64) -> Round {
+    Round((last + offset).saturating_sub(1))
+}
+
+fn event(client: ClientId, last: u64, rogue: &Rogue) -> Event {
+    match *rogue {
+        Rogue::Accept { round, right_plan } => {
+            let plan = match right_plan {
+                true => plans::signed(plans::plan(near(last, round).0, CLIENTS as u32)).digest(),
+                false => Digest([0; 32]),
+            };
+            Event::Accepted { client, round: near(last, round), plan }
+        }
+        Rogue::Decline { round } => {
+            Event::Declined { client, round: near(last, round), reason: Decline::Policy }
+        }
+        Rogue::Offer { round, len, own } => {
+            let round = near(last, round);
+            let digest = if own { update_digest(client, round) } else { Digest([9; 32]) };
+            Event::UploadOffered { client, round, len, digest }
+        }
+        Rogue::Staged { round } => Event::UploadStaged { client, round: near(last, round) },
+        Rogue::Failed { round } => {
+            Event::UploadFailed { client, round: near(last, round), reason: Refusal::NormExceeded }
+        }
+        Rogue::Violate(reason) => Event::Violated { client, reason },
+        Rogue::JobDone { round, succeeded } => {
+            Event::JobDone { job: Job::Release { round: near(last, round) }, succeeded }
+        }
+    }
+}
+
+fn heard(id: ClientId, last: u64, stray: &Stray) -> client::Event {
+    match *stray {
+        Stray::Invite { round, wrong } => {
+            let mut plan = plans::plan(near(last, round).0, CLIENTS as u32);
+            match (wrong, last % 2) {
+                (true, 0) => plan.task = Digest([0; 32]),
+                (true, _) => plan.encoding.wire_bits -= 1,
+                (false, _) => {}
+            }
+            client::Event::Invited(plans::signed(plan))
+        }
+        Stray::Model(round) => client::Event::ModelStaged { round: near(last, round) },
+        Stray::NoModel(round) => client::Event::ModelFailed { round: near(last, round) },
+        Stray::Trained(round) => {
+            let packed = client::Packed { len: 32, digest: update_digest(id, near(last, round)) };
+            client::Event::Trained { round: near(last, round), result: Ok(packed) }
+        }
+        Stray::Grant(round, offset) => {
+            client::Event::Granted { round: near(last, round), offset, until: Span::from_millis(100) }
+        }
+        Stray::Committed(round) => client::Event::Committed { round: near(last, round) },
+        Stray::Refused(round) => {
+            client::Event::Refused { round: Some(near(last, round)), reason: Refusal::Unexpected }
+        }
+        Stray::Closed(round) => client::Event::Closed {
+            round: near(last, round),
+            outcome: skep_protocol::round::Outcome::Complete { updates: 1 },
+        },
+    }
+}
+
+#[test]
+fn no_schedule_breaks_a_round_and_every_corner_is_reached() {
+    let mut runner = TestRunner::new_with_rng(
+        Config { cases: SCHEDULES, failure_persistence: None, ..Config::default() },
+        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+    );
+    let seen = std::cell::RefCell::new(Seen::default());
+    runner
+        .run(&prop::collection::vec(step(), 40..200), |steps| {
+            let mut schedule = Schedule::new();
+            for step in &steps {
+                schedule.take(step);
+            }
+            merge(&mut seen.borrow_mut(), schedule.end());
+            Ok(())
+        })
+        .expect("no schedule breaks a round");
+    assert_reached(&seen.into_inner());
+}
+
+fn merge(all: &mut Seen, one: Seen) {
+    all.outcomes.extend(one.outcomes);
+    all.refusals.extend(one.refusals);
+    all.ends.extend(one.ends);
+    all.declines.extend(one.declines);
+    all.events.extend(one.events);
+    all.resumed += one.resumed;
+}
+
+fn assert_reached(seen: &Seen) {
+    let outcomes = ["complete", "degraded", "release failed", "release late", "stopped", "too few updates"];
+    assert_eq!(seen.outcomes, BTreeSet::from(outcomes));
+    let refusals = [
+        Refusal::NoRound,
+        Refusal::WrongRound,
+        Refusal::NotInvited,
+        Refusal::WrongPlan,
+        Refusal::Late,
+        Refusal::Duplicate,
+        Refusal::Unexpected,
+        Refusal::WrongLength,
+        Refusal::TooLong,
+        Refusal::DigestMismatch,
+        Refusal::OutOfRange,
+        Refusal::NormExceeded,
+        Refusal::Malformed,
+        Refusal::BadSignature,
+        Refusal::GrantExpired,
+        Refusal::NoAnswer,
+        Refusal::ConnectionLost,
+    ];
+    assert_eq!(seen.refusals, BTreeSet::from(refusals));
+    let ends = ["committed", "declined", "expired", "over", "refused", "superseded"];
+    assert_eq!(seen.ends, BTreeSet::from(ends));
+    let declines = [
+        Decline::StaleRound,
+        Decline::WrongTask,
+        Decline::Inconsistent,
+        Decline::NoModel,
+        Decline::TrainingFailed,
+        Decline::Unencodable,
+        Decline::Policy,
+    ];
+    assert_eq!(seen.declines, BTreeSet::from(declines));
+    assert!(seen.resumed > 0);
+    let server = ["no round", "collecting", "releasing"];
+    let server_events = [
+        "connected",
+        "disconnected",
+        "accepted",
+        "declined",
+        "upload offered",
+        "upload staged",
+        "upload failed",
+        "violated",
+        "job done",
+        "tick",
+    ];
+    let client = ["idle", "fetching", "training", "offering", "uploading"];
+    let client_events = [
+        "disconnected",
+        "invited",
+        "model staged",
+        "model failed",
+        "trained",
+        "granted",
+        "committed",
+        "refused",
+        "closed",
+        "tick",
+    ];
+    let server = server.iter().flat_map(|&phase| server_events.iter().map(move |&event| (phase, event)));
+    let client = client.iter().flat_map(|&stage| client_events.iter().map(move |&event| (stage, event)));
+    let missing: Vec<_> = server.chain(client).filter(|pair| !seen.events.contains(pair)).collect();
+    assert!(missing.is_empty(), "never reached: {missing:?}");
+}
