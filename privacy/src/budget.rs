@@ -60,6 +60,14 @@ impl BudgetKeeper {
         Self { delta, limit, charged: Composition::new(adjacency) }
     }
 
+    /// The budget of a federation that promises nothing: no round is refused, and after the first one epsilon is
+    /// infinite at every delta, so the one it is kept at does not matter.
+    #[must_use]
+    pub fn without_promise() -> Self {
+        let delta = Delta::new(0.5).expect("0.5 is above 0 and below 1");
+        Self::new(Adjacency::AddOrRemove, delta, None)
+    }
+
     /// Charges one round, before anybody is invited to it.
     ///
     /// # Errors
@@ -254,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_round_without_noise_promises_nothing_and_a_limit_refuses_it() {
-        let mut unlimited = keeper(None);
+        let mut unlimited = BudgetKeeper::without_promise();
         let reservation = unlimited.reserve(0, Mechanism::None, Sampling::All).unwrap();
         assert_eq!(reservation.epsilon_after(), Epsilon::INFINITE);
         let mut limited = keeper(Some(8.0));
