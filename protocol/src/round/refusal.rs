@@ -5,6 +5,7 @@ use thiserror::Error;
 
 /// Why the server refuses what a client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Error)]
+#[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// No round is open.
     #[error("no round is open")]
@@ -86,6 +87,7 @@ impl Refusal {
 
 /// Why a client does not take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Error)]
+#[serde(rename_all = "kebab-case")]
 pub enum Decline {
     /// A plan for this or a later round has been seen before.
     #[error("a plan for this or a later round has been seen before")]
