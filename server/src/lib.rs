@@ -1,1 +1,15 @@
-//! Placeholder.
+//! The coordinator of a federation.
+//!
+//! [`Federation`](federation::Federation) holds everything that is decided: cohort, budget, plan, sum, release, model.
+//! It has no sockets, clocks or files, and knows flat parameters only.
+
+pub mod evaluate;
+pub mod federation;
+pub mod record;
+pub mod roster;
+pub mod select;
+pub mod stage;
+pub mod strategy;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,211 @@
+//! What is written down of each round, and who watches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use skep_privacy::quantities::Delta;
+use skep_protocol::plan::Plan;
+use skep_protocol::round::{Decline, Outcome, Progress, Refusal};
+use skep_protocol::{ClientId, Round, Span};
+
+use crate::evaluate::Evaluation;
+use crate::federation::RoundSummary;
+
+/// One round: a line of `rounds.jsonl`. It names no client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoundRecord {
+    /// The round.
+    pub round: Round,
+    /// How it ended, in one word.
+    pub outcome: OutcomeKind,
+    /// How it ended, in a sentence.
+    pub detail: String,
+    /// Clients in the cohort.
+    pub invited: u32,
+    /// Updates in the sum.
+    pub updates: u32,
+    /// Of the model after the round, 0 to 1; null when nobody measured it.
+    pub accuracy: Option<f64>,
+    /// Mean loss of the model after the round; null when nobody measured it.
+    pub loss: Option<f64>,
+    /// Spent against recipients of models, all rounds so far; null when nothing is promised.
+    pub epsilon_release: Option<f64>,
+    /// Spent against the server, all rounds so far; null when nothing is promised.
+    pub epsilon_server: Option<f64>,
+    /// Why there is no epsilon against the server; null when there is one.
+    pub epsilon_server_absent: Option<String>,
+    /// The delta of both.
+    pub delta: Option<Delta>,
+    /// From the plan to the end of the round, in the driver's time.
+    pub seconds: f64,
+    /// Bytes from clients.
+    pub bytes_up: u64,
+    /// Bytes to clients.
+    pub bytes_down: u64,
+    /// How many clients were refused, by reason.
+    pub refusals: BTreeMap<Refusal, u32>,
+    /// How many clients declined, by reason.
+    pub declines: BTreeMap<Decline, u32>,
+    /// SHA-256 of the model after the round, as 64 hexadecimal digits.
+    pub model_sha256: String,
+}
+
+/// [`Outcome`] without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutcomeKind {
+    /// Every invited client's update is in the model.
+    Complete,
+    /// Some invited clients' updates are in the model.
+    Degraded,
+    /// There is no new model.
+    Aborted,
+}
+
+/// What a round cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// From the plan to the end.
+    pub time: Span,
+    /// Bytes from clients.
+    pub bytes_up: u64,
+    /// Bytes to clients.
+    pub bytes_down: u64,
+}
+
+impl RoundRecord {
+    /// Writes down a round that has ended; `progress` is what became of each invited client.
+    pub fn new(
+        summary: &RoundSummary,
+        progress: &[(ClientId, Progress)],
+        evaluation: Option<Evaluation>,
+        cost: Cost,
+    ) -> Self {
+        let (refusals, declines) = count(progress);
+        RoundRecord {
+            round: summary.round,
+            outcome: OutcomeKind::from(&summary.outcome),
+            detail: summary.outcome.to_string(),
+            invited: summary.invited,
+            updates: summary.updates,
+            accuracy: evaluation.map(|evaluation| evaluation.accuracy),
+            loss: evaluation.map(|evaluation| evaluation.loss),
+            epsilon_release: summary.epsilon_release.ok().map(|epsilon| epsilon.get()),
+            epsilon_server: summary.epsilon_server.ok().map(|epsilon| epsilon.get()),
+            epsilon_server_absent: summary.epsilon_server.err().map(|reason| reason.to_string()),
+            delta: summary.delta,
+            seconds: cost.time.as_millis() as f64 / 1000.0,
+            bytes_up: cost.bytes_up,
+            bytes_down: cost.bytes_down,
+            refusals,
+            declines,
+            model_sha256: summary.model.to_string(),
+        }
+    }
+}
+
+impl From<&Outcome> for OutcomeKind {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Complete { .. } => OutcomeKind::Complete,
+            Outcome::Degraded { .. } => OutcomeKind::Degraded,
+            Outcome::Aborted(_) => OutcomeKind::Aborted,
+        }
+    }
+}
+
+/// Watches a federation. Called between events, so it must be quick.
+pub trait Observer: Send {
+    /// Clients are connected, before the first round; it starts when `wanted` are.
+    fn clients_connected(&mut self, connected: usize, wanted: usize) {
+        let _ = (connected, wanted);
+    }
+
+    /// A round is planned and `invited` clients are its cohort.
+    fn round_opened(&mut self, plan: &Plan, invited: u32) {
+        let _ = (plan, invited);
+    }
+
+    /// So many updates are in the sum of the open round.
+    fn update_committed(&mut self, round: Round, updates: u32) {
+        let _ = (round, updates);
+    }
+
+    /// A round has ended; `model` is the model after it.
+    fn round_closed(&mut self, record: &RoundRecord, model: &Arc<Vec<f32>>) {
+        let _ = (record, model);
+    }
+}
+
+/// Nobody watches.
+impl Observer for () {}
+
+fn count(progress: &[(ClientId, Progress)]) -> (BTreeMap<Refusal, u32>, BTreeMap<Decline, u32>) {
+    let (mut refusals, mut declines) = (BTreeMap::new(), BTreeMap::new());
+    for (_, progress) in progress {
+        match *progress {
+            Progress::Refused(reason) => *refusals.entry(reason).or_insert(0) += 1,
+            Progress::Declined(reason) => *declines.entry(reason).or_insert(0) += 1,
+            _ => {}
+        }
+    }
+    (refusals, declines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::federation::NoPromise;
+    use skep_privacy::quantities::Epsilon;
+    use skep_protocol::Digest;
+    use skep_protocol::round::AbortReason;
+
+    fn summary(outcome: Outcome) -> RoundSummary {
+        RoundSummary {
+            round: Round(3),
+            outcome,
+            invited: 4,
+            updates: 1,
+            model: Digest::of(b""),
+            epsilon_release: Ok(Epsilon::new(1.5).unwrap()),
+            epsilon_server: Err(NoPromise::TrustedServer),
+            delta: Some(Delta::new(1e-5).unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_record_counts_clients_by_reason_and_comes_back_from_json() {
+        let progress = [
+            (ClientId(0), Progress::Committed),
+            (ClientId(1), Progress::Refused(Refusal::NoAnswer)),
+            (ClientId(2), Progress::Refused(Refusal::NoAnswer)),
+            (ClientId(3), Progress::Declined(Decline::WrongTask)),
+        ];
+        let outcome = Outcome::Degraded { updates: 1, invited: 4 };
+        let cost = Cost { time: Span::from_millis(1500), bytes_up: 7, bytes_down: 9 };
+        let record = RoundRecord::new(&summary(outcome), &progress, None, cost);
+        let json = serde_json::to_string(&record).unwrap();
+        assert!(json.contains(r#""refusals":{"no-answer":2},"declines":{"wrong-task":1}"#), "{json}");
+        assert!(json.contains(r#""outcome":"degraded","detail":"degraded: 1 of 4 updates""#), "{json}");
+        assert!(json.contains(r#""epsilon_release":1.5,"epsilon_server":null"#), "{json}");
+        assert!(json.contains(r#""seconds":1.5,"bytes_up":7,"bytes_down":9"#), "{json}");
+        assert_eq!(serde_json::from_str::<RoundRecord>(&json).unwrap(), record);
+    }
+
+    #[test]
+    fn where_nothing_is_promised_the_record_says_null() {
+        let summary = RoundSummary {
+            epsilon_release: Err(NoPromise::Off),
+            epsilon_server: Err(NoPromise::Off),
+            delta: None,
+            ..summary(Outcome::Aborted(AbortReason::Stopped))
+        };
+        let record = RoundRecord::new(&summary, &[], None, Cost::default());
+        let json = serde_json::to_string(&record).unwrap();
+        assert!(json.contains(r#""epsilon_release":null,"epsilon_server":null"#), "{json}");
+        assert!(json.contains(r#""delta":null"#), "{json}");
+        assert_eq!(serde_json::from_str::<RoundRecord>(&json).unwrap(), record);
+    }
+}

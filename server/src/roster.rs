@@ -1,0 +1,26 @@
+//! The population of a federation, without a list of it.
+
+use skep_protocol::ClientId;
+
+/// Everyone who could be invited. A trait, because ten million clients must not be a list.
+pub trait Roster {
+    /// How many there are; public, and the same in every round.
+    fn population(&self) -> u64;
+
+    /// The client at `index`, which is below [`Roster::population`]. Different indices are different clients.
+    fn nth(&self, index: u64) -> ClientId;
+}
+
+/// The clients 0 to n − 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contiguous(pub u64);
+
+impl Roster for Contiguous {
+    fn population(&self) -> u64 {
+        self.0
+    }
+
+    fn nth(&self, index: u64) -> ClientId {
+        ClientId(index)
+    }
+}

@@ -1,0 +1,103 @@
+//! From the bytes of an upload to an update that may be added: unpacked, in range, its norm tested exactly.
+
+use skep_privacy::grid::{Grid, PUBLIC_STEP};
+use skep_privacy::packing::{PackingError, unpack};
+use skep_privacy::update::{QuantizedUpdate, Rejected};
+use skep_protocol::experiment::Weighting;
+use skep_protocol::round::Refusal;
+
+/// Stages uploads of one federation; a copy may run on any thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Stager {
+    grid: Grid,
+    weighted: bool,
+}
+
+impl Stager {
+    pub(crate) fn new(grid: Grid, weighting: Weighting) -> Self {
+        Stager { grid, weighted: weighting != Weighting::Uniform }
+    }
+
+    /// Reads a packed update and makes every test that the sum relies on.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that its sender is told.
+    pub fn stage(&self, packed: &[u8]) -> Result<QuantizedUpdate, Refusal> {
+        let coordinates = unpack(packed, self.grid.dimension(), self.grid.wire_bits()).map_err(not_packed)?;
+        let update = QuantizedUpdate::verify(coordinates, &self.grid).map_err(rejected)?;
+        if self.weighted
+            && !update.coordinates().last().is_some_and(|weight| (0..=WEIGHT_MAX).contains(weight))
+        {
+            return Err(Refusal::OutOfRange);
+        }
+        Ok(update)
+    }
+}
+
+fn not_packed(error: PackingError) -> Refusal {
+    match error {
+        PackingError::Length { .. } => Refusal::WrongLength,
+        PackingError::Padding | PackingError::Width { .. } | PackingError::Overflow { .. } => {
+            Refusal::Malformed
+        }
+    }
+}
+
+fn rejected(reason: Rejected) -> Refusal {
+    match reason {
+        Rejected::Dimension { .. } => Refusal::WrongLength,
+        Rejected::Range { .. } => Refusal::OutOfRange,
+        Rejected::Norm { .. } => Refusal::NormExceeded,
+    }
+}
+
+/// A weight of 1, that of the largest client, in steps of the public grid.
+const WEIGHT_MAX: i32 = (1.0 / PUBLIC_STEP) as i32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skep_privacy::grid::{PrivateGrid, PublicGrid};
+    use skep_privacy::packing::pack;
+    use skep_privacy::quantities::ClipNorm;
+
+    fn private() -> Grid {
+        PrivateGrid::new(ClipNorm::new(1.0).unwrap(), 3, 2).unwrap().into()
+    }
+
+    fn staged(grid: Grid, weighting: Weighting, coordinates: &[i32]) -> Result<QuantizedUpdate, Refusal> {
+        Stager::new(grid, weighting).stage(&pack(coordinates, grid.wire_bits()).unwrap())
+    }
+
+    #[test]
+    fn an_update_within_the_sensitivity_is_staged_and_one_beyond_is_refused() {
+        let grid = private();
+        let bound = i32::try_from(grid.sensitivity().unwrap()).unwrap();
+        assert_eq!(staged(grid, Weighting::Uniform, &[bound, 0, 0]).unwrap().coordinates(), [bound, 0, 0]);
+        assert_eq!(staged(grid, Weighting::Uniform, &[bound, 1, 0]), Err(Refusal::NormExceeded));
+        assert_eq!(staged(grid, Weighting::Uniform, &[0, -bound - 1, 0]), Err(Refusal::OutOfRange));
+    }
+
+    #[test]
+    fn bytes_that_are_no_packed_update_are_refused() {
+        let grid = private();
+        let stager = Stager::new(grid, Weighting::Uniform);
+        let packed = pack(&[0, 0, 0], grid.wire_bits()).unwrap();
+        assert_eq!(stager.stage(&packed[1..]), Err(Refusal::WrongLength));
+        assert_eq!(stager.stage(&[packed.as_slice(), &[0]].concat()), Err(Refusal::WrongLength));
+        let mut padded = packed.clone();
+        *padded.last_mut().unwrap() |= 0x80;
+        assert_eq!(stager.stage(&padded), Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn a_weight_is_between_nothing_and_the_largest_client() {
+        let grid = Grid::from(PublicGrid::new(3, 2).unwrap());
+        let weighting = Weighting::Examples { max: 10 };
+        assert!(staged(grid, weighting, &[5, -5, WEIGHT_MAX]).is_ok());
+        assert!(staged(grid, weighting, &[5, -5, 0]).is_ok());
+        assert_eq!(staged(grid, weighting, &[5, -5, WEIGHT_MAX + 1]), Err(Refusal::OutOfRange));
+        assert_eq!(staged(grid, weighting, &[5, -5, -1]), Err(Refusal::OutOfRange));
+        assert!(staged(grid, Weighting::Uniform, &[5, -5, -1]).is_ok());
+    }
+}

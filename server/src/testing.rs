@@ -1,0 +1,87 @@
+//! A small federation for unit tests: softmax regression on the digits, 650 parameters.
+
+use skep_privacy::packing::pack;
+use skep_privacy::prg::Key;
+use skep_privacy::update::Update;
+use skep_protocol::experiment::Experiment;
+use skep_protocol::experiment::file::{
+    BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile, PopulationFile,
+    PrivacyFile, RoundsFile, SamplingFile, StrategyFile, TaskFile, TrainingFile, WeightingFile,
+};
+use skep_protocol::plan::{PlanSigner, Segment};
+
+use crate::federation::{Federation, ServerKeys};
+
+pub(crate) const PARAMETERS: usize = 650;
+
+pub(crate) fn private_file() -> ExperimentFile {
+    ExperimentFile {
+        name: "test".into(),
+        seed: 1,
+        task: TaskFile {
+            data: DataFile::Digits,
+            model: ModelFile::Softmax,
+            training: TrainingFile {
+                learning_rate: 1.0,
+                local_epochs: 1,
+                batch_size: BatchFile::Word(BatchWord::Full),
+            },
+        },
+        population: PopulationFile { clients: 4, partition: PartitionFile::Iid },
+        rounds: RoundsFile { count: 3, sampling: SamplingFile::All, min_updates: 1, deadline_s: 10.0 },
+        strategy: StrategyFile::Fedavg {
+            weighting: WeightingFile::Uniform,
+            max_examples: None,
+            server_learning_rate: 1.0,
+        },
+        privacy: PrivacyFile {
+            mode: ModeFile::Central,
+            unit: Some("client".into()),
+            adjacency: Some("zero-out".into()),
+            clip_norm: Some(1.0),
+            noise_multiplier: Some(2.0),
+            delta: Some(1e-5),
+            epsilon_limit: Some(100.0),
+        },
+    }
+}
+
+pub(crate) fn public_file() -> ExperimentFile {
+    let privacy = PrivacyFile {
+        mode: ModeFile::None,
+        unit: None,
+        adjacency: None,
+        clip_norm: None,
+        noise_multiplier: None,
+        delta: None,
+        epsilon_limit: None,
+    };
+    ExperimentFile { privacy, ..private_file() }
+}
+
+pub(crate) fn segments() -> Vec<Segment> {
+    vec![Segment { name: "weight matrix".into(), len: 640 }, Segment { name: "bias".into(), len: 10 }]
+}
+
+pub(crate) fn federation(file: &ExperimentFile, keys: ServerKeys) -> Federation {
+    let experiment = Experiment::try_from(file).unwrap();
+    let model = vec![0.5; PARAMETERS];
+    Federation::new(experiment, segments(), model, PlanSigner::from_seed(&[1; 32]), keys).unwrap()
+}
+
+pub(crate) fn seeded(seed: u64) -> ServerKeys {
+    ServerKeys::from_root(&Key::from_seed(seed))
+}
+
+/// The packed update that a client of mode `none` sends: these values, each for 650 coordinates, then the weight.
+pub(crate) fn public_upload(federation: &Federation, value: f32, weight: Option<f32>) -> Vec<u8> {
+    let skep_privacy::grid::Grid::Public(grid) = federation.grid() else { panic!("not mode none") };
+    let values = std::iter::repeat_n(value, PARAMETERS).chain(weight).collect();
+    let update = Update::new(values).unwrap().quantize_nearest(&grid).unwrap();
+    pack(update.coordinates(), federation.grid().wire_bits()).unwrap()
+}
+
+/// The packed zero update of any mode.
+pub(crate) fn zero_upload(federation: &Federation) -> Vec<u8> {
+    pack(&vec![0; federation.grid().dimension()], federation.grid().wire_bits()).unwrap()
+}
