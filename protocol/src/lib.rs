@@ -40,6 +40,8 @@ pub mod codec;
 pub mod experiment;
 mod ids;
 pub mod message;
+#[cfg(feature = "net")]
+pub mod net;
 pub mod plan;
 pub mod round;
 mod time;
