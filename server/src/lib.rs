@@ -2,7 +2,9 @@
 //!
 //! [`Federation`](federation::Federation) holds everything that is decided: cohort, budget, plan, sum, release, model.
 //! It has no sockets, clocks or files, and knows flat parameters only.
+//! [`Authority`](authority::Authority) is the federation's root of trust.
 
+pub mod authority;
 pub mod evaluate;
 pub mod federation;
 pub mod record;

@@ -1,0 +1,271 @@
+//! The federation's authority: the Ed25519 key whose certificate is the federation, and what it signs.
+//!
+//! Made on the first start in `authority/` of the server's state directory, all of it or nothing:
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `ca.key` | the authority's private key, PKCS#8 DER |
+//! | `ca.crt` | its self-signed certificate, DER; the SHA-256 of it is the federation's fingerprint |
+//! | `plan.key` | the private key that signs plans, 32 bytes of seed |
+//!
+//! Whoever reads this directory is the federation: back it up and keep it closed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SerialNumber, SignatureAlgorithm,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use skep_protocol::ClientId;
+use skep_protocol::net::files::{self, FileError};
+use skep_protocol::net::invitation::Fingerprint;
+use skep_protocol::net::keys::{KeyError, PublicKey, SigningKey};
+use skep_protocol::net::tls::{self, Credentials, PeerIdentity, SERVER_NAME, Serial, TlsError};
+use skep_protocol::plan::PlanSigner;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroizing;
+
+/// How long a client's certificate is good unless the operator says otherwise: 30 days.
+pub const CLIENT_VALIDITY: Duration = Duration::from_secs(30 * DAY);
+
+/// Signs certificates and plans for one federation.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    plan_signer: PlanSigner,
+}
+
+impl Authority {
+    /// Opens the authority in the state directory `state`, making it on the first call. Of several processes that do so
+    /// at once, all end up with the same one.
+    ///
+    /// # Errors
+    /// [`AuthorityError`] when a file is unreadable, open to others, or not what belongs there.
+    pub fn open(state: &Path) -> Result<Self, AuthorityError> {
+        let directory = state.join(DIRECTORY);
+        if !directory.exists() {
+            files::private_directory(state)?;
+            match create(&directory, SystemTime::now()) {
+                Err(AuthorityError::File(error)) if error.exists_already() => {}
+                result => result?,
+            }
+        }
+        Self::load(&directory)
+    }
+
+    fn load(directory: &Path) -> Result<Self, AuthorityError> {
+        let plan_signer = plan_signer(&files::read(&directory.join(PLAN_KEY))?)?;
+        let key = key_pair(&SigningKey::from_pkcs8(&files::read(&directory.join(KEY))?)?)?;
+        let certificate = CertificateDer::from(files::read(&directory.join(CERTIFICATE))?.to_vec());
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+        Ok(Authority { issuer, certificate, plan_signer })
+    }
+
+    /// The name of the federation, which every invitation carries.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.certificate)
+    }
+
+    /// The authority's certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// The key that signs plans; every client gets its public half when it enrols.
+    pub fn plan_signer(&self) -> &PlanSigner {
+        &self.plan_signer
+    }
+
+    /// The TLS configuration of a server of this federation. Its key and certificate are new and live in memory only;
+    /// the certificate is good for as long as the authority's.
+    ///
+    /// # Errors
+    /// [`AuthorityError`] when signing fails or the parts do not fit together.
+    pub fn server_tls(&self) -> Result<Arc<ServerConfig>, AuthorityError> {
+        let key = SigningKey::generate()?;
+        let mut params = leaf(SERVER_NAME, ExtendedKeyUsagePurpose::ServerAuth)?;
+        params.subject_alt_names = CertificateParams::new(vec![SERVER_NAME.to_owned()])?.subject_alt_names;
+        let now = SystemTime::now();
+        params.not_before = (now - CLOCK_SKEW).into();
+        params.not_after = (now + AUTHORITY_VALIDITY).into();
+        let certificate = params.signed_by(&Subject(key.public_key()), &self.issuer)?;
+        let chain = vec![certificate.der().clone(), self.certificate.clone()];
+        Ok(tls::server_config(&self.certificate, &Credentials { chain, key: &key })?)
+    }
+
+    /// Certifies that `public_key` is `client`'s, from an hour before `now` (clocks differ) to `validity` after it.
+    ///
+    /// # Errors
+    /// [`AuthorityError`] when signing fails.
+    pub fn issue(
+        &self,
+        client: ClientId,
+        public_key: PublicKey,
+        now: SystemTime,
+        validity: Duration,
+    ) -> Result<Issued, AuthorityError> {
+        let mut params = leaf(&client.to_string(), ExtendedKeyUsagePurpose::ClientAuth)?;
+        params.not_before = (now - CLOCK_SKEW).into();
+        params.not_after = (now + validity).into();
+        let certificate = params.signed_by(&Subject(public_key), &self.issuer)?.der().clone();
+        let identity = tls::client_named_by(&certificate)?;
+        Ok(Issued { certificate, identity })
+    }
+}
+
+/// A client's certificate, and what it says.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate: CertificateDer<'static>,
+    /// What a server reads from it.
+    pub identity: PeerIdentity,
+}
+
+/// Why the authority cannot be opened or cannot sign.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// A file does not read or write.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A key cannot be made or read.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// `plan.key` does not hold a seed.
+    #[error("the file plan.key holds {0} bytes instead of 32")]
+    PlanKey(usize),
+    /// A certificate cannot be made or read.
+    #[error("the authority's certificate or key is unusable: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// A certificate does not serve for TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// A public key that somebody else holds the private half of.
+struct Subject(PublicKey);
+
+impl PublicKeyData for Subject {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ED25519
+    }
+}
+
+fn create(directory: &Path, now: SystemTime) -> Result<(), AuthorityError> {
+    let key = SigningKey::generate()?;
+    let mut plan_seed = Zeroizing::new([0; 32]);
+    SystemRandom::new().fill(plan_seed.as_mut()).map_err(|_| KeyError::Randomness)?;
+    let mut params = CertificateParams::default();
+    // A name of its own lets a client tell another federation's certificate from a forged one of ours.
+    params.distinguished_name = common_name(&format!("skep federation {}", key.public_key()));
+    params.serial_number = Some(SerialNumber::from_slice(&Serial::generate()?.0));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.not_before = (now - CLOCK_SKEW).into();
+    params.not_after = (now + AUTHORITY_VALIDITY).into();
+    let certificate = params.self_signed(&key_pair(&key)?)?;
+    let files =
+        [(KEY, key.pkcs8()), (CERTIFICATE, certificate.der().as_ref()), (PLAN_KEY, plan_seed.as_slice())];
+    Ok(files::create_directory_of(directory, &files)?)
+}
+
+fn leaf(name: &str, usage: ExtendedKeyUsagePurpose) -> Result<CertificateParams, AuthorityError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(name);
+    params.serial_number = Some(SerialNumber::from_slice(&Serial::generate()?.0));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![usage];
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut names = DistinguishedName::new();
+    names.push(DnType::CommonName, name);
+    names
+}
+
+fn plan_signer(seed: &[u8]) -> Result<PlanSigner, AuthorityError> {
+    seed.try_into().map(PlanSigner::from_seed).map_err(|_| AuthorityError::PlanKey(seed.len()))
+}
+
+fn key_pair(key: &SigningKey) -> Result<KeyPair, rcgen::Error> {
+    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key.pkcs8()), &PKCS_ED25519)
+}
+
+const DIRECTORY: &str = "authority";
+const KEY: &str = "ca.key";
+const CERTIFICATE: &str = "ca.crt";
+const PLAN_KEY: &str = "plan.key";
+const DAY: u64 = 24 * 60 * 60;
+const AUTHORITY_VALIDITY: Duration = Duration::from_secs(20 * 365 * DAY);
+const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_made_once_and_opened_afterwards() {
+        let state = tempfile::tempdir().unwrap();
+        let first = Authority::open(state.path()).unwrap();
+        let second = Authority::open(state.path()).unwrap();
+        assert_eq!(first.fingerprint(), second.fingerprint());
+        assert_eq!(first.plan_signer().key(), second.plan_signer().key());
+        let elsewhere = tempfile::tempdir().unwrap();
+        assert_ne!(Authority::open(elsewhere.path()).unwrap().fingerprint(), first.fingerprint());
+    }
+
+    #[test]
+    fn processes_that_start_together_share_one_authority() {
+        let state = tempfile::tempdir().unwrap();
+        let fingerprints: Vec<Fingerprint> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| Authority::open(state.path()).unwrap().fingerprint()))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(fingerprints.iter().all(|one| *one == fingerprints[0]));
+    }
+
+    #[test]
+    fn a_certificate_says_who_which_key_and_how_long() {
+        let state = tempfile::tempdir().unwrap();
+        let authority = Authority::open(state.path()).unwrap();
+        let key = SigningKey::generate().unwrap().public_key();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let first = authority.issue(ClientId(17), key, now, CLIENT_VALIDITY).unwrap().identity;
+        assert_eq!(first.client, ClientId(17));
+        assert_eq!(first.public_key, key);
+        assert_eq!(first.not_after, 1_800_000_000 + 30 * DAY);
+        let second = authority.issue(ClientId(17), key, now, CLIENT_VALIDITY).unwrap().identity;
+        assert_ne!(first.serial, second.serial);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_authority_is_closed_to_others_and_refuses_to_open_otherwise() {
+        use std::os::unix::fs::PermissionsExt;
+        let state = tempfile::tempdir().unwrap();
+        Authority::open(state.path()).unwrap();
+        let directory = state.path().join(DIRECTORY);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&directory), 0o700);
+        for name in [KEY, CERTIFICATE, PLAN_KEY] {
+            assert_eq!(mode(&directory.join(name)), 0o600, "{name}");
+        }
+        let open = std::fs::Permissions::from_mode(0o640);
+        std::fs::set_permissions(directory.join(KEY), open).unwrap();
+        assert!(matches!(Authority::open(state.path()), Err(AuthorityError::File(_))));
+    }
+}
