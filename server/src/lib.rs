@@ -2,9 +2,10 @@
 //!
 //! [`Federation`](federation::Federation) holds everything that is decided: cohort, budget, plan, sum, release, model.
 //! It has no sockets, clocks or files, and knows flat parameters only.
-//! [`Authority`](authority::Authority) is the federation's root of trust.
+//! [`Authority`](authority::Authority) is its root of trust, [`Enrolment`](enrolment::Enrolment) its door.
 
 pub mod authority;
+pub mod enrolment;
 pub mod evaluate;
 pub mod federation;
 pub mod record;
