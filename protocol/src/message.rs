@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::experiment::Task;
 use crate::ids::{Digest, Round};
 use crate::plan::SignedPlan;
-use crate::round::{Decline, Outcome, Refusal};
+use crate::round::{Decline, Refusal};
 use crate::time::Span;
 
 /// What a client says.
@@ -83,12 +83,13 @@ pub enum ServerMessage {
         /// Why.
         reason: Refusal,
     },
-    /// "The round is over."
+    /// "The round is over." How many took part is not said: the size of a sampled cohort is a secret that the
+    /// accounting relies on.
     Closed {
         /// The round.
         round: Round,
-        /// How it ended.
-        outcome: Outcome,
+        /// Whether a model was released.
+        released: bool,
     },
     /// "The federation is over; do not come back."
     Finished,

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use skep_protocol::codec::{self, CONTROL_LIMIT, CodecError};
 use skep_protocol::message::{ClientMessage, Offer, ServerMessage};
-use skep_protocol::round::{Decline, Outcome, Refusal};
+use skep_protocol::round::{Decline, Refusal};
 use skep_protocol::{ChannelBinding, Digest, Round, Span};
 
 fn offer() -> ClientMessage {
@@ -48,7 +48,7 @@ fn every_kind_of_message_survives_the_wire() {
         ServerMessage::Grant { round, offset: 4, until: Span::from_millis(5) },
         ServerMessage::Committed { round },
         ServerMessage::Refused { round: None, reason: Refusal::NoRound },
-        ServerMessage::Closed { round, outcome: Outcome::Degraded { updates: 1, invited: 2 } },
+        ServerMessage::Closed { round, released: true },
         ServerMessage::Finished,
     ];
     for message in server {

@@ -228,7 +228,7 @@ impl Network {
             ServerMessage::Grant { round, offset, until } => client::Event::Granted { round, offset, until },
             ServerMessage::Committed { round } => client::Event::Committed { round },
             ServerMessage::Refused { round, reason } => client::Event::Refused { round, reason },
-            ServerMessage::Closed { round, outcome } => client::Event::Closed { round, outcome },
+            ServerMessage::Closed { round, released } => client::Event::Closed { round, released },
             ServerMessage::Welcome(_) | ServerMessage::Model { .. } | ServerMessage::Finished => return true,
         };
         self.to_client(id, event);
@@ -518,7 +518,7 @@ fn end_name(end: End) -> &'static str {
         End::Committed => "committed",
         End::Declined(_) => "declined",
         End::Refused(_) => "refused",
-        End::Over(_) => "over",
+        End::Over { .. } => "over",
         End::Superseded => "superseded",
         End::Expired => "expired",
     }

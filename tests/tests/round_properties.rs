@@ -267,10 +267,7 @@ fn heard(id: ClientId, last: u64, stray: &Stray) -> client::Event {
         Stray::Refused(round) => {
             client::Event::Refused { round: Some(near(last, round)), reason: Refusal::Unexpected }
         }
-        Stray::Closed(round) => client::Event::Closed {
-            round: near(last, round),
-            outcome: skep_protocol::round::Outcome::Complete { updates: 1 },
-        },
+        Stray::Closed(round) => client::Event::Closed { round: near(last, round), released: true },
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Decline, Outcome, Refusal};
+use super::{Decline, Refusal};
 use crate::experiment::Task;
 use crate::ids::{Digest, Round};
 use crate::message::{ClientMessage, Offer};
@@ -59,8 +59,8 @@ pub enum Event {
     Closed {
         /// The round.
         round: Round,
-        /// How it ended.
-        outcome: Outcome,
+        /// Whether a model was released.
+        released: bool,
     },
     /// Time has passed.
     Tick,
@@ -122,7 +122,10 @@ pub enum End {
     /// The server refused it.
     Refused(Refusal),
     /// The round ended without it.
-    Over(Outcome),
+    Over {
+        /// Whether a model was released.
+        released: bool,
+    },
     /// The server has gone on to a later round.
     Superseded,
     /// The round's deadline passed.
@@ -204,7 +207,7 @@ impl ClientMachine {
                 self.ended(round, End::Refused(reason));
             }
             Event::Refused { .. } => {}
-            Event::Closed { round, outcome } => self.ended(round, End::Over(outcome)),
+            Event::Closed { round, released } => self.ended(round, End::Over { released }),
             Event::Tick => {}
         }
     }

@@ -44,6 +44,13 @@ pub enum AbortReason {
     Stopped,
 }
 
+impl Outcome {
+    /// Whether a model was released.
+    pub fn is_released(&self) -> bool {
+        !matches!(self, Outcome::Aborted(_))
+    }
+}
+
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -555,7 +555,10 @@ impl ServerMachine {
         let to: Vec<_> =
             round.assignments.keys().copied().filter(|client| self.sessions.contains_key(client)).collect();
         if !to.is_empty() {
-            self.act(Action::Send { to, message: ServerMessage::Closed { round: id, outcome } });
+            self.act(Action::Send {
+                to,
+                message: ServerMessage::Closed { round: id, released: outcome.is_released() },
+            });
         }
         let progress = round.assignments.values().map(|a| (a.client, a.progress)).collect();
         self.act(Action::Closed { round: id, outcome, progress });
