@@ -12,6 +12,7 @@ use std::fmt;
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{SeedableRng, TryCryptoRng, TryRng};
+use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -30,7 +31,7 @@ pub enum PrgError {
     #[error("the operating system gave no random bytes; nothing private can be done on this machine")]
     NoEntropy,
     /// A plan names a generator that this version does not have.
-    #[error("generator {id} is unknown to this version; known: 1 (ChaCha20)")]
+    #[error("generator {id} is unknown to this version; known: 1 (ChaCha20), 2 (AES-256-CTR)")]
     UnknownGenerator {
         /// The number in the plan.
         id: u16,
@@ -41,7 +42,15 @@ pub enum PrgError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PrgId {
     /// ChaCha with 20 rounds, a 64-bit block counter and the substream as its 64-bit nonce (Bernstein 2008).
+    ///
+    /// Fast everywhere. What [`Key::stream`] uses.
     ChaCha20,
+    /// AES-256 in counter mode, in chunks of 4096 bytes: counter block i of chunk j of a substream is the substream as 64
+    /// bits and j as 32 bits, little-endian, then i + 2 as 32 bits, big-endian.
+    ///
+    /// This is how AES-256-GCM encrypts zeros, so it comes with the hardware code of `ring`. Twice as fast as ChaCha20
+    /// where the processor has AES instructions, slow elsewhere. A substream ends after 16 TiB.
+    Aes256Ctr,
 }
 
 impl PrgId {
@@ -50,6 +59,7 @@ impl PrgId {
     pub const fn number(self) -> u16 {
         match self {
             Self::ChaCha20 => 1,
+            Self::Aes256Ctr => 2,
         }
     }
 }
@@ -60,6 +70,7 @@ impl TryFrom<u16> for PrgId {
     fn try_from(id: u16) -> Result<Self, PrgError> {
         match id {
             1 => Ok(Self::ChaCha20),
+            2 => Ok(Self::Aes256Ctr),
             _ => Err(PrgError::UnknownGenerator { id }),
         }
     }
@@ -173,17 +184,33 @@ impl Key {
         &self.0
     }
 
-    /// The generator of this key: substream 0.
+    /// The ChaCha20 generator of this key: substream 0.
     #[must_use]
     pub fn stream(&self) -> Prg {
         self.substream(0)
     }
 
-    /// The generator of one tile of a long vector. Substreams of a key are independent.
+    /// The ChaCha20 generator of one tile of a long vector. Substreams of a key are independent.
     #[must_use]
     pub fn substream(&self, tile: u64) -> Prg {
-        let mut cipher = ChaCha20Rng::from_seed(self.0);
-        cipher.set_stream(tile);
+        self.substream_of(PrgId::ChaCha20, tile)
+    }
+
+    /// The generator that a plan names, for one tile of a long vector. Use a key with one kind of generator only.
+    #[must_use]
+    pub fn substream_of(&self, generator: PrgId, tile: u64) -> Prg {
+        let cipher = match generator {
+            PrgId::ChaCha20 => {
+                let mut cipher = ChaCha20Rng::from_seed(self.0);
+                cipher.set_stream(tile);
+                Cipher::ChaCha20(cipher)
+            }
+            PrgId::Aes256Ctr => {
+                let key = UnboundKey::new(&aead::AES_256_GCM, &self.0)
+                    .expect("the key has the length of the cipher's");
+                Cipher::Aes256Ctr { key: LessSafeKey::new(key), tile, chunk: 0 }
+            }
+        };
         Prg { cipher, words: [0; BUFFER_WORDS], next: BUFFER_WORDS }
     }
 
@@ -204,7 +231,7 @@ impl fmt::Debug for Key {
 ///
 /// All draws come from one sequence of little-endian 64-bit words; a draw of fewer bytes uses up the whole word.
 pub struct Prg {
-    cipher: ChaCha20Rng,
+    cipher: Cipher,
     words: [u64; BUFFER_WORDS],
     next: usize,
 }
@@ -223,20 +250,53 @@ impl Prg {
 
     /// Fills the slice with uniform words: the same words that as many calls of [`Prg::next_u64`] would give.
     pub fn fill_u64(&mut self, words: &mut [u64]) {
-        for word in words {
-            *word = self.next_u64();
+        let mut rest = words;
+        while !rest.is_empty() {
+            if self.next == BUFFER_WORDS {
+                self.refill();
+            }
+            let count = rest.len().min(BUFFER_WORDS - self.next);
+            let (now, later) = rest.split_at_mut(count);
+            now.copy_from_slice(&self.words[self.next..self.next + count]);
+            self.next += count;
+            rest = later;
         }
     }
 
     #[cold]
     fn refill(&mut self) {
         let mut bytes = [0; BUFFER_WORDS * 8];
-        self.cipher.try_fill_bytes(&mut bytes).unwrap_or_else(|never| match never {});
+        self.cipher.fill(&mut bytes);
         for (word, chunk) in self.words.iter_mut().zip(bytes.as_chunks().0) {
             *word = u64::from_le_bytes(*chunk);
         }
         bytes.zeroize();
         self.next = 0;
+    }
+}
+
+#[expect(clippy::large_enum_variant, reason = "short-lived, and small beside the buffer of words")]
+enum Cipher {
+    ChaCha20(ChaCha20Rng),
+    Aes256Ctr { key: LessSafeKey, tile: u64, chunk: u32 },
+}
+
+impl Cipher {
+    /// Puts the next bytes of the key stream in place of zeros.
+    fn fill(&mut self, zeros: &mut [u8]) {
+        match self {
+            Self::ChaCha20(cipher) => cipher.try_fill_bytes(zeros).unwrap_or_else(|never| match never {}),
+            Self::Aes256Ctr { key, tile, chunk } => {
+                let mut nonce = [0; aead::NONCE_LEN];
+                nonce[..8].copy_from_slice(&tile.to_le_bytes());
+                nonce[8..].copy_from_slice(&chunk.to_le_bytes());
+                // The tag authenticates nothing here.
+                let _tag = key
+                    .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), zeros)
+                    .expect("a chunk is far below the length limit of the cipher");
+                *chunk = chunk.checked_add(1).expect("nobody draws 16 TiB from one substream");
+            }
+        }
     }
 }
 
@@ -298,8 +358,8 @@ impl Coin {
     }
 }
 
-/// Words drawn from the cipher at a time: 32 blocks.
-const BUFFER_WORDS: usize = 256;
+/// Words drawn from the cipher at a time, 4096 bytes. Part of the result for [`PrgId::Aes256Ctr`].
+const BUFFER_WORDS: usize = 512;
 
 #[cfg(test)]
 pub(crate) mod testing {
@@ -346,6 +406,28 @@ mod tests {
     }
 
     #[test]
+    fn the_other_stream_is_aes_in_counter_mode() {
+        // McGrew and Viega, "The Galois/Counter Mode of Operation", test case 14: zero key, nonce and plaintext.
+        let mut prg = Key::from_bytes([0; 32]).substream_of(PrgId::Aes256Ctr, 0);
+        let mut bytes = [0; 16];
+        prg.try_fill_bytes(&mut bytes).unwrap();
+        let expected =
+            [0xce, 0xa7, 0x40, 0x3d, 0x4d, 0x60, 0x6b, 0x6e, 0x07, 0x4e, 0xc5, 0xd3, 0xba, 0xf3, 0x9d, 0x18];
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn chunks_and_substreams_of_aes_differ() {
+        let key = Key::from_seed(6);
+        let mut words = vec![0; 8 * BUFFER_WORDS];
+        let (first, second) = words.split_at_mut(4 * BUFFER_WORDS);
+        key.substream_of(PrgId::Aes256Ctr, 0).fill_u64(first);
+        key.substream_of(PrgId::Aes256Ctr, 1).fill_u64(second);
+        let distinct: std::collections::BTreeSet<_> = words.iter().collect();
+        assert_eq!(distinct.len(), words.len());
+    }
+
+    #[test]
     fn every_argument_of_a_derivation_changes_the_key() {
         let root = Key::from_seed(1);
         let keys = [
@@ -370,9 +452,9 @@ mod tests {
     #[test]
     fn bytes_and_words_come_from_the_same_sequence() {
         let key = Key::from_seed(4);
-        let mut words = [0; 600];
+        let mut words = [0; 1200];
         key.stream().fill_u64(&mut words);
-        let mut bytes = [0; 4800];
+        let mut bytes = [0; 9600];
         key.stream().try_fill_bytes(&mut bytes).unwrap();
         assert!(words.iter().zip(bytes.chunks(8)).all(|(word, chunk)| word.to_le_bytes() == chunk));
     }
@@ -410,7 +492,9 @@ mod tests {
 
     #[test]
     fn generators_are_named_by_stable_numbers() {
-        assert_eq!(PrgId::try_from(PrgId::ChaCha20.number()), Ok(PrgId::ChaCha20));
+        for (number, generator) in [(1, PrgId::ChaCha20), (2, PrgId::Aes256Ctr)] {
+            assert_eq!((PrgId::try_from(number), generator.number()), (Ok(generator), number));
+        }
         assert_eq!(PrgId::try_from(9), Err(PrgError::UnknownGenerator { id: 9 }));
     }
 }
