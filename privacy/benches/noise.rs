@@ -6,9 +6,14 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use skep_privacy::prg::Key;
+use skep_privacy::grid::{Grid, PrivateGrid};
+use skep_privacy::packing::{pack, unpack};
+use skep_privacy::prg::{Key, Prg, PrgId};
+use skep_privacy::quantities::ClipNorm;
 use skep_privacy::sampler::discrete_gaussian::DiscreteGaussian;
 use skep_privacy::sampler::rounded_gaussian;
+use skep_privacy::sum::Accumulator;
+use skep_privacy::update::{QuantizedUpdate, Update};
 
 fn main() {
     memory_copy();
@@ -22,6 +27,32 @@ fn main() {
         black_box(&noise);
     }
     discrete_gaussian();
+    pipeline();
+}
+
+/// What happens to one update on its way from a client into a release.
+fn pipeline() {
+    let clip = ClipNorm::new(1.0).expect("positive");
+    let grid = PrivateGrid::new(clip, SAMPLES, 1000).expect("the shape is in range");
+    let mut prg = Key::from_seed(1).stream();
+    let values: Vec<f32> = (0..SAMPLES).map(|_| (prg.next_u64() >> 40) as f32 / 1e6 - 8.0).collect();
+    let update = Update::new(values).expect("all numbers are finite");
+    let quantize =
+        |prg: &mut Prg| update.clone().clip(clip).quantize(&grid, prg).expect("the grid is the update's");
+    let quantized = quantize(&mut prg);
+    let bits = grid.encoding().wire_bits;
+    let packed = pack(quantized.coordinates(), bits).expect("coordinates fit");
+    let grid = Grid::from(grid);
+    let mut sum = Accumulator::new(grid);
+
+    report("clip", SAMPLES, 4, || drop(black_box(update.clone().clip(clip))));
+    report("clip and quantize", SAMPLES, 4, || drop(black_box(quantize(&mut prg))));
+    report("pack", SAMPLES, 4, || drop(black_box(pack(quantized.coordinates(), bits))));
+    report("unpack", SAMPLES, 4, || drop(black_box(unpack(&packed, SAMPLES, bits))));
+    report("verify", SAMPLES, 4, || {
+        drop(black_box(QuantizedUpdate::verify(quantized.coordinates().to_vec(), &grid)));
+    });
+    report("add to a sum", SAMPLES, 4, || sum.add(&quantized).expect("there is room"));
 }
 
 /// Also tables, which are prepared once for a variance.
@@ -48,8 +79,10 @@ fn memory_copy() {
 
 fn generator() {
     let mut words = vec![0; SAMPLES];
-    let mut prg = Key::from_seed(1).stream();
-    report("ChaCha20 words", SAMPLES, 8, || prg.fill_u64(black_box(&mut words)));
+    for (name, generator) in [("ChaCha20 words", PrgId::ChaCha20), ("AES-256-CTR words", PrgId::Aes256Ctr)] {
+        let mut prg = Key::from_seed(1).substream_of(generator, 0);
+        report(name, SAMPLES, 8, || prg.fill_u64(black_box(&mut words)));
+    }
 }
 
 /// Items of a pass: a megabyte of results, in a few milliseconds.

@@ -294,35 +294,81 @@ fn check_dimension(expected: usize, found: usize) -> Result<(), QuantizeError> {
     if expected == found { Ok(()) } else { Err(QuantizeError::Dimension { expected, found }) }
 }
 
-/// ⌊y⌋ or ⌊y⌋ + 1 with mean exactly y, for every y = value · scale as a double.
+/// One of the two integers next to y with mean exactly y, for every y = value · scale as a double, |y| < 2³¹.
+///
+/// It compares the fraction of |y| with 16 random bits, and with more where those are the first bits of the fraction.
 fn round_unbiased<R: CryptoRng + ?Sized>(values: &[f32], scale: f64, out: &mut [i32], rng: &mut R) {
     for (values, out) in values.chunks(ROUNDING_TILE).zip(out.chunks_mut(ROUNDING_TILE)) {
-        let mut bits = [[0_u8; 2]; ROUNDING_TILE];
+        let mut bits = [[0; 2]; ROUNDING_TILE];
         rng.fill_bytes(bits[..values.len()].as_flattened_mut());
-        for ((&value, q), bits) in values.iter().zip(out).zip(bits) {
-            let y = f64::from(value) * scale;
-            let floor = y.floor();
-            *q = floor as i32 + i32::from(below(y - floor, u16::from_le_bytes(bits), rng));
+        let mut ties = false;
+        for ((&value, q), bits) in values.iter().zip(&mut *out).zip(bits) {
+            let (floor, first, _) = fixed_point(f64::from(value.abs()) * scale);
+            let digit = i32::from(u16::from_le_bytes(bits));
+            ties |= digit == first;
+            *q = with_sign_of(value, floor + i32::from(digit < first));
+        }
+        if ties {
+            break_ties(values, scale, out, &bits, rng);
         }
     }
 }
 
-/// Whether a uniform number, of which the first 16 bits are given and the rest drawn as needed, is below `p` in \[0, 1\].
-fn below<R: CryptoRng + ?Sized>(p: f64, first: u16, rng: &mut R) -> bool {
-    let mut digit = first;
-    // Multiplying by 2^16 and removing the integer part are exact, so the loop ends when the digits of p do.
-    let mut rest = p * 65_536.0;
-    loop {
-        let floor = rest.floor();
-        if f64::from(digit) != floor {
-            return f64::from(digit) < floor;
+#[cold]
+fn break_ties<R: CryptoRng + ?Sized>(
+    values: &[f32],
+    scale: f64,
+    out: &mut [i32],
+    bits: &[[u8; 2]],
+    rng: &mut R,
+) {
+    for ((&value, q), &bits) in values.iter().zip(out).zip(bits) {
+        let (floor, first, rest) = fixed_point(f64::from(value.abs()) * scale);
+        if i32::from(u16::from_le_bytes(bits)) == first {
+            *q = with_sign_of(value, floor + i32::from(is_below(rest, rng)));
         }
-        rest = (rest - floor) * 65_536.0;
-        if rest == 0.0 {
-            return false;
-        }
-        digit = (rng.next_u64() >> 48) as u16;
     }
+}
+
+/// Whether a uniform number, drawn 16 bits at a time, is below `p` in \[0, 1).
+fn is_below<R: CryptoRng + ?Sized>(mut p: f64, rng: &mut R) -> bool {
+    // Each step removes 16 of the at most 1074 binary digits of p, exactly.
+    while p > 0.0 {
+        let (first, rest) = split(p * 65_536.0);
+        let digit = (rng.next_u64() >> 48) as i32;
+        if digit != first {
+            return digit < first;
+        }
+        p = rest;
+    }
+    false
+}
+
+/// y ≥ 0 as ⌊y⌋ + (d + r)/2¹⁶ with a whole d < 2¹⁶ and r in \[0, 1), exactly.
+#[inline]
+fn fixed_point(y: f64) -> (i32, i32, f64) {
+    let (floor, fraction) = split(y);
+    let (digit, rest) = split(fraction * 65_536.0);
+    (floor, digit, rest)
+}
+
+/// ⌊y⌋ and y − ⌊y⌋ for 0 ≤ y < 2³¹, in operations that every processor does for several numbers at once.
+///
+/// The difference is exact, as it has no digit that y does not have. For negative y it would not be.
+#[inline]
+fn split(y: f64) -> (i32, f64) {
+    // The sum has no bits after the point, so it is rounded to the nearest integer, which stands in its low bits.
+    const SHIFT: f64 = 1.5 * (1_u64 << 52) as f64;
+    let shifted = y + SHIFT;
+    let nearest = shifted - SHIFT;
+    let above = nearest > y;
+    (shifted.to_bits() as i32 - i32::from(above), y - (nearest - f64::from(u8::from(above))))
+}
+
+#[inline]
+fn with_sign_of(value: f32, magnitude: i32) -> i32 {
+    let negative = i32::from(value < 0.0);
+    (magnitude ^ -negative) + negative
 }
 
 fn round_toward_zero(values: &[f32], scale: f64, out: &mut [i32]) {
@@ -336,11 +382,15 @@ fn within_norm(coordinates: &[i32], sensitivity: u64) -> Result<(), u128> {
     if norm_squared <= u128::from(sensitivity).pow(2) { Ok(()) } else { Err(norm_squared) }
 }
 
-/// Σqᵢ² cannot overflow: there are fewer than 2³² squares of at most 2⁶².
+/// Σqᵢ² in two halves, neither of which overflows: there are fewer than 2³² squares of at most 2⁶².
 fn norm_squared(coordinates: &[i32]) -> u128 {
-    let square = |&q: &i32| u64::from(q.unsigned_abs()).pow(2);
-    // Two squares of at most 2^62 fit 64 bits.
-    coordinates.chunks(2).map(|pair| u128::from(pair.iter().map(square).sum::<u64>())).sum()
+    let (mut low, mut high) = (0, 0);
+    for &q in coordinates {
+        let square = u64::from(q.unsigned_abs()).pow(2);
+        low += square & u64::from(u32::MAX);
+        high += square >> 32;
+    }
+    (u128::from(high) << 32) + u128::from(low)
 }
 
 #[cfg(test)]
@@ -483,14 +533,38 @@ mod tests {
 
     #[test]
     fn a_tie_of_the_first_bits_is_broken_by_more() {
-        // 16 given bits equal to those of p: the answer is the next digits' alone, here 1/4.
-        let p = (f64::from(1234_u16) + 0.25) / 65_536.0;
-        let mut rng = prg(3);
-        let heads = (0..100_000).filter(|_| below(p, 1234, &mut rng)).count();
+        // The fraction is 1234.25/2^16. All random bits are 1234 first, so the next digits alone decide, here with 1/4.
+        let value = (1234.25 / 65_536.0) as f32;
+        let mut prg = prg(3);
+        let mut ups = 0;
+        for _ in 0..100_000 {
+            let mut first = true;
+            let mut words = Words(|| if std::mem::take(&mut first) { 1234 } else { prg.next_u64() });
+            let mut out = [0];
+            round_unbiased(&[value], 1.0, &mut out, &mut words);
+            ups += out[0];
+        }
         // Six standard deviations of the binomial around 25 000.
-        assert!((24_178..25_822).contains(&heads), "{heads}");
-        assert!(below(p, 1233, &mut rng) && !below(p, 1235, &mut rng));
-        assert!(below(1.0, u16::MAX, &mut rng) && !below(0.0, 0, &mut rng));
+        assert!((24_178..25_822).contains(&ups), "{ups}");
+        // Three more digits are asked for before the last one decides.
+        let p = 5.0 / 2_f64.powi(16) + 6.0 / 2_f64.powi(32) + 7.5 / 2_f64.powi(48);
+        for (last, expected) in [(7, false), (6, true), (8, false)] {
+            let mut script = [5, 6, last, 1 << 15].map(|digit: u64| digit << 48).into_iter();
+            assert_eq!(is_below(p, &mut Words(|| script.next().unwrap())), expected);
+            assert_eq!(script.len(), usize::from(last != 7));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn splitting_is_exact(y in prop_oneof![0.0..2e9_f64, 0.0..2.0_f64, 0.0..1e-300_f64, (0..1000).prop_map(f64::from)]) {
+            let (floor, fraction) = split(y);
+            prop_assert_eq!(f64::from(floor), y.floor());
+            prop_assert_eq!(fraction, y.fract());
+            let (whole, digit, rest) = fixed_point(y);
+            prop_assert!((0..1 << 16).contains(&digit) && (0.0..1.0).contains(&rest));
+            prop_assert_eq!(f64::from(whole) + (f64::from(digit) + rest) / 65_536.0, y);
+        }
     }
 
     #[test]
