@@ -37,15 +37,15 @@ impl Digest {
 
     /// The digest of a model: of its parameters as little-endian f32, without metadata.
     pub fn of_model(parameters: &[f32]) -> Self {
-        let mut context = digest::Context::new(&digest::SHA256);
+        let mut hasher = Hasher::new();
         for block in parameters.chunks(HASH_BLOCK) {
             let mut bytes = [0u8; 4 * HASH_BLOCK];
             for (to, value) in bytes.chunks_exact_mut(4).zip(block) {
                 to.copy_from_slice(&value.to_le_bytes());
             }
-            context.update(&bytes[..4 * block.len()]);
+            hasher.update(&bytes[..4 * block.len()]);
         }
-        Self::finish(context.finish())
+        hasher.finish()
     }
 
     fn finish(digest: digest::Digest) -> Self {
@@ -64,6 +64,39 @@ impl fmt::Display for Digest {
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Digest({self})")
+    }
+}
+
+/// Makes the [`Digest`] of bytes that come in pieces.
+#[derive(Clone)]
+pub struct Hasher(digest::Context);
+
+impl Hasher {
+    /// The hasher of no bytes yet.
+    pub fn new() -> Self {
+        Hasher(digest::Context::new(&digest::SHA256))
+    }
+
+    /// Appends `bytes`.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of everything appended.
+    pub fn finish(self) -> Digest {
+        Digest::finish(self.0.finish())
+    }
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hasher(..)")
     }
 }
 

@@ -46,5 +46,5 @@ pub mod plan;
 pub mod round;
 mod time;
 
-pub use ids::{ChannelBinding, ClientId, Digest, Round};
+pub use ids::{ChannelBinding, ClientId, Digest, Hasher, Round};
 pub use time::{Span, Time};

@@ -9,7 +9,7 @@
 //! transfer can go on where it broke off. The transfer's number tells late chunks of an abandoned transfer apart;
 //! within a session it is the number of the round.
 
-use tokio_tungstenite::tungstenite::Bytes;
+pub use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::codec::CONTROL_LIMIT;
 
