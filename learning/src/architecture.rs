@@ -65,6 +65,12 @@ pub enum ArchitectureError {
         /// Layer, from 0, whose input is empty.
         layer: usize,
     },
+    /// More than [`MAX_HIDDEN_LAYERS`].
+    #[error("{layers} hidden layers, more than the limit of {MAX_HIDDEN_LAYERS}")]
+    TooDeep {
+        /// Number of hidden layers asked for.
+        layers: usize,
+    },
     /// More than [`MAX_PARAMETERS`].
     #[error("{parameters} parameters, more than the limit of {MAX_PARAMETERS}")]
     TooLarge {
@@ -82,6 +88,9 @@ impl Architecture {
     pub fn check(&self) -> Result<(), ArchitectureError> {
         if !(2..=MAX_CLASSES).contains(&self.classes()) {
             return Err(ArchitectureError::Classes { classes: self.classes() });
+        }
+        if self.hidden().len() > MAX_HIDDEN_LAYERS {
+            return Err(ArchitectureError::TooDeep { layers: self.hidden().len() });
         }
         let mut layers = self.layers();
         if let Some(layer) = layers.position(|[inputs, _]| inputs == 0) {
@@ -172,6 +181,9 @@ impl Segment {
 /// Most classes a model may have: the confusion matrix is dense.
 pub const MAX_CLASSES: usize = 1024;
 
+/// Most hidden layers a perceptron may have.
+pub const MAX_HIDDEN_LAYERS: usize = 64;
+
 /// Most parameters a model may have, 1 GiB as `f32`.
 pub const MAX_PARAMETERS: usize = 1 << 28;
 
@@ -222,6 +234,8 @@ mod tests {
             mlp(usize::MAX, &[usize::MAX], 2).check(),
             Err(ArchitectureError::TooLarge { parameters: usize::MAX })
         );
+        assert_eq!(mlp(3, &[1; 65], 2).check(), Err(ArchitectureError::TooDeep { layers: 65 }));
+        assert_eq!(mlp(3, &[1; 64], 2).check(), Ok(()));
         assert_eq!(mlp(3, &[5], 2).check(), Ok(()));
     }
 

@@ -17,7 +17,9 @@ mod network;
 mod partition;
 mod training;
 
-pub use architecture::{Activation, Architecture, ArchitectureError, MAX_CLASSES, MAX_PARAMETERS, Segment};
+pub use architecture::{
+    Activation, Architecture, ArchitectureError, MAX_CLASSES, MAX_HIDDEN_LAYERS, MAX_PARAMETERS, Segment,
+};
 pub use burn_learner::BurnLearner;
 pub use dataset::{Dataset, DatasetError, Split, Subset};
 pub use learner::{LearnError, Learner, TrainReport};
