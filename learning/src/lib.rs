@@ -8,6 +8,7 @@
 
 mod architecture;
 mod burn_learner;
+pub mod csv;
 mod dataset;
 pub mod digits;
 mod initialization;
