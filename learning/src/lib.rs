@@ -11,6 +11,7 @@ mod burn_learner;
 pub mod csv;
 mod dataset;
 pub mod digits;
+pub mod idx;
 mod initialization;
 mod learner;
 mod metrics;
