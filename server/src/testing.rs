@@ -20,15 +20,15 @@ pub(crate) fn private_file() -> ExperimentFile {
         seed: 1,
         task: TaskFile {
             data: DataFile::Digits,
-            model: ModelFile::Softmax,
+            model: ModelFile::Softmax {},
             training: TrainingFile {
                 learning_rate: 1.0,
                 local_epochs: 1,
                 batch_size: BatchFile::Word(BatchWord::Full),
             },
         },
-        population: PopulationFile { clients: 4, partition: PartitionFile::Iid },
-        rounds: RoundsFile { count: 3, sampling: SamplingFile::All, min_updates: 1, deadline_s: 10.0 },
+        population: PopulationFile { clients: 4, partition: PartitionFile::Iid {} },
+        rounds: RoundsFile { count: 3, sampling: SamplingFile::All {}, min_updates: 1, deadline_s: 10.0 },
         strategy: StrategyFile::Fedavg {
             weighting: WeightingFile::Uniform,
             max_examples: None,

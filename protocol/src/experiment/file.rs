@@ -1,6 +1,8 @@
 //! The experiment file as it is typed: optional keys, plain numbers, unknown keys refused.
 //!
 //! Units are in the names. A key without a default here has none: it must be given.
+//!
+//! Variants without fields are written `Name {}`: serde lets unknown keys pass beside the tag of a unit variant.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +53,7 @@ pub enum DataFile {
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ModelFile {
     /// `kind = "softmax"`
-    Softmax,
+    Softmax {},
     /// `kind = "mlp"`
     Mlp {
         /// Widths of the hidden layers.
@@ -106,7 +108,7 @@ pub struct PopulationFile {
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum PartitionFile {
     /// `kind = "iid"`
-    Iid,
+    Iid {},
     /// `kind = "dirichlet"`
     Dirichlet {
         /// Concentration.
@@ -133,7 +135,7 @@ pub struct RoundsFile {
 #[serde(tag = "scheme", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SamplingFile {
     /// `scheme = "all"`: everyone, every round.
-    All,
+    All {},
     /// `scheme = "poisson"`: each client by its own secret coin.
     Poisson {
         /// Probability of being invited.

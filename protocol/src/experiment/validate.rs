@@ -64,7 +64,7 @@ fn task(file: &ExperimentFile) -> Result<Task, Invalid> {
         inputs,
         classes,
         model: match &file.task.model {
-            ModelFile::Softmax => Model::Softmax,
+            ModelFile::Softmax {} => Model::Softmax,
             ModelFile::Mlp { hidden, activation } => {
                 Model::Mlp { hidden: hidden.clone(), activation: *activation }
             }
@@ -90,7 +90,7 @@ fn population(file: &PopulationFile) -> Result<Population, Invalid> {
         ));
     }
     let partition = match file.partition {
-        PartitionFile::Iid => Partition::Iid,
+        PartitionFile::Iid {} => Partition::Iid,
         PartitionFile::Dirichlet { alpha } if alpha.is_finite() && alpha > 0.0 => {
             Partition::Dirichlet { alpha }
         }
@@ -109,7 +109,7 @@ fn rounds(file: &RoundsFile, clients: u64) -> Result<Rounds, Invalid> {
         return Err(invalid("rounds.count", format!("is {}, but must be 1 to {MAX_ROUNDS}", file.count)));
     }
     let sampling = match file.sampling {
-        SamplingFile::All => Sampling::All,
+        SamplingFile::All {} => Sampling::All,
         SamplingFile::Poisson { rate } => {
             Sampling::Poisson { rate: SamplingRate::new(rate).map_err(at("rounds.sampling.rate"))? }
         }
@@ -279,14 +279,14 @@ impl From<&Experiment> for ExperimentFile {
             population: PopulationFile {
                 clients: experiment.population.clients,
                 partition: match experiment.population.partition {
-                    Partition::Iid => PartitionFile::Iid,
+                    Partition::Iid => PartitionFile::Iid {},
                     Partition::Dirichlet { alpha } => PartitionFile::Dirichlet { alpha },
                 },
             },
             rounds: RoundsFile {
                 count: experiment.rounds.count,
                 sampling: match experiment.rounds.sampling {
-                    Sampling::All => SamplingFile::All,
+                    Sampling::All => SamplingFile::All {},
                     Sampling::Poisson { rate } => SamplingFile::Poisson { rate: rate.get() },
                     Sampling::Fixed { size, .. } => SamplingFile::Fixed { size },
                 },
@@ -305,7 +305,7 @@ fn task_file(experiment: &Experiment) -> TaskFile {
             Data::Digits => DataFile::Digits,
         },
         model: match &experiment.task.model {
-            Model::Softmax => ModelFile::Softmax,
+            Model::Softmax => ModelFile::Softmax {},
             Model::Mlp { hidden, activation } => {
                 ModelFile::Mlp { hidden: hidden.clone(), activation: *activation }
             }
@@ -368,7 +368,7 @@ mod tests {
             seed: 1,
             task: TaskFile {
                 data: DataFile::Digits,
-                model: ModelFile::Softmax,
+                model: ModelFile::Softmax {},
                 training: TrainingFile {
                     learning_rate: 2.0,
                     local_epochs: 5,
@@ -376,7 +376,7 @@ mod tests {
                 },
             },
             population: PopulationFile { clients: 100, partition: PartitionFile::Dirichlet { alpha: 0.3 } },
-            rounds: RoundsFile { count: 60, sampling: SamplingFile::All, min_updates: 50, deadline_s: 30.0 },
+            rounds: RoundsFile { count: 60, sampling: SamplingFile::All {}, min_updates: 50, deadline_s: 30.0 },
             strategy: StrategyFile::Fedavg {
                 weighting: WeightingFile::Uniform,
                 max_examples: None,
