@@ -367,6 +367,16 @@ impl Federation {
         self.grid
     }
 
+    /// The noise of every round.
+    pub fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    /// What has been charged, and what may be.
+    pub fn budget(&self) -> &BudgetKeeper {
+        &self.budget
+    }
+
     /// What all rounds so far cost against those who receive models.
     ///
     /// # Errors
