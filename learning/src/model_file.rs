@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
@@ -161,7 +161,7 @@ impl ModelFile {
     pub fn save(&self, path: &Path) -> Result<(), ModelFileError> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
-        std::fs::write(&partial, self.encode())
+        write_through(partial.as_ref(), &self.encode())
             .and_then(|()| std::fs::rename(&partial, path))
             .map_err(|source| ModelFileError::File { path: path.to_owned(), source })
     }
@@ -202,6 +202,13 @@ impl ModelFile {
 /// nothing else. Hash these, not the file, whose metadata may differ.
 pub fn canonical_bytes(parameters: &[f32]) -> Vec<u8> {
     parameters.iter().flat_map(|parameter| parameter.to_le_bytes()).collect()
+}
+
+/// Writes a file and waits until it is on disk, so that a rename never uncovers a half-written one.
+fn write_through(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// An entry of the header of a safetensors file.
