@@ -1,7 +1,7 @@
-//! Cost of local training, one thread: `cargo bench -p skep-learning`.
+//! Cost of local training: `cargo bench -p skep-learning`.
 //!
 //! Prints microseconds a step for small models and the seconds that the clients of a whole
-//! federation take, with the allocator that the `skep` command uses. Medians of 5.
+//! federation take on one and on two threads, with the allocator that the `skep` command uses. Medians of 5.
 
 use std::time::Instant;
 
@@ -26,7 +26,10 @@ fn main() {
     for (name, architecture) in [("softmax 64-10", &softmax), ("mlp 64-64-10", &mlp)] {
         println!("{name}, 14 rows: {:.1} us a step", step(architecture, &fourteen) * 1e6);
     }
-    println!("softmax 64-10, 100 clients, 5 epochs, 60 rounds: {:.2} s", federation(&softmax));
+    for threads in [1, 2] {
+        let seconds = federation(&softmax, threads);
+        println!("softmax 64-10, 100 clients, 5 epochs, 60 rounds, {threads} threads: {seconds:.2} s");
+    }
     let zeros = vec![0.0; softmax.parameter_count()];
     let mut learner = BurnLearner::new(softmax).expect("64-10 is a valid shape");
     let evaluation = median(|| {
@@ -47,20 +50,28 @@ fn step(architecture: &Architecture, data: &Subset) -> f64 {
     seconds / f64::from(steps)
 }
 
-/// Seconds that all clients train in 60 rounds.
-fn federation(architecture: &Architecture) -> f64 {
+/// Seconds that all clients train in 60 rounds, every thread with a learner of its own.
+fn federation(architecture: &Architecture, threads: usize) -> f64 {
     let alpha = Alpha::new(0.3).expect("valid");
     let train = digits::load().train;
     let partition = partition(&train, 100, Scheme::Dirichlet { alpha }, [1; 32]).expect("valid");
     let training = Training::new(2.0, 5, Batch::Full).expect("valid");
-    let mut learner = BurnLearner::new(architecture.clone()).expect("valid");
     let initial = architecture.initial_parameters([1; 32]).expect("valid");
-    median(|| {
+    let train_share = |thread: usize| {
+        let mut learner = BurnLearner::new(architecture.clone()).expect("valid");
         for _ in 0..60 {
-            for client in &partition.clients {
+            for client in partition.clients.iter().skip(thread).step_by(threads) {
                 learner.train(&initial, client, &training, [0; 32]).expect("the digits fit");
             }
         }
+    };
+    median(|| {
+        std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let train_share = &train_share;
+                scope.spawn(move || train_share(thread));
+            }
+        });
     })
 }
 
