@@ -225,6 +225,25 @@ mod tests {
     }
 
     #[test]
+    fn an_evaluation_of_many_examples_is_the_mean_over_its_parts() {
+        let train = digits::load().train;
+        assert!(train.len() > EVALUATED_AT_ONCE);
+        let parameters: Vec<f32> = (0..650).map(|i| (i % 13) as f32 / 13.0).collect();
+        let evaluate = |data: &Subset| learner(&SOFTMAX).evaluate(&parameters, data).unwrap();
+        let whole = evaluate(&train);
+        let (mut loss, mut confusion) = (0.0, Array2::zeros((10, 10)));
+        for rows in train.rows().chunks(100) {
+            let part = Subset::new(train.dataset().clone(), rows.to_vec()).unwrap();
+            let part = evaluate(&part);
+            loss += part.loss * part.examples as f64 / train.len() as f64;
+            confusion += part.confusion.counts();
+        }
+        assert!((whole.loss - loss).abs() < 1e-6, "{} {loss}", whole.loss);
+        assert_eq!(whole.confusion.counts(), confusion);
+        assert_eq!(whole.confusion.accuracy(), Some(whole.accuracy));
+    }
+
+    #[test]
     fn the_same_clients_trained_on_one_and_on_four_threads_give_the_same_bits() {
         let clients = skewed_clients(40, 1);
         for (architecture, batch) in [(SOFTMAX, Batch::Full), (mlp(Activation::Relu), Batch::Size(8))] {
