@@ -17,6 +17,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -301,7 +302,13 @@ async fn open_as_server(
 ) -> Result<Accepted, NetError> {
     let (counted, remote) = prepare(tcp)?;
     let traffic = counted.traffic();
-    let stream: Stream = TlsAcceptor::from(config).accept(counted).await.map_err(from_io)?.into();
+    let stream: Stream = match TlsAcceptor::from(config).accept(counted).into_fallible().await {
+        Ok(stream) => stream.into(),
+        Err((error, refused)) => {
+            let _ = timeout(LINGER, linger(refused)).await;
+            return Err(from_io(error));
+        }
+    };
     let peer = tls::peer_identity(&stream)?;
     let binding = tls::channel_binding(&stream)?;
     let mut verdict = None;
@@ -392,6 +399,13 @@ fn prepare(tcp: TcpStream) -> io::Result<(CountedStream<TcpStream>, SocketAddr)>
     Ok((CountedStream::new(tcp), remote))
 }
 
+/// Closes our half and reads on until the peer closes its own. Dropping the socket with bytes unread would reset the
+/// connection, and the peer might lose the alert that says why it is refused.
+async fn linger(mut refused: CountedStream<TcpStream>) -> io::Result<()> {
+    refused.shutdown().await?;
+    tokio::io::copy(&mut refused.take(LINGER_LIMIT), &mut tokio::io::sink()).await.map(drop)
+}
+
 /// rustls reports through I/O errors; the reason is worth its own variant.
 fn from_io(error: io::Error) -> NetError {
     match error.downcast::<rustls::Error>() {
@@ -409,6 +423,8 @@ fn websocket_config() -> WebSocketConfig {
         .max_write_buffer_size(FRAME_LIMIT + CONTROL_ALLOWANCE)
 }
 
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_LIMIT: u64 = 64 << 10;
 /// One TLS record: a connection at rest keeps no more.
 const READ_BUFFER: usize = 16 << 10;
 /// Room for the websocket's own headers, pongs and goodbyes beside one frame.
