@@ -15,24 +15,25 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use skep_protocol::net::enrolment::{
-    Der, EnrolmentRequest, EnrolmentResponse, Grant, Refusal, receive_request, send_response, verify_proof,
-};
+use skep_protocol::ClientId;
+use skep_protocol::net::enrolment::Refusal;
 use skep_protocol::net::files::{self, FileError};
 use skep_protocol::net::invitation::{
     ADDRESS_COUNT_LIMIT, Address, Invitation, Token, TokenDigest, unix_seconds,
 };
 use skep_protocol::net::keys::{KeyError, PublicKey};
 use skep_protocol::net::tls::{PeerIdentity, Serial};
-use skep_protocol::net::websocket::{Connection, NetError, Timeouts};
-use skep_protocol::{ChannelBinding, ClientId};
+use skep_protocol::net::websocket::NetError;
 
 use crate::authority::{Authority, AuthorityError};
+use crate::roster::Roster;
+
+mod conversation;
+pub use conversation::{decide, serve};
 
 /// The invitations and the roster of one federation.
 #[derive(Debug, Clone)]
@@ -53,6 +54,20 @@ pub struct Enrolled {
     pub serial: Serial,
     /// The last second at which the latest is good, in seconds since 1970.
     pub not_after: u64,
+}
+
+/// The enrolled clients at one moment, in order of ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnrolledRoster(pub Vec<Enrolled>);
+
+impl Roster for EnrolledRoster {
+    fn population(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn nth(&self, index: u64) -> ClientId {
+        self.0[index as usize].client
+    }
 }
 
 impl Enrolment {
@@ -171,18 +186,18 @@ impl Enrolment {
         }
     }
 
-    /// The roster in order of ids: those that have enrolled and are not revoked.
+    /// The roster in order of ids: those that have enrolled and are not revoked, as they are now.
     ///
     /// # Errors
     /// [`EnrolmentError`] when a file is unreadable.
-    pub fn roster(&self) -> Result<Vec<Enrolled>, EnrolmentError> {
+    pub fn roster(&self) -> Result<EnrolledRoster, EnrolmentError> {
         let mut roster = Vec::new();
         for client in self.client_ids()? {
             if !self.revoked(client).exists() {
                 roster.extend(self.enrolled(client)?);
             }
         }
-        Ok(roster)
+        Ok(EnrolledRoster(roster))
     }
 
     fn enrol(&self, enrolled: &Enrolled) -> Result<(), EnrolmentError> {
@@ -237,75 +252,6 @@ impl Enrolment {
     fn redeemed(&self, token: TokenDigest) -> PathBuf {
         self.invitations.join(format!("{token}.redeemed"))
     }
-}
-
-/// Decides on one request that came over a connection with this `binding` from `peer`, and issues the certificate.
-/// Touches the disk: in an asynchronous server, run it where blocking is allowed.
-///
-/// # Errors
-/// [`EnrolmentError`]; its [`EnrolmentError::refusal`] is what the client is to hear.
-pub fn decide(
-    authority: &Authority,
-    enrolment: &Enrolment,
-    request: &EnrolmentRequest,
-    peer: Option<&PeerIdentity>,
-    binding: ChannelBinding,
-    now: SystemTime,
-    validity: Duration,
-) -> Result<Grant, EnrolmentError> {
-    let (client, public_key) = match request {
-        EnrolmentRequest::Redeem { token, public_key, proof } => {
-            verify_proof(token, public_key, binding, proof).map_err(|_| EnrolmentError::BadProof)?;
-            (enrolment.redeem(token, *public_key, now)?, *public_key)
-        }
-        EnrolmentRequest::Renew => {
-            let peer = peer.ok_or(EnrolmentError::NotEnrolled)?;
-            enrolment.check(peer)?;
-            (peer.client, peer.public_key)
-        }
-    };
-    let issued = authority.issue(client, public_key, now, validity)?;
-    let PeerIdentity { serial, not_after, .. } = issued.identity;
-    enrolment.enrol(&Enrolled { client, public_key, serial, not_after })?;
-    Ok(Grant {
-        client,
-        certificate: Der(issued.certificate),
-        authority: Der(authority.certificate().clone()),
-        plan_key: PublicKey(authority.plan_signer().key().0),
-    })
-}
-
-/// Serves a connection for enrolment: one request, one response. Says what was decided, for the log.
-///
-/// # Errors
-/// [`EnrolmentError`]; the client has then been told the [`Refusal`], unless it was the connection that failed.
-pub async fn serve(
-    authority: Arc<Authority>,
-    enrolment: Enrolment,
-    mut connection: Connection,
-    peer: Option<PeerIdentity>,
-    validity: Duration,
-    timeouts: &Timeouts,
-) -> Result<ClientId, EnrolmentError> {
-    let binding = connection.channel_binding;
-    let decision = match receive_request(&mut connection, timeouts).await? {
-        None => Err(EnrolmentError::Malformed),
-        Some(request) => {
-            let now = SystemTime::now();
-            let decide =
-                move || decide(&authority, &enrolment, &request, peer.as_ref(), binding, now, validity);
-            tokio::task::spawn_blocking(decide).await.unwrap_or(Err(EnrolmentError::Interrupted))
-        }
-    };
-    let (response, outcome) = match decision {
-        Ok(grant) => {
-            let client = grant.client;
-            (EnrolmentResponse::Granted(grant), Ok(client))
-        }
-        Err(error) => (EnrolmentResponse::Refused(error.refusal()), Err(error)),
-    };
-    let sent = send_response(connection, &response).await;
-    outcome.and_then(|client| sent.map(|()| client).map_err(EnrolmentError::from))
 }
 
 /// Why an invitation, an enrolment or a session is refused.
@@ -420,6 +366,8 @@ const ENROLLED: &str = "enrolled";
 
 #[cfg(test)]
 mod tests {
+    use skep_protocol::ChannelBinding;
+    use skep_protocol::net::enrolment::EnrolmentRequest;
     use skep_protocol::net::keys::SigningKey;
 
     use super::*;
@@ -531,13 +479,13 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let peer = federation.redeem(&invitation, &key).unwrap();
         federation.enrolment.check(&peer).unwrap();
-        assert_eq!(federation.enrolment.roster().unwrap().len(), 1);
+        assert_eq!(federation.enrolment.roster().unwrap().population(), 1);
 
         federation.enrolment.revoke(ClientId(1)).unwrap();
         assert!(matches!(federation.enrolment.check(&peer), Err(EnrolmentError::Revoked)));
         assert!(matches!(federation.redeem(&unused, &key), Err(EnrolmentError::Revoked)));
         assert!(matches!(federation.invite(1), Err(EnrolmentError::Revoked)));
-        assert_eq!(federation.enrolment.roster().unwrap(), []);
+        assert_eq!(federation.enrolment.roster().unwrap().population(), 0);
         let unknown = federation.enrolment.revoke(ClientId(2));
         assert!(matches!(unknown, Err(EnrolmentError::UnknownClient(ClientId(2)))));
     }

@@ -68,7 +68,7 @@ async fn an_invitation_becomes_an_identity_that_opens_sessions() {
     assert_eq!(peer.client, ClientId(17));
     peer.public_key.verify(b"digest", &signature.0).unwrap();
     federation.enrolment.check(&peer).unwrap();
-    let roster = federation.enrolment.roster().unwrap();
+    let roster = federation.enrolment.roster().unwrap().0;
     assert_eq!(roster.len(), 1);
     assert_eq!(roster[0].serial, peer.serial);
     assert_eq!(roster[0].not_after, loaded.not_after());
@@ -120,7 +120,7 @@ async fn an_invitation_for_one_client_does_not_make_another() {
     invitation.client = ClientId(2);
     let outcome = enrol_in(&federation, &invitation, directory.path()).await;
     assert!(matches!(outcome.client, Err(EnrolError::BadResponse(_))), "{:?}", outcome.client);
-    let roster = federation.enrolment.roster().unwrap();
+    let roster = federation.enrolment.roster().unwrap().0;
     assert!(roster.iter().all(|enrolled| enrolled.client == ClientId(1)), "{roster:?}");
 }
 
@@ -166,13 +166,13 @@ async fn a_certificate_is_renewed_for_the_same_key_until_the_client_is_revoked()
     let federation = Federation::new().await;
     let directory = tempfile::tempdir().unwrap();
     let old = enrol_in(&federation, &federation.invite(1), directory.path()).await.client.unwrap();
-    let before = federation.enrolment.roster().unwrap()[0].serial;
+    let before = federation.enrolment.roster().unwrap().0[0].serial;
 
     let serving = federation.enrol_one();
     let new = renew(&old, directory.path(), &PATIENT).await.unwrap();
     assert_eq!(serving.await.unwrap().unwrap(), ClientId(1));
     assert_eq!(new.public_key(), old.public_key());
-    assert_ne!(federation.enrolment.roster().unwrap()[0].serial, before);
+    assert_ne!(federation.enrolment.roster().unwrap().0[0].serial, before);
     Identity::load(directory.path()).unwrap();
 
     federation.enrolment.revoke(ClientId(1)).unwrap();

@@ -1,0 +1,84 @@
+//! The server's half of an enrolment: one request, one decision, one response.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use skep_protocol::net::enrolment::{
+    Der, EnrolmentRequest, EnrolmentResponse, Grant, receive_request, send_response, verify_proof,
+};
+use skep_protocol::net::keys::PublicKey;
+use skep_protocol::net::tls::PeerIdentity;
+use skep_protocol::net::websocket::{Connection, Timeouts};
+use skep_protocol::{ChannelBinding, ClientId};
+
+use super::{Enrolled, Enrolment, EnrolmentError};
+use crate::authority::Authority;
+
+/// Decides on one request that came over a connection with this `binding` from `peer`, and issues the certificate.
+/// Touches the disk: in an asynchronous server, run it where blocking is allowed.
+///
+/// # Errors
+/// [`EnrolmentError`]; its [`EnrolmentError::refusal`] is what the client is to hear.
+pub fn decide(
+    authority: &Authority,
+    enrolment: &Enrolment,
+    request: &EnrolmentRequest,
+    peer: Option<&PeerIdentity>,
+    binding: ChannelBinding,
+    now: SystemTime,
+    validity: Duration,
+) -> Result<Grant, EnrolmentError> {
+    let (client, public_key) = match request {
+        EnrolmentRequest::Redeem { token, public_key, proof } => {
+            verify_proof(token, public_key, binding, proof).map_err(|_| EnrolmentError::BadProof)?;
+            (enrolment.redeem(token, *public_key, now)?, *public_key)
+        }
+        EnrolmentRequest::Renew => {
+            let peer = peer.ok_or(EnrolmentError::NotEnrolled)?;
+            enrolment.check(peer)?;
+            (peer.client, peer.public_key)
+        }
+    };
+    let issued = authority.issue(client, public_key, now, validity)?;
+    let PeerIdentity { serial, not_after, .. } = issued.identity;
+    enrolment.enrol(&Enrolled { client, public_key, serial, not_after })?;
+    Ok(Grant {
+        client,
+        certificate: Der(issued.certificate),
+        authority: Der(authority.certificate().clone()),
+        plan_key: PublicKey(authority.plan_signer().key().0),
+    })
+}
+
+/// Serves a connection for enrolment: one request, one response. Says what was decided, for the log.
+///
+/// # Errors
+/// [`EnrolmentError`]; the client has then been told the [`Refusal`](skep_protocol::net::enrolment::Refusal), unless it was the connection that failed.
+pub async fn serve(
+    authority: Arc<Authority>,
+    enrolment: Enrolment,
+    mut connection: Connection,
+    peer: Option<PeerIdentity>,
+    validity: Duration,
+    timeouts: &Timeouts,
+) -> Result<ClientId, EnrolmentError> {
+    let binding = connection.channel_binding;
+    let decision = match receive_request(&mut connection, timeouts).await? {
+        None => Err(EnrolmentError::Malformed),
+        Some(request) => {
+            let now = SystemTime::now();
+            let decide =
+                move || decide(&authority, &enrolment, &request, peer.as_ref(), binding, now, validity);
+            tokio::task::spawn_blocking(decide).await.unwrap_or(Err(EnrolmentError::Interrupted))
+        }
+    };
+    let (response, outcome) = match decision {
+        Ok(grant) => {
+            let client = grant.client;
+            (EnrolmentResponse::Granted(grant), Ok(client))
+        }
+        Err(error) => (EnrolmentResponse::Refused(error.refusal()), Err(error)),
+    };
+    let sent = send_response(connection, &response).await;
+    outcome.and_then(|client| sent.map(|()| client).map_err(EnrolmentError::from))
+}
