@@ -10,6 +10,7 @@ use skep_privacy::grid::{Grid, PrivateGrid};
 use skep_privacy::packing::{pack, unpack};
 use skep_privacy::prg::{Key, Prg, PrgId};
 use skep_privacy::quantities::ClipNorm;
+use skep_privacy::rotation::Rotation;
 use skep_privacy::sampler::discrete_gaussian::DiscreteGaussian;
 use skep_privacy::sampler::rounded_gaussian;
 use skep_privacy::sum::Accumulator;
@@ -47,6 +48,9 @@ fn pipeline() {
 
     report("clip", SAMPLES, 4, || drop(black_box(update.clone().clip(clip))));
     report("clip and quantize", SAMPLES, 4, || drop(black_box(quantize(&mut prg))));
+    let rotation = Rotation::new(Key::from_seed(2), SAMPLES);
+    let mut vector = vec![1.0; SAMPLES];
+    report("rotate", SAMPLES, 8, || rotation.forward(&mut vector).expect("the lengths agree"));
     report("pack", SAMPLES, 4, || drop(black_box(pack(quantized.coordinates(), bits))));
     report("unpack", SAMPLES, 4, || drop(black_box(unpack(&packed, SAMPLES, bits))));
     report("verify", SAMPLES, 4, || {

@@ -9,6 +9,7 @@ pub mod mechanism;
 pub mod packing;
 pub mod prg;
 pub mod quantities;
+pub mod rotation;
 pub mod sampler;
 pub mod sum;
 pub mod update;
