@@ -45,6 +45,14 @@ pub enum GridError {
         /// The clip norm.
         clip: f64,
     },
+    /// The clipping bit cannot have this weight.
+    #[error(
+        "the clipping bit cannot weigh {weight} grid steps; the weight must be even, and 2 to 2147483646"
+    )]
+    BitWeight {
+        /// The refused weight.
+        weight: u64,
+    },
     /// A number of the plan is not the one that follows from its clip norm, dimension and cohort.
     #[error("the plan says {planned:?}, but its clip norm and dimension give {derived:?}; refuse it")]
     PlanMismatch {
@@ -59,9 +67,10 @@ pub enum GridError {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PrivateGrid {
     clip: ClipNorm,
-    dimension: usize,
+    parameters: usize,
     cohort_max: u32,
-    sensitivity: u64,
+    parameter_sensitivity: u64,
+    bit_weight: Option<u64>,
 }
 
 impl PrivateGrid {
@@ -74,7 +83,26 @@ impl PrivateGrid {
         if !(1e-30..=1e30).contains(&clip.get()) {
             return Err(GridError::ClipNorm { clip: clip.get() });
         }
-        Ok(Self { clip, dimension, cohort_max, sensitivity: sensitivity(dimension) })
+        Ok(Self {
+            clip,
+            parameters: dimension,
+            cohort_max,
+            parameter_sensitivity: sensitivity(dimension),
+            bit_weight: None,
+        })
+    }
+
+    /// The same grid with one more coordinate at the end, which says by its sign whether the client's norm was at most the
+    /// clip norm: ±weight/2. See [`adaptive_clip`](crate::adaptive_clip).
+    ///
+    /// # Errors
+    /// [`GridError::BitWeight`] unless the weight is even, and 2 to 2³¹ − 2.
+    pub fn carrying_bit(self, weight: u64) -> Result<Self, GridError> {
+        if weight < 2 || weight > i32::MAX as u64 || !weight.is_multiple_of(2) {
+            return Err(GridError::BitWeight { weight });
+        }
+        check_shape(self.parameters + 1, self.cohort_max)?;
+        Ok(Self { bit_weight: Some(weight), ..self })
     }
 
     /// The grid that a plan describes, if its numbers are the ones that this version derives itself.
@@ -98,10 +126,22 @@ impl PrivateGrid {
         self.clip
     }
 
-    /// Number of coordinates d.
+    /// Number of coordinates: of the parameters, and of the clipping bit if there is one.
     #[must_use]
     pub const fn dimension(&self) -> usize {
-        self.dimension
+        self.parameters + self.bit_weight.is_some() as usize
+    }
+
+    /// Number of parameters d.
+    #[must_use]
+    pub const fn parameters(&self) -> usize {
+        self.parameters
+    }
+
+    /// Twice the absolute value of the coordinate that is the clipping bit.
+    #[must_use]
+    pub const fn bit_weight(&self) -> Option<u64> {
+        self.bit_weight
     }
 
     /// Largest number of updates in a sum.
@@ -119,7 +159,16 @@ impl PrivateGrid {
     /// The norm bound S in grid steps: no [`QuantizedUpdate`](crate::update::QuantizedUpdate) of this grid is longer.
     #[must_use]
     pub const fn sensitivity(&self) -> u64 {
-        self.sensitivity
+        match self.bit_weight {
+            None => self.parameter_sensitivity,
+            Some(weight) => ceil_sqrt(self.parameter_sensitivity.pow(2) + (weight / 2).pow(2)),
+        }
+    }
+
+    /// The norm bound of the parameters alone.
+    #[must_use]
+    pub const fn parameter_sensitivity(&self) -> u64 {
+        self.parameter_sensitivity
     }
 
     /// What a plan says about this grid.
@@ -127,8 +176,8 @@ impl PrivateGrid {
     pub fn encoding(&self) -> Encoding {
         Encoding {
             step: self.step(),
-            sensitivity: Some(self.sensitivity),
-            wire_bits: u64::BITS - self.sensitivity.leading_zeros() + 1,
+            sensitivity: Some(self.sensitivity()),
+            wire_bits: u64::BITS - self.sensitivity().leading_zeros() + 1,
         }
     }
 }
@@ -238,6 +287,15 @@ impl Grid {
         self.encoding().sensitivity
     }
 
+    /// Number of parameters d, which come before the clipping bit if there is one.
+    #[must_use]
+    pub const fn parameters(&self) -> usize {
+        match self {
+            Self::Private(grid) => grid.parameters(),
+            Self::Public(grid) => grid.dimension(),
+        }
+    }
+
     /// Distance between neighbouring grid points, in the unit of the parameters.
     #[must_use]
     pub fn step(&self) -> f64 {
@@ -294,10 +352,11 @@ const fn ceil_sqrt(n: u64) -> u64 {
     if root * root == n { root } else { root + 1 }
 }
 
-// The largest cohort of the widest update fits: S ≤ 2²¹ at the largest dimension, and 2³² clients.
+// The largest sum fits 64 bits, and the largest coordinate 32.
 const _: () = assert!((sensitivity(DIMENSION_MAX) as u128) * (u32::MAX as u128) <= i64::MAX as u128);
 const _: () = assert!((i32::MAX as u128) * (u32::MAX as u128) <= i64::MAX as u128);
-const _: () = assert!(sensitivity(DIMENSION_MAX) < 1 << 31);
+// With the heaviest clipping bit, too.
+const _: () = assert!(ceil_sqrt(sensitivity(DIMENSION_MAX).pow(2) + (i32::MAX as u64 / 2).pow(2)) < 1 << 31);
 
 #[cfg(test)]
 mod tests {
@@ -328,6 +387,20 @@ mod tests {
             assert!(grid.sensitivity() < 1 << (grid.encoding().wire_bits - 1));
             assert!(grid.sensitivity() >= 1 << (grid.encoding().wire_bits - 2));
         }
+    }
+
+    #[test]
+    fn the_clipping_bit_adds_its_square_to_the_sensitivity() {
+        let grid = PrivateGrid::new(clip(1.0), 1000, 10).unwrap();
+        let with_bit = grid.carrying_bit(1 << 21).unwrap();
+        assert_eq!((with_bit.dimension(), with_bit.parameters()), (1001, 1000));
+        let squared = u128::from(grid.sensitivity()).pow(2) + (1 << 40);
+        let bound = u128::from(with_bit.sensitivity());
+        assert!(bound.pow(2) >= squared && (bound - 1).pow(2) < squared);
+        for weight in [0, 1, 3, 1 << 31] {
+            assert_eq!(grid.carrying_bit(weight), Err(GridError::BitWeight { weight }));
+        }
+        assert_eq!(grid.carrying_bit((1 << 31) - 2).unwrap().encoding().wire_bits, 32);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! This crate knows no client, round, socket, clock or file.
 
 pub mod accounting;
+pub mod adaptive_clip;
 pub mod budget;
 pub mod grid;
+pub mod layer_clip;
 pub mod mechanism;
 pub mod packing;
 pub mod prg;

@@ -195,7 +195,17 @@ impl Release {
     #[must_use]
     pub fn decode(&self) -> Vec<f64> {
         let step = self.grid.step();
-        self.coordinates.iter().map(|&q| q as f64 * step).collect()
+        self.coordinates[..self.grid.parameters()].iter().map(|&q| q as f64 * step).collect()
+    }
+
+    /// The noised share of clients whose norm was at most the clip norm, if the grid carries that bit.
+    ///
+    /// `cohort` is the public number of members that was expected. The share may lie outside 0 to 1.
+    #[must_use]
+    pub fn unclipped_share(&self, cohort: f64) -> Option<f64> {
+        let Grid::Private(grid) = self.grid else { return None };
+        let bits = *self.coordinates.get(grid.parameters())?;
+        Some(bits as f64 / grid.bit_weight()? as f64 / cohort + 0.5)
     }
 }
 

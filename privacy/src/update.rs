@@ -9,6 +9,7 @@
 //! it only makes the test pass.
 
 use crate::grid::{Grid, PUBLIC_STEP, PrivateGrid, PublicGrid};
+use crate::layer_clip::Layer;
 use crate::prg::CryptoRng;
 use crate::quantities::ClipNorm;
 use crate::rotation::{OtherLength, Rotation};
@@ -109,7 +110,19 @@ impl Update {
     /// 10⁷⁸, and doubles hold 10⁻³⁰⁸ to 10³⁰⁸.
     #[must_use]
     pub fn norm(&self) -> f64 {
-        self.0.chunks(NORM_CHUNK).map(sum_of_squares).sum::<f64>().sqrt()
+        norm(&self.0)
+    }
+
+    /// Scales each of the runs that `layers` describes down to its norm, for [`LayerClip`](crate::layer_clip::LayerClip).
+    pub(crate) fn scale_layers(mut self, layers: &[Layer]) -> Self {
+        let mut rest = &mut self.0[..];
+        for layer in layers {
+            let (part, after) = rest.split_at_mut(layer.len);
+            let factor = shrinking_factor(norm(part), layer.clip);
+            part.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
+            rest = after;
+        }
+        self
     }
 
     /// The update times a weight, for averages weighted by examples; mode `none` only, because a weight that depends
@@ -128,8 +141,7 @@ impl Update {
     #[must_use]
     pub fn clip(self, clip: ClipNorm) -> ClippedUpdate {
         let norm = self.norm();
-        let factor = if norm > clip.get() { clip.get() / norm } else { 1.0 };
-        ClippedUpdate { values: self.0, factor, clip, norm }
+        ClippedUpdate { values: self.0, factor: shrinking_factor(norm, clip), clip, norm }
     }
 
     /// Rounds every parameter to the nearest point of the grid of mode `none`, ties to even.
@@ -198,7 +210,7 @@ impl ClippedUpdate {
     /// Divides by the step and rounds to integers without bias, again and again until Σqᵢ² ≤ S² holds exactly.
     ///
     /// After [`ROUNDING_ATTEMPTS`] failures, which happens with probability below 10⁻²⁷, it rounds toward zero, which
-    /// never makes a vector longer.
+    /// never makes a vector longer. If the grid carries the clipping bit, it comes last.
     ///
     /// # Errors
     /// [`QuantizeError`] when the update was not made for this grid.
@@ -207,20 +219,29 @@ impl ClippedUpdate {
         grid: &PrivateGrid,
         rng: &mut R,
     ) -> Result<QuantizedUpdate, QuantizeError> {
-        check_dimension(grid.dimension(), self.values.len())?;
+        check_dimension(grid.parameters(), self.values.len())?;
         if self.clip != grid.clip() {
             return Err(QuantizeError::ClipNorm { expected: grid.clip(), found: self.clip });
         }
+        let mut coordinates = self.round(grid, rng);
+        if let Some(weight) = grid.bit_weight() {
+            let half = (weight / 2) as i32;
+            coordinates.push(if self.is_unclipped() { half } else { -half });
+        }
+        Ok(QuantizedUpdate { coordinates, grid: (*grid).into() })
+    }
+
+    fn round<R: CryptoRng + ?Sized>(&self, grid: &PrivateGrid, rng: &mut R) -> Vec<i32> {
         let scale = self.factor / grid.step();
         let mut coordinates = vec![0; self.values.len()];
         for _ in 0..ROUNDING_ATTEMPTS {
             round_unbiased(&self.values, scale, &mut coordinates, rng);
-            if within_norm(&coordinates, grid.sensitivity()).is_ok() {
-                return Ok(QuantizedUpdate { coordinates, grid: (*grid).into() });
+            if within_norm(&coordinates, grid.parameter_sensitivity()).is_ok() {
+                return coordinates;
             }
         }
         round_toward_zero(&self.values, scale, &mut coordinates);
-        Ok(QuantizedUpdate { coordinates, grid: (*grid).into() })
+        coordinates
     }
 }
 
@@ -290,6 +311,14 @@ const NORM_CHUNK: usize = 4096;
 
 /// Numbers that are rounded with one batch of random words.
 const ROUNDING_TILE: usize = 256;
+
+fn shrinking_factor(norm: f64, clip: ClipNorm) -> f64 {
+    if norm > clip.get() { clip.get() / norm } else { 1.0 }
+}
+
+fn norm(values: &[f32]) -> f64 {
+    values.chunks(NORM_CHUNK).map(sum_of_squares).sum::<f64>().sqrt()
+}
 
 /// Eight running sums, so that the order does not depend on how the compiler vectorises.
 fn sum_of_squares(chunk: &[f32]) -> f64 {
