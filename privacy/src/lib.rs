@@ -12,6 +12,7 @@ pub mod packing;
 pub mod prg;
 pub mod quantities;
 pub mod rotation;
+mod rounding;
 pub mod sampler;
 pub mod sum;
 pub mod update;

@@ -13,16 +13,15 @@ use std::fmt;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{SeedableRng, TryCryptoRng, TryRng};
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
-use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub use rand_chacha::rand_core::{CryptoRng, Rng};
 
-use crate::quantities::SamplingRate;
+pub use coin::Coin;
+pub use key::{KEY_BYTES, Key, Purpose};
 
-/// Length of a key in bytes.
-pub const KEY_BYTES: usize = 32;
+mod coin;
+mod key;
 
 /// Failures of the sources of randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -76,157 +75,6 @@ impl TryFrom<u16> for PrgId {
     }
 }
 
-/// What a derived key is for. Keys of different purposes are independent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Purpose {
-    /// Who is invited to a round. Secret: sampling amplifies privacy only against those who cannot see it.
-    Cohort,
-    /// The root of what one client draws.
-    Client,
-    /// Stochastic rounding of an update.
-    Rounding,
-    /// Noise that hides an update or a sum.
-    Noise,
-    /// Pairwise and self masks of secure aggregation.
-    Mask,
-    /// Signs of a rotation.
-    Rotation,
-    /// Generated data.
-    Data,
-    /// Which client holds which examples.
-    Partition,
-    /// The first parameters of a model.
-    InitialModel,
-    /// In which order a client reads its examples.
-    BatchOrder,
-    /// Draws inside training, such as dropout layers.
-    Training,
-    /// Which simulated clients leave a round.
-    DropOut,
-    /// How long simulated clients take.
-    Latency,
-    /// Injected faults.
-    Fault,
-    /// Canaries and coins of an empirical audit.
-    Audit,
-}
-
-impl Purpose {
-    const fn label(self) -> &'static [u8] {
-        match self {
-            Self::Cohort => b"cohort",
-            Self::Client => b"client",
-            Self::Rounding => b"rounding",
-            Self::Noise => b"noise",
-            Self::Mask => b"mask",
-            Self::Rotation => b"rotation",
-            Self::Data => b"data",
-            Self::Partition => b"partition",
-            Self::InitialModel => b"initial model",
-            Self::BatchOrder => b"batch order",
-            Self::Training => b"training",
-            Self::DropOut => b"dropout",
-            Self::Latency => b"latency",
-            Self::Fault => b"fault",
-            Self::Audit => b"audit",
-        }
-    }
-}
-
-/// 256 secret bits: the root of all randomness, or a key derived from it.
-///
-/// Has no text form, cannot be compared, and is wiped when dropped.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct Key([u8; KEY_BYTES]);
-
-impl Key {
-    /// A fresh key from the operating system.
-    ///
-    /// # Errors
-    /// [`PrgError::NoEntropy`] when the system refuses.
-    pub fn from_os() -> Result<Self, PrgError> {
-        let mut key = Self([0; KEY_BYTES]);
-        SystemRandom::new().fill(&mut key.0).map_err(|_| PrgError::NoEntropy)?;
-        Ok(key)
-    }
-
-    /// A key from bytes that are already uniform and secret.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
-        Self(bytes)
-    }
-
-    /// A key that everybody can compute. Not private: for simulation and tests only.
-    #[must_use]
-    pub fn from_seed(seed: u64) -> Self {
-        let root = hmac::Key::new(hmac::HMAC_SHA256, b"skep public seed v1");
-        Self::from_tag(hmac::sign(&root, &seed.to_le_bytes()))
-    }
-
-    /// The key for one purpose in one round for one client; 0 stands for "no round" and "no client".
-    ///
-    /// HKDF-Expand of RFC 5869 with one block of HMAC-SHA-256. The numbers have fixed lengths and the label comes
-    /// last, so no two arguments give the same input.
-    #[must_use]
-    pub fn derive(&self, purpose: Purpose, round: u64, client: u64) -> Self {
-        let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &self.0));
-        mac.update(b"skep key v1");
-        mac.update(&round.to_le_bytes());
-        mac.update(&client.to_le_bytes());
-        mac.update(purpose.label());
-        mac.update(&[1]);
-        Self::from_tag(mac.sign())
-    }
-
-    /// The secret bytes, for handing the key to a process that acts for its owner. Never log, store or send them.
-    #[must_use]
-    pub const fn expose(&self) -> &[u8; KEY_BYTES] {
-        &self.0
-    }
-
-    /// The ChaCha20 generator of this key: substream 0.
-    #[must_use]
-    pub fn stream(&self) -> Prg {
-        self.substream(0)
-    }
-
-    /// The ChaCha20 generator of one tile of a long vector. Substreams of a key are independent.
-    #[must_use]
-    pub fn substream(&self, tile: u64) -> Prg {
-        self.substream_of(PrgId::ChaCha20, tile)
-    }
-
-    /// The generator that a plan names, for one tile of a long vector. Use a key with one kind of generator only.
-    #[must_use]
-    pub fn substream_of(&self, generator: PrgId, tile: u64) -> Prg {
-        let cipher = match generator {
-            PrgId::ChaCha20 => {
-                let mut cipher = ChaCha20Rng::from_seed(self.0);
-                cipher.set_stream(tile);
-                Cipher::ChaCha20(cipher)
-            }
-            PrgId::Aes256Ctr => {
-                let key = UnboundKey::new(&aead::AES_256_GCM, &self.0)
-                    .expect("the key has the length of the cipher's");
-                Cipher::Aes256Ctr { key: LessSafeKey::new(key), tile, chunk: 0 }
-            }
-        };
-        Prg { cipher, words: [0; BUFFER_WORDS], next: BUFFER_WORDS }
-    }
-
-    fn from_tag(tag: hmac::Tag) -> Self {
-        let mut key = Self([0; KEY_BYTES]);
-        key.0.copy_from_slice(tag.as_ref());
-        key
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(..)")
-    }
-}
-
 /// A cryptographic generator that expands one key.
 ///
 /// All draws come from one sequence of little-endian 64-bit words; a draw of fewer bytes uses up the whole word.
@@ -237,6 +85,22 @@ pub struct Prg {
 }
 
 impl Prg {
+    fn new(generator: PrgId, key: &[u8; KEY_BYTES], tile: u64) -> Self {
+        let cipher = match generator {
+            PrgId::ChaCha20 => {
+                let mut cipher = ChaCha20Rng::from_seed(*key);
+                cipher.set_stream(tile);
+                Cipher::ChaCha20(cipher)
+            }
+            PrgId::Aes256Ctr => {
+                let key =
+                    UnboundKey::new(&aead::AES_256_GCM, key).expect("the key has the length of the cipher's");
+                Cipher::Aes256Ctr { key: LessSafeKey::new(key), tile, chunk: 0 }
+            }
+        };
+        Prg { cipher, words: [0; BUFFER_WORDS], next: BUFFER_WORDS }
+    }
+
     /// The next 64 uniform bits.
     #[inline]
     pub fn next_u64(&mut self) -> u64 {
@@ -335,29 +199,6 @@ impl fmt::Debug for Prg {
     }
 }
 
-/// A coin for Poisson sampling: heads with probability ⌊q·2⁶⁴⌋/2⁶⁴.
-///
-/// The realised rate is never above `q` and at most 2⁻⁶⁴ below it. It is exactly `q` when `q` ≥ 2⁻¹¹, because such a
-/// number has no binary digit beyond the 64th, so an accountant may use `q` itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Coin {
-    threshold: u128,
-}
-
-impl Coin {
-    /// The coin of a sampling rate.
-    #[must_use]
-    pub fn new(rate: SamplingRate) -> Self {
-        // Multiplying by a power of two is exact, and the cast drops what is after the point.
-        Self { threshold: (rate.get() * 2_f64.powi(64)) as u128 }
-    }
-
-    /// Heads or tails, from one word of the generator.
-    pub fn flip<R: CryptoRng + ?Sized>(self, rng: &mut R) -> bool {
-        u128::from(rng.next_u64()) < self.threshold
-    }
-}
-
 /// Words drawn from the cipher at a time, 4096 bytes. Part of the result for [`PrgId::Aes256Ctr`].
 const BUFFER_WORDS: usize = 512;
 
@@ -428,21 +269,6 @@ mod tests {
     }
 
     #[test]
-    fn every_argument_of_a_derivation_changes_the_key() {
-        let root = Key::from_seed(1);
-        let keys = [
-            root.derive(Purpose::Noise, 1, 2),
-            root.derive(Purpose::Rounding, 1, 2),
-            root.derive(Purpose::Noise, 2, 1),
-            root.derive(Purpose::Noise, 1, 3),
-            Key::from_seed(2).derive(Purpose::Noise, 1, 2),
-        ];
-        for (i, a) in keys.iter().enumerate() {
-            assert!(keys[..i].iter().all(|b| a.expose() != b.expose()));
-        }
-    }
-
-    #[test]
     fn substreams_of_a_key_differ_and_the_first_is_its_stream() {
         let key = Key::from_seed(3);
         assert_eq!(key.substream(0).next_u64(), key.stream().next_u64());
@@ -463,31 +289,6 @@ mod tests {
     fn nothing_secret_is_printed() {
         let key = Key::from_bytes([7; 32]);
         assert_eq!(format!("{key:?} {:?}", key.stream()), "Key(..) Prg(..)");
-    }
-
-    #[test]
-    fn keys_of_the_system_differ() {
-        assert_ne!(Key::from_os().unwrap().expose(), Key::from_os().unwrap().expose());
-    }
-
-    #[test]
-    fn a_coin_has_the_floor_of_its_rate() {
-        let threshold = |q| Coin::new(SamplingRate::new(q).unwrap()).threshold;
-        assert_eq!(threshold(1.0), 1 << 64);
-        assert_eq!(threshold(0.5), 1 << 63);
-        assert_eq!(threshold(2_f64.powi(-65)), 0);
-        assert_eq!(threshold(1.5 * 2_f64.powi(-64)), 1);
-        // 0.1 as a double is 7205759403792794 / 2^56.
-        assert_eq!(threshold(0.1), 7_205_759_403_792_794 << 8);
-    }
-
-    #[test]
-    fn a_coin_shows_heads_at_its_rate() {
-        let coin = Coin::new(SamplingRate::new(0.01).unwrap());
-        let mut prg = Key::from_seed(5).stream();
-        let heads = (0..1_000_000).filter(|_| coin.flip(&mut prg)).count();
-        // Five standard deviations of the binomial around 10 000.
-        assert!((9_502..10_498).contains(&heads), "{heads}");
     }
 
     #[test]

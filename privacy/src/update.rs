@@ -13,6 +13,7 @@ use crate::layer_clip::Layer;
 use crate::prg::CryptoRng;
 use crate::quantities::ClipNorm;
 use crate::rotation::{OtherLength, Rotation};
+use crate::rounding::{round_toward_zero, round_unbiased};
 
 /// An update holds something that is not a finite number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -309,9 +310,6 @@ pub const ROUNDING_ATTEMPTS: usize = 8;
 /// Numbers whose squares are added before their sum joins the total. Part of the result: changing it changes bits.
 const NORM_CHUNK: usize = 4096;
 
-/// Numbers that are rounded with one batch of random words.
-const ROUNDING_TILE: usize = 256;
-
 fn shrinking_factor(norm: f64, clip: ClipNorm) -> f64 {
     if norm > clip.get() { clip.get() / norm } else { 1.0 }
 }
@@ -337,89 +335,6 @@ fn sum_of_squares(chunk: &[f32]) -> f64 {
 
 fn check_dimension(expected: usize, found: usize) -> Result<(), QuantizeError> {
     if expected == found { Ok(()) } else { Err(QuantizeError::Dimension { expected, found }) }
-}
-
-/// One of the two integers next to y with mean exactly y, for every y = value · scale as a double, |y| < 2³¹.
-///
-/// It compares the fraction of |y| with 16 random bits, and with more where those are the first bits of the fraction.
-fn round_unbiased<R: CryptoRng + ?Sized>(values: &[f32], scale: f64, out: &mut [i32], rng: &mut R) {
-    for (values, out) in values.chunks(ROUNDING_TILE).zip(out.chunks_mut(ROUNDING_TILE)) {
-        let mut bits = [[0; 2]; ROUNDING_TILE];
-        rng.fill_bytes(bits[..values.len()].as_flattened_mut());
-        let mut ties = false;
-        for ((&value, q), bits) in values.iter().zip(&mut *out).zip(bits) {
-            let (floor, first, _) = fixed_point(f64::from(value.abs()) * scale);
-            let digit = i32::from(u16::from_le_bytes(bits));
-            ties |= digit == first;
-            *q = with_sign_of(value, floor + i32::from(digit < first));
-        }
-        if ties {
-            break_ties(values, scale, out, &bits, rng);
-        }
-    }
-}
-
-#[cold]
-fn break_ties<R: CryptoRng + ?Sized>(
-    values: &[f32],
-    scale: f64,
-    out: &mut [i32],
-    bits: &[[u8; 2]],
-    rng: &mut R,
-) {
-    for ((&value, q), &bits) in values.iter().zip(out).zip(bits) {
-        let (floor, first, rest) = fixed_point(f64::from(value.abs()) * scale);
-        if i32::from(u16::from_le_bytes(bits)) == first {
-            *q = with_sign_of(value, floor + i32::from(is_below(rest, rng)));
-        }
-    }
-}
-
-/// Whether a uniform number, drawn 16 bits at a time, is below `p` in \[0, 1).
-fn is_below<R: CryptoRng + ?Sized>(mut p: f64, rng: &mut R) -> bool {
-    // Each step removes 16 of the at most 1074 binary digits of p, exactly.
-    while p > 0.0 {
-        let (first, rest) = split(p * 65_536.0);
-        let digit = (rng.next_u64() >> 48) as i32;
-        if digit != first {
-            return digit < first;
-        }
-        p = rest;
-    }
-    false
-}
-
-/// y ≥ 0 as ⌊y⌋ + (d + r)/2¹⁶ with a whole d < 2¹⁶ and r in \[0, 1), exactly.
-#[inline]
-fn fixed_point(y: f64) -> (i32, i32, f64) {
-    let (floor, fraction) = split(y);
-    let (digit, rest) = split(fraction * 65_536.0);
-    (floor, digit, rest)
-}
-
-/// ⌊y⌋ and y − ⌊y⌋ for 0 ≤ y < 2³¹, in operations that every processor does for several numbers at once.
-///
-/// The difference is exact, as it has no digit that y does not have. For negative y it would not be.
-#[inline]
-fn split(y: f64) -> (i32, f64) {
-    // The sum has no bits after the point, so it is rounded to the nearest integer, which stands in its low bits.
-    const SHIFT: f64 = 1.5 * (1_u64 << 52) as f64;
-    let shifted = y + SHIFT;
-    let nearest = shifted - SHIFT;
-    let above = nearest > y;
-    (shifted.to_bits() as i32 - i32::from(above), y - (nearest - f64::from(u8::from(above))))
-}
-
-#[inline]
-fn with_sign_of(value: f32, magnitude: i32) -> i32 {
-    let negative = i32::from(value < 0.0);
-    (magnitude ^ -negative) + negative
-}
-
-fn round_toward_zero(values: &[f32], scale: f64, out: &mut [i32]) {
-    for (&value, q) in values.iter().zip(out) {
-        *q = (f64::from(value) * scale).trunc() as i32;
-    }
 }
 
 fn within_norm(coordinates: &[i32], sensitivity: u64) -> Result<(), u128> {
@@ -557,26 +472,6 @@ mod tests {
     }
 
     #[test]
-    fn rounding_is_unbiased() {
-        // Five coordinates of a hundred thousand roundings: standard error 0.5/√1e5 = 0.0016; bound at 5.5 of them.
-        const ROUNDINGS: usize = 100_000;
-        let values = [0.25, -0.25, 0.9, 1e-3, -7.4];
-        let mut totals = [0_i64; 5];
-        let mut rng = prg(2);
-        let mut out = [0; 5];
-        for _ in 0..ROUNDINGS {
-            round_unbiased(&values, 1.0, &mut out, &mut rng);
-            for (total, q) in totals.iter_mut().zip(out) {
-                *total += i64::from(q);
-            }
-        }
-        for (total, value) in totals.iter().zip(values) {
-            let mean = *total as f64 / ROUNDINGS as f64;
-            assert!((mean - f64::from(value)).abs() < 0.009, "{mean} for {value}");
-        }
-    }
-
-    #[test]
     fn a_rotated_update_comes_back_without_bias() {
         // Two spikes in 1000 coordinates. Rounding moves each by a standard deviation of at most half a step, so the mean
         // of 1000 roundings has a standard error of at most 0.016 steps; the bound is five of them.
@@ -606,42 +501,6 @@ mod tests {
         for (i, total) in totals.iter().enumerate() {
             let bias = total / ROUNDINGS as f64 - expected(i) * STEPS_PER_CLIP as f64;
             assert!(bias.abs() < 0.08, "coordinate {i} is off by {bias} steps");
-        }
-    }
-
-    #[test]
-    fn a_tie_of_the_first_bits_is_broken_by_more() {
-        // The fraction is 1234.25/2^16. All random bits are 1234 first, so the next digits alone decide, here with 1/4.
-        let value = (1234.25 / 65_536.0) as f32;
-        let mut prg = prg(3);
-        let mut ups = 0;
-        for _ in 0..100_000 {
-            let mut first = true;
-            let mut words = Words(|| if std::mem::take(&mut first) { 1234 } else { prg.next_u64() });
-            let mut out = [0];
-            round_unbiased(&[value], 1.0, &mut out, &mut words);
-            ups += out[0];
-        }
-        // Six standard deviations of the binomial around 25 000.
-        assert!((24_178..25_822).contains(&ups), "{ups}");
-        // Three more digits are asked for before the last one decides.
-        let p = 5.0 / 2_f64.powi(16) + 6.0 / 2_f64.powi(32) + 7.5 / 2_f64.powi(48);
-        for (last, expected) in [(7, false), (6, true), (8, false)] {
-            let mut script = [5, 6, last, 1 << 15].map(|digit: u64| digit << 48).into_iter();
-            assert_eq!(is_below(p, &mut Words(|| script.next().unwrap())), expected);
-            assert_eq!(script.len(), usize::from(last != 7));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn splitting_is_exact(y in prop_oneof![0.0..2e9_f64, 0.0..2.0_f64, 0.0..1e-300_f64, (0..1000).prop_map(f64::from)]) {
-            let (floor, fraction) = split(y);
-            prop_assert_eq!(f64::from(floor), y.floor());
-            prop_assert_eq!(fraction, y.fract());
-            let (whole, digit, rest) = fixed_point(y);
-            prop_assert!((0..1 << 16).contains(&digit) && (0.0..1.0).contains(&rest));
-            prop_assert_eq!(f64::from(whole) + (f64::from(digit) + rest) / 65_536.0, y);
         }
     }
 
