@@ -141,6 +141,7 @@ fn exceeds<R: CryptoRng + ?Sized>(rng: &mut R, sigma: u64, mut t: u64, s: &mut U
 #[allow(clippy::float_arithmetic)]
 mod tests {
     use super::*;
+    use crate::mechanism::SIGMA_MAX;
     use crate::prg::Key;
     use crate::prg::testing::Words;
     use crate::sampler::statistics::{ALPHA, chi_square, moments, normal_cdf};
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn moments_are_those_of_the_rounded_normal() {
-        for (seed, sigma) in [1, 17, 5 << 20].into_iter().enumerate() {
+        for (seed, sigma) in [1, 17, 5 << 20, SIGMA_MAX].into_iter().enumerate() {
             let noise = draws(&mut Key::from_seed(10 + seed as u64).stream(), sigma, DRAWS);
             let [mean, variance, kurtosis] = moments(&noise);
             let (sigma, n) = (sigma as f64, DRAWS as f64);
