@@ -37,7 +37,7 @@ pub const CLIENT_VALIDITY: Duration = Duration::from_secs(30 * DAY);
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
-    plan_signer: PlanSigner,
+    plan_signer: Arc<PlanSigner>,
 }
 
 impl Authority {
@@ -59,7 +59,7 @@ impl Authority {
     }
 
     fn load(directory: &Path) -> Result<Self, AuthorityError> {
-        let plan_signer = plan_signer(&files::read(&directory.join(PLAN_KEY))?)?;
+        let plan_signer = Arc::new(plan_signer(&files::read(&directory.join(PLAN_KEY))?)?);
         let key = key_pair(&SigningKey::from_pkcs8(&files::read(&directory.join(KEY))?)?)?;
         let certificate = CertificateDer::from(files::read(&directory.join(CERTIFICATE))?.to_vec());
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
@@ -77,7 +77,7 @@ impl Authority {
     }
 
     /// The key that signs plans; every client gets its public half when it enrols.
-    pub fn plan_signer(&self) -> &PlanSigner {
+    pub fn plan_signer(&self) -> &Arc<PlanSigner> {
         &self.plan_signer
     }
 

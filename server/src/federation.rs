@@ -76,7 +76,7 @@ pub struct Federation {
     mechanism: Mechanism,
     strategy: FedAvg,
     budget: BudgetKeeper,
-    signer: PlanSigner,
+    signer: Arc<PlanSigner>,
     keys: ServerKeys,
     model: Arc<Vec<f32>>,
     model_digest: Digest,
@@ -233,7 +233,7 @@ impl Federation {
         experiment: Experiment,
         segments: Vec<Segment>,
         initial_model: Vec<f32>,
-        signer: PlanSigner,
+        signer: impl Into<Arc<PlanSigner>>,
         keys: ServerKeys,
     ) -> Result<Self, FederationError> {
         check_model(&experiment, &segments, &initial_model)?;
@@ -246,7 +246,7 @@ impl Federation {
             mechanism,
             strategy: FedAvg::of(&experiment),
             budget: budget(&experiment),
-            signer,
+            signer: signer.into(),
             keys,
             model_digest: Digest::of_model(&initial_model),
             model: Arc::new(initial_model),

@@ -11,6 +11,7 @@ pub mod federation;
 pub mod record;
 pub mod roster;
 pub mod select;
+pub mod serve;
 pub mod stage;
 pub mod strategy;
 

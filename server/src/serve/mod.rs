@@ -1,0 +1,231 @@
+//! The server on the network: clients over TLS websockets around the server's machine and a federation.
+//!
+//! ```text
+//!   door ──── accepts, enrols, spawns ───▶ session (one a connection): reader, writer
+//!                                             │  ▲
+//!                            checked messages │  │ bounded queue a client
+//!                     staged updates (threads)▼  │
+//!                                          driver: the machine, the clock, who is connected
+//!                                             │  ▲
+//!                                             ▼  │
+//!                                          aggregation (one thread): the federation, its vectors, evaluation
+//! ```
+//!
+//! Nothing waits for a client: its reader waits for room in the driver's queue, its writer has a queue of its own, and
+//! whoever lets that overflow is cut off. The driver waits for nothing but its next event or deadline.
+
+mod aggregation;
+mod door;
+mod driver;
+mod session;
+mod uploads;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_privacy::budget::BudgetExhausted;
+use skep_protocol::codec::CodecError;
+use skep_protocol::net::websocket::Timeouts;
+use skep_protocol::round::server::{Limits, OpenError};
+use skep_protocol::{Digest, Round};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::authority::{Authority, AuthorityError, CLIENT_VALIDITY};
+use crate::enrolment::Enrolment;
+use crate::evaluate::Evaluator;
+use crate::federation::{Federation, PlanningError, RoundError};
+use crate::record::Observer;
+use crate::roster::Roster;
+use crate::stage::Stager;
+use aggregation::Aggregation;
+use driver::{Driver, Input};
+
+/// What is served.
+pub struct Deployment {
+    /// The federation, before its first round.
+    pub federation: Federation,
+    /// Who could be invited.
+    pub roster: Box<dyn Roster + Send>,
+    /// Measures the model after each round; without one, records have no accuracy.
+    pub evaluator: Option<Box<dyn Evaluator>>,
+    /// The root of trust.
+    pub authority: Arc<Authority>,
+    /// Who may come in.
+    pub enrolment: Enrolment,
+}
+
+/// What bounds a server.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Clients that must be connected before the first round.
+    pub wait_for: usize,
+    /// How long they are waited for.
+    pub wait_timeout: Duration,
+    /// Of memory for uploads, and of patience with slow ones.
+    pub limits: Limits,
+    /// Of connections.
+    pub timeouts: Timeouts,
+    /// The most connections of clients; each takes a file descriptor.
+    pub max_connections: usize,
+    /// The most connections that are not authenticated yet; others wait in the system's queue.
+    pub max_handshakes: usize,
+    /// How long a client's certificate is good.
+    pub certificate_validity: Duration,
+    /// How long clients that are away when the federation ends are waited for, so that they hear of it.
+    pub linger: Duration,
+}
+
+impl ServeOptions {
+    /// The usual bounds: ten minutes for clients to come, 1 GiB for uploads, which must not be slower than 16 KiB/s (the
+    /// rate at which a chunk just passes the send timeout), 10,000 connections, 256 handshakes at a time.
+    pub fn new(wait_for: usize) -> Self {
+        ServeOptions {
+            wait_for,
+            wait_timeout: Duration::from_secs(600),
+            limits: Limits { upload_memory_bytes: 1 << 30, min_upload_bytes_per_s: 16 << 10 },
+            timeouts: Timeouts::default(),
+            max_connections: 10_000,
+            max_handshakes: 256,
+            certificate_validity: CLIENT_VALIDITY,
+            linger: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct ServeReport {
+    /// Why the server stopped.
+    pub end: End,
+    /// Rounds that were closed, whatever their outcome.
+    pub rounds: u64,
+    /// The federation with its last model.
+    pub federation: Federation,
+    /// Bytes from clients, TLS included, over all sessions.
+    pub bytes_up: u64,
+    /// Bytes to clients, TLS included, over all sessions.
+    pub bytes_down: u64,
+}
+
+/// Why a server stops without an error.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// All rounds were run.
+    Finished,
+    /// One more round would have cost more than the budget allows.
+    BudgetExhausted(BudgetExhausted),
+    /// The operator asked for it.
+    Stopped,
+}
+
+/// Why a server cannot go on.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// Too few clients came.
+    #[error(
+        "{connected} of {wanted} clients connected within {waited:?}; are they enrolled, and is the address right?"
+    )]
+    NotEnoughClients {
+        /// Clients connected.
+        connected: usize,
+        /// Clients waited for.
+        wanted: usize,
+        /// For how long.
+        waited: Duration,
+    },
+    /// No round can be planned.
+    #[error(transparent)]
+    Planning(#[from] PlanningError),
+    /// The federation's rounds are not in step with the machine's.
+    #[error(transparent)]
+    Round(#[from] RoundError),
+    /// The machine does not open the planned round.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A message is too long to be sent.
+    #[error("a message cannot be sent: {0}")]
+    Message(#[from] CodecError),
+    /// A thread of the server died; its panic is in the log.
+    #[error("the {0} of the server died")]
+    Died(&'static str),
+}
+
+/// What all connections share.
+struct Shared {
+    options: ServeOptions,
+    authority: Arc<Authority>,
+    enrolment: Enrolment,
+    stager: Stager,
+    /// The open round and its plan.
+    plan: watch::Receiver<Option<(Round, Digest)>>,
+    /// Room for unpacked updates.
+    staging: Arc<Semaphore>,
+    inputs: mpsc::Sender<Input>,
+}
+
+/// Serves a federation from its first to its last round, to the clients that connect to `listener`.
+///
+/// Ends when the schedule or the budget does, or when `shutdown` completes: an open round is then aborted and stays
+/// charged. No wait is without end: rounds have deadlines, connections timeouts.
+///
+/// # Errors
+/// [`ServeError`]; connections are closed before it returns.
+pub async fn serve(
+    deployment: Deployment,
+    listener: TcpListener,
+    options: ServeOptions,
+    observer: &mut dyn Observer,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<ServeReport, ServeError> {
+    let Deployment { federation, roster, evaluator, authority, enrolment } = deployment;
+    let tls = authority.server_tls()?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (inputs, incoming) = mpsc::channel(INPUTS);
+    let (plan, current_plan) = watch::channel(None);
+    let task = federation.experiment().task.clone();
+    let shared = Arc::new(Shared {
+        options,
+        authority,
+        enrolment: enrolment.clone(),
+        stager: federation.stager(),
+        plan: current_plan,
+        staging: Arc::new(Semaphore::new(threads)),
+        inputs,
+    });
+
+    // The driver never waits for this queue: there are no more commits than permits to stage, and one other command.
+    let (commands, asked) = mpsc::channel(threads + 8);
+    let (answers, done) = mpsc::channel(8);
+    let aggregation = Aggregation { federation, roster, evaluator, enrolment, incomplete: false };
+    let aggregating = tokio::task::spawn_blocking(move || aggregation.run(asked, &answers));
+
+    let (close_door, closing) = oneshot::channel();
+    // A set, so that everything ends if this future is dropped.
+    let mut door = JoinSet::new();
+    door.spawn(door::keep(listener, tls, Arc::clone(&shared), closing));
+
+    let driver = Driver::new(task, shared.options.clone(), observer, plan, commands)?;
+    let ended = driver.run(incoming, done, shutdown).await;
+
+    let _ = close_door.send(());
+    let _ = door.join_next().await;
+    let federation = aggregating.await.map_err(|_| ServeError::Died("aggregation"))?;
+    let ended = ended?;
+    Ok(ServeReport {
+        end: ended.end,
+        rounds: ended.rounds,
+        federation,
+        bytes_up: ended.bytes_up,
+        bytes_down: ended.bytes_down,
+    })
+}
+
+/// Events that wait for the driver, beyond which readers wait.
+const INPUTS: usize = 1024;
