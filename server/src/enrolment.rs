@@ -93,7 +93,7 @@ impl Enrolment {
         now: SystemTime,
         validity: Duration,
     ) -> Result<Invitation, EnrolmentError> {
-        let mut number = self.client_ids()?.last().map_or(1, |last| last.0.saturating_add(1));
+        let mut number = self.client_ids()?.last().map_or(0, |last| last.0.saturating_add(1));
         while !self.claim(ClientId(number))? {
             number = number.saturating_add(1);
         }
