@@ -1,0 +1,163 @@
+//! Whole rounds over TLS with clients that keep to the rules.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod scripted;
+
+use std::time::Duration;
+
+use scripted::{PATIENCE, Server, TIMEOUTS, constant, private_file, public_file, within};
+use skep_protocol::message::ServerMessage;
+use skep_protocol::net::enrolment::enrol;
+use skep_protocol::net::websocket::{Purpose, connect};
+use skep_protocol::{ClientId, Digest, Round};
+use skep_server::record::OutcomeKind;
+use skep_server::serve::{End, ServeError, ServeOptions};
+
+/// In mode none a step is 2^-24, so this is a change of 1.
+const ONE: i32 = 1 << 24;
+
+#[tokio::test]
+async fn two_rounds_over_tls_average_the_updates_and_count_the_bytes() {
+    let server = Server::start(&public_file(3, 2, 60.0), 3).await;
+    let mut playing = Vec::new();
+    for id in 0..3 {
+        let mut client = server.join(id).await;
+        playing.push(tokio::spawn(async move {
+            let first = client.take_part(|plan| constant(plan, ONE * (id as i32 + 1))).await;
+            let second = client.take_part(|plan| constant(plan, -ONE)).await;
+            assert_eq!(client.hear().await, ServerMessage::Finished);
+            client.goodbye().await;
+            (first, second, client.connection.traffic)
+        }));
+    }
+    let mut sent = 0;
+    for client in playing {
+        let (first, second, traffic) = within(client).await.unwrap();
+        assert_eq!((first, second), (vec![0.0; 650], vec![2.0; 650]));
+        sent += traffic.sent();
+    }
+    let (report, notes) = server.report().await;
+    assert_eq!((report.end, report.rounds), (End::Finished, 2));
+    assert_eq!(*report.federation.model(), vec![1.0; 650]);
+    assert_eq!(notes.commits, [1, 2].map(|round| [1, 2, 3].map(|n| (Round(round), n))).concat());
+    for (record, round) in notes.records.iter().zip([1, 2]) {
+        assert_eq!((record.round, record.outcome), (Round(round), OutcomeKind::Complete));
+        assert_eq!((record.invited, record.updates), (3, 3));
+        assert_eq!(record.epsilon_release, None);
+        // Three updates and three models of 650 numbers of four bytes, and little beside them.
+        assert!((7800..20_000).contains(&record.bytes_up), "{}", record.bytes_up);
+        assert!((7800..20_000).contains(&record.bytes_down), "{}", record.bytes_down);
+    }
+    assert_eq!(notes.records[1].model_sha256, Digest::of_model(&[1.0; 650]).to_string());
+    let recorded: u64 = notes.records.iter().map(|record| record.bytes_up).sum();
+    // The rest are goodbyes.
+    assert!(recorded <= sent && sent - recorded < 500, "{recorded} of {sent}");
+}
+
+#[tokio::test]
+async fn a_client_that_enrols_over_the_network_takes_part() {
+    let server = Server::start(&public_file(1, 1, 5.0), 1).await;
+    let now = std::time::SystemTime::now();
+    let invitation =
+        server.enrolment.invite_new(&server.authority, vec![server.address.into()], now, PATIENCE).unwrap();
+    assert_eq!(invitation.client, ClientId(0));
+    let directory = tempfile::tempdir().unwrap();
+    let identity = within(enrol(&invitation, directory.path(), &TIMEOUTS)).await.unwrap();
+    let tls = identity.tls().unwrap();
+    let mut connection = connect(identity.addresses(), tls, Purpose::Session, &TIMEOUTS).await.unwrap();
+    let first = within(connection.stream.receive()).await.unwrap();
+    assert!(first.is_some(), "an enrolled client is welcome");
+    drop(connection);
+    let (report, notes) = server.report().await;
+    assert_eq!((report.end, notes.records[0].outcome), (End::Finished, OutcomeKind::Aborted));
+}
+
+#[tokio::test]
+async fn a_client_without_a_place_is_turned_away_and_a_revoked_one_is_shut_out_before_the_next_round() {
+    let mut server = Server::start(&public_file(2, 5, 60.0), 2).await;
+    let revoked = server.member(7);
+    server.enrolment.revoke(ClientId(7)).unwrap();
+    let mut connection = revoked.try_connect().await.unwrap();
+    assert_eq!(within(connection.stream.receive()).await.unwrap(), None);
+
+    let (mut stays, mut leaves) = (server.join(0).await, server.join(1).await);
+    let (plan, same) = (stays.invited().await, leaves.invited().await);
+    assert_eq!(plan.digest(), same.digest());
+    server.enrolment.revoke(ClientId(1)).unwrap();
+    for client in [&mut stays, &mut leaves] {
+        client.accept(&plan).await;
+        client.upload(&plan, &constant(&plan, ONE)).await;
+    }
+    leaves.goodbye().await;
+    assert_eq!(stays.hear().await, ServerMessage::Closed { round: Round(1), released: true });
+    assert_eq!(stays.invited().await.plan().round, Round(2));
+    server.stop();
+    let (report, notes) = server.report().await;
+    assert_eq!((report.end, notes.records[0].outcome), (End::Stopped, OutcomeKind::Complete));
+}
+
+#[tokio::test]
+async fn a_stop_aborts_the_open_round_and_lets_everybody_go() {
+    let mut server = Server::start(&private_file(2, 5, 60.0, 2.0), 2).await;
+    let (mut first, mut second) = (server.join(0).await, server.join(1).await);
+    let plan = first.invited().await;
+    first.accept(&plan).await;
+    first.upload(&plan, &constant(&plan, 0)).await;
+    second.invited().await;
+    server.stop();
+    assert_eq!(first.hear().await, ServerMessage::Closed { round: Round(1), released: false });
+    first.goodbye().await;
+    second.goodbye().await;
+    let (report, notes) = server.report().await;
+    assert_eq!((report.end, report.rounds), (End::Stopped, 1));
+    assert_eq!(notes.records[0].detail, "aborted: the operator stopped the round");
+    // The round was announced with noise for it reserved: it stays charged.
+    assert!(notes.records[0].epsilon_release.unwrap() > 0.0);
+    assert_eq!(*report.federation.model(), vec![0.0; 650]);
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_comes_to_says_so() {
+    let wait_timeout = Duration::from_millis(300);
+    let options = ServeOptions { wait_timeout, ..ServeOptions::new(2) };
+    let server = Server::start_with(&public_file(2, 1, 60.0), options).await;
+    let _only = server.join(0).await;
+    let (result, notes) = server.end().await;
+    assert!(matches!(result, Err(ServeError::NotEnoughClients { connected: 1, wanted: 2, .. })));
+    assert!(notes.records.is_empty());
+}
+
+#[tokio::test]
+async fn over_the_budget_clients_hear_of_the_end_and_of_no_round() {
+    let mut file = private_file(1, 5, 60.0, 2.0);
+    file.privacy.epsilon_limit = Some(2.5);
+    let server = Server::start(&file, 1).await;
+    let mut client = server.join(0).await;
+    client.take_part(|plan| constant(plan, 0)).await;
+    assert_eq!(client.hear().await, ServerMessage::Finished);
+    client.goodbye().await;
+    let (report, notes) = server.report().await;
+    assert!(matches!(report.end, End::BudgetExhausted(_)), "{:?}", report.end);
+    assert_eq!((report.rounds, notes.records.len()), (1, 1));
+    assert!(notes.records[0].epsilon_release.unwrap() < 2.5);
+    assert_eq!(notes.records[0].epsilon_server, None);
+}
+
+#[tokio::test]
+async fn a_client_that_was_away_at_the_end_still_hears_of_it() {
+    let options = ServeOptions { timeouts: TIMEOUTS, linger: PATIENCE, ..ServeOptions::new(2) };
+    let server = Server::start_with(&public_file(2, 1, 60.0), options).await;
+    let (mut stays, mut leaves) = (server.join(0).await, server.join(1).await);
+    let plan = leaves.invited().await;
+    leaves.accept(&plan).await;
+    leaves.upload(&plan, &constant(&plan, 0)).await;
+    let member = leaves.member;
+    drop(leaves.connection);
+    stays.take_part(|plan| constant(plan, 0)).await;
+    assert_eq!(stays.hear().await, ServerMessage::Finished);
+    let mut back = member.connect().await;
+    assert_eq!(back.hear().await, ServerMessage::Finished);
+    back.goodbye().await;
+    assert_eq!(server.report().await.0.end, End::Finished);
+}
