@@ -3,6 +3,11 @@
 //! Integer sums do not depend on order, so any tree of [`Accumulator`]s gives the same bits. A [`Sum`] has no reader: it
 //! turns into a [`Release`] by a [`Charge`] of the budget, with the noise that was paid for.
 
+use std::sync::Mutex;
+use std::thread::Builder;
+
+use zeroize::Zeroize;
+
 use crate::budget::Charge;
 use crate::grid::Grid;
 use crate::mechanism::{Mechanism, SIGMA_MAX};
@@ -212,17 +217,42 @@ impl Release {
 /// Coordinates that share a substream of the noise key. Part of the result: changing it changes bits.
 pub const NOISE_TILE: usize = 4096;
 
+/// Tiles that are worth a thread of their own: some milliseconds of noise.
+const TILES_PER_THREAD: usize = 64;
+
 fn add_noise(coordinates: &mut [i64], sigma: u64, key: &Key) {
-    let mut noise = [0; NOISE_TILE];
-    for (index, tile) in coordinates.chunks_mut(NOISE_TILE).enumerate() {
-        let noise = &mut noise[..tile.len()];
-        rounded_gaussian::fill(&mut key.substream(index as u64), sigma, noise);
-        for (sum, &n) in tile.iter_mut().zip(&*noise) {
-            // Clamping what is already noised is post-processing; it happens with a probability below e^(-2^40).
-            *sum = sum.saturating_add(n);
+    let tiles = coordinates.len().div_ceil(NOISE_TILE);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    add_noise_on(cores.min(tiles / TILES_PER_THREAD).max(1), coordinates, sigma, key);
+}
+
+/// Every thread takes one tile after the other, so neither their number nor their speed shows in the result.
+fn add_noise_on(threads: usize, coordinates: &mut [i64], sigma: u64, key: &Key) {
+    let tiles = Mutex::new((0..).zip(coordinates.chunks_mut(NOISE_TILE)));
+    let next = || tiles.lock().expect("nothing panics while it holds the lock").next();
+    let work = || {
+        while let Some((index, tile)) = next() {
+            add_noise_to_tile(index, tile, sigma, key);
         }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Where the system has no more threads, the work takes longer.
+            let _ = Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+}
+
+fn add_noise_to_tile(index: u64, tile: &mut [i64], sigma: u64, key: &Key) {
+    let mut noise = [0; NOISE_TILE];
+    let noise = &mut noise[..tile.len()];
+    rounded_gaussian::fill(&mut key.substream(index), sigma, noise);
+    for (sum, &n) in tile.iter_mut().zip(&*noise) {
+        // Clamping what is already noised is post-processing; it happens with a probability below e^(-2^40).
+        *sum = sum.saturating_add(n);
     }
-    noise.fill(0);
+    noise.zeroize();
 }
 
 #[cfg(test)]
@@ -306,6 +336,19 @@ mod tests {
         assert_eq!(release.decode()[1], expected[1] as f64 / 1_048_576.0);
         let other = sum_of(grid, &[]).release(noise(grid, 50), &Key::from_seed(2)).unwrap();
         assert_ne!(other.coordinates()[1..], release.coordinates()[1..]);
+    }
+
+    #[test]
+    fn noise_does_not_depend_on_threads() {
+        let key = Key::from_seed(3);
+        let mut alone = vec![7; DIMENSION];
+        add_noise_on(1, &mut alone, 1000, &key);
+        for threads in 2..8 {
+            let mut shared = vec![7; DIMENSION];
+            add_noise_on(threads, &mut shared, 1000, &key);
+            assert_eq!(shared, alone, "{threads} threads");
+        }
+        add_noise_on(3, &mut [], 1000, &key);
     }
 
     #[test]
