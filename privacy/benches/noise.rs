@@ -19,6 +19,9 @@ use skep_privacy::update::{QuantizedUpdate, Update};
 fn main() {
     memory_copy();
     generator();
+    let start = Instant::now();
+    black_box(rounded_gaussian::sample(&mut Key::from_seed(1).stream(), 1));
+    println!("{:<36} {:>8.1} ms", "rounded Gaussian, table", start.elapsed().as_secs_f64() * 1e3);
     for sigma in [1, 1000, 1_000_000, 5 << 20] {
         let mut noise = vec![0; SAMPLES];
         let mut prg = Key::from_seed(1).stream();
