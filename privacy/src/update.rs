@@ -505,6 +505,17 @@ mod tests {
     }
 
     #[test]
+    fn the_rounding_of_a_key_is_the_same_for_ever() {
+        // Computed by an independent program in Python, like the noise in `sum`.
+        let values: Vec<f32> = (-150_i16..=150).map(|i| f32::from(i) / 777.0).collect();
+        let q = update(&values).clip(clip(4.0)).quantize(&grid(4.0, 301), &mut prg(1)).unwrap();
+        let q = q.coordinates();
+        assert_eq!(q[..4], [-50_607, -50_269, -49_932, -49_595]);
+        assert_eq!(q.iter().map(|q| q.abs()).sum::<i32>(), 7_641_658);
+        assert_eq!((0..).zip(q).map(|(i, &q): (i64, _)| i * i64::from(q)).sum::<i64>(), 766_712_097);
+    }
+
+    #[test]
     fn one_rounding_is_nearly_always_enough() {
         // All fractions one half, the widest that a rounding can be: the bound fails with a chance of at most 3.4e-4, so at
         // most 6.8 times, and more than 24 times with a chance below 1e-6.
