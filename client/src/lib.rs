@@ -1,1 +1,9 @@
-//! Placeholder.
+//! A participant of a federation.
+//!
+//! In here: local training of a round's update, which needs neither socket nor clock and is the same in a
+//! simulation, and the shell that drives the client machine of [`skep_protocol::round::client`] over a TLS websocket.
+//! Not in here: what is learned (`skep-learning`), how updates are hidden (`skep-privacy`), when to say what
+//! (`skep-protocol`), how a client gets its identity ([`skep_protocol::net::enrolment`]).
+
+pub mod task;
+pub mod trainer;

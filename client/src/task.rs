@@ -1,0 +1,146 @@
+//! The task of a federation in the words of `skep-learning`.
+
+use skep_learning::{
+    Activation, Architecture, ArchitectureError, Batch, BurnLearner, Learner, Subset, Training, TrainingError,
+};
+use skep_protocol::experiment::{self, Model, Task};
+use thiserror::Error;
+
+/// Why a task cannot be learned here.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum TaskError {
+    /// The model is impossible, or larger than this program handles.
+    #[error("the federation's model cannot be trained: {0}")]
+    Architecture(#[from] ArchitectureError),
+    /// The hyperparameters are out of range.
+    #[error("the federation's training is impossible: {0}")]
+    Training(#[from] TrainingError),
+    /// The examples are not those that the task is about.
+    #[error(
+        "the federation learns from {expected} numbers an example, the data here have {found}; \
+         use the data set of task \"{task}\""
+    )]
+    Inputs {
+        /// The task's name.
+        task: String,
+        /// Numbers in an example of the task.
+        expected: usize,
+        /// Numbers in an example of the data.
+        found: usize,
+    },
+    /// The labels are not those that the task is about.
+    #[error(
+        "the federation tells {expected} classes apart, the data here have {found}; \
+         use the data set of task \"{task}\""
+    )]
+    Classes {
+        /// The task's name.
+        task: String,
+        /// Classes of the task.
+        expected: usize,
+        /// Classes of the data.
+        found: usize,
+    },
+    /// There is nothing to learn from.
+    #[error("the data hold no examples")]
+    NoExamples,
+}
+
+/// The shape of the task's model.
+pub fn architecture(task: &Task) -> Architecture {
+    let (inputs, classes) = (task.inputs as usize, task.classes as usize);
+    match &task.model {
+        Model::Softmax => Architecture::Softmax { inputs, classes },
+        Model::Mlp { hidden, activation } => Architecture::Mlp {
+            inputs,
+            hidden: hidden.iter().map(|&width| width as usize).collect(),
+            classes,
+            activation: match activation {
+                experiment::Activation::Relu => Activation::Relu,
+                experiment::Activation::Sigmoid => Activation::Sigmoid,
+                experiment::Activation::Tanh => Activation::Tanh,
+            },
+        },
+    }
+}
+
+/// The task's local training.
+///
+/// # Errors
+/// [`TrainingError`] when a number is out of range.
+pub fn training(task: &Task) -> Result<Training, TrainingError> {
+    let batch = match task.training.batch {
+        experiment::Batch::Full => Batch::Full,
+        experiment::Batch::Size(size) => Batch::Size(size as usize),
+    };
+    Training::new(task.training.learning_rate, task.training.local_epochs, batch)
+}
+
+/// A learner for the task's model.
+///
+/// # Errors
+/// [`TaskError::Architecture`].
+pub fn learner_for(task: &Task) -> Result<Box<dyn Learner>, TaskError> {
+    Ok(Box::new(BurnLearner::new(architecture(task))?))
+}
+
+/// Whether `data` can be learned from in this task.
+///
+/// # Errors
+/// [`TaskError::Inputs`], [`TaskError::Classes`] or [`TaskError::NoExamples`].
+pub fn check_data(task: &Task, data: &Subset) -> Result<(), TaskError> {
+    let (expected, found) = (task.inputs as usize, data.dataset().inputs());
+    if expected != found {
+        return Err(TaskError::Inputs { task: task.name.clone(), expected, found });
+    }
+    let (expected, found) = (task.classes as usize, data.dataset().classes());
+    if expected != found {
+        return Err(TaskError::Classes { task: task.name.clone(), expected, found });
+    }
+    if data.is_empty() { Err(TaskError::NoExamples) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_learning::digits;
+    use skep_protocol::experiment::Training as TrainingOfTask;
+
+    use super::*;
+
+    fn task(model: Model) -> Task {
+        let training =
+            TrainingOfTask { learning_rate: 0.5, local_epochs: 2, batch: experiment::Batch::Size(8) };
+        Task { name: "digits".into(), seed: 1, inputs: 64, classes: 10, model, training }
+    }
+
+    #[test]
+    fn both_sides_count_the_same_parameters() {
+        let mlp = Model::Mlp { hidden: vec![32, 16], activation: experiment::Activation::Tanh };
+        for model in [Model::Softmax, mlp] {
+            let task = task(model);
+            let count = learner_for(&task).unwrap().parameter_count();
+            assert_eq!(Some(count as u64), task.parameter_count());
+        }
+    }
+
+    #[test]
+    fn the_training_is_the_tasks() {
+        let training = training(&task(Model::Softmax)).unwrap();
+        assert_eq!((training.learning_rate(), training.local_epochs()), (0.5, 2));
+        assert_eq!(training.batch(), Batch::Size(8));
+    }
+
+    #[test]
+    fn data_of_another_task_are_named() {
+        let data = digits::load().train;
+        let good = task(Model::Softmax);
+        assert_eq!(check_data(&good, &data), Ok(()));
+        let wide = Task { inputs: 65, ..good.clone() };
+        let error = check_data(&wide, &data).unwrap_err();
+        assert_eq!(error, TaskError::Inputs { task: "digits".into(), expected: 65, found: 64 });
+        let few = Task { classes: 9, ..good.clone() };
+        assert!(matches!(check_data(&few, &data), Err(TaskError::Classes { expected: 9, found: 10, .. })));
+        let none = Subset::new(data.dataset().clone(), vec![]).unwrap();
+        assert_eq!(check_data(&good, &none), Err(TaskError::NoExamples));
+    }
+}

@@ -1,0 +1,157 @@
+//! A client's work in a round: train, bound, put on the grid, pack.
+//!
+//! ```text
+//! base model ── train ──▶ Update ── clip ──▶ ClippedUpdate ── round ──▶ QuantizedUpdate ── pack ──▶ bytes
+//!                            └────────────── round (mode none) ──────────────▲
+//! ```
+//!
+//! What comes out is a function of plan, task, base model, data and keys alone, so a simulated client and one behind
+//! a socket give the same bits.
+
+use skep_learning::{LearnError, Learner, Subset};
+use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
+use skep_privacy::packing;
+use skep_privacy::prg::{Key, Prg, PrgError, Purpose};
+use skep_privacy::update::{QuantizedUpdate, Update};
+use skep_protocol::ClientId;
+use skep_protocol::experiment::{Task, Weighting};
+use skep_protocol::plan::{Plan, VerifiedPlan};
+use skep_protocol::round::Decline;
+
+use crate::task::{self, TaskError};
+
+/// What a client draws from in secret.
+#[derive(Clone, Debug)]
+pub struct ClientKeys {
+    rounding: Key,
+}
+
+impl ClientKeys {
+    /// The keys that follow from a client's own root key.
+    pub fn from_root(root: &Key) -> Self {
+        ClientKeys { rounding: root.derive(Purpose::Rounding, 0, 0) }
+    }
+
+    /// Fresh keys from the operating system: the only ones for a real deployment.
+    ///
+    /// # Errors
+    /// [`PrgError::NoEntropy`] when the system refuses.
+    pub fn from_os() -> Result<Self, PrgError> {
+        Key::from_os().map(|root| Self::from_root(&root))
+    }
+}
+
+/// A client as far as its training goes. Cheap to make: the data are shared, the learner keeps no tensors.
+pub struct Participant {
+    id: ClientId,
+    learner: Box<dyn Learner>,
+    data: Subset,
+    keys: ClientKeys,
+}
+
+/// What a client made in a round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trained {
+    /// The update as it enters the sum.
+    pub update: QuantizedUpdate,
+    /// Examples trained on. Of the client's data: never leaves it where privacy is on.
+    pub examples: u64,
+    /// Mean training loss over the last epoch, in nats. Of the client's data, too.
+    pub loss: f64,
+}
+
+impl Participant {
+    /// The participant `id`, which trains on `data` what `task` says.
+    ///
+    /// # Errors
+    /// [`TaskError`] when the model cannot be trained or the data are not those of the task.
+    pub fn new(id: ClientId, data: Subset, keys: ClientKeys, task: &Task) -> Result<Self, TaskError> {
+        task::check_data(task, &data)?;
+        task::training(task)?;
+        Ok(Self::with_learner(id, task::learner_for(task)?, data, keys))
+    }
+
+    /// A participant with a learner of its own kind.
+    pub fn with_learner(id: ClientId, learner: Box<dyn Learner>, data: Subset, keys: ClientKeys) -> Self {
+        Participant { id, learner, data, keys }
+    }
+
+    /// The client's id.
+    pub fn id(&self) -> ClientId {
+        self.id
+    }
+
+    /// Trains from the base model and makes the update that the plan asks for.
+    ///
+    /// `base` is believed to be the plan's base model; whoever received it has compared the digest.
+    ///
+    /// # Errors
+    /// [`Decline::WrongTask`] or [`Decline::Inconsistent`] when plan and task contradict each other,
+    /// [`Decline::NoModel`] when the base model has another length, [`Decline::TrainingFailed`] when there is nothing
+    /// to train on, [`Decline::Unencodable`] when the training diverged or, in mode none, left the grid.
+    pub fn train(&mut self, plan: &VerifiedPlan, task: &Task, base: &[f32]) -> Result<Trained, Decline> {
+        let plan = plan.plan();
+        plan.check(task, &task.digest())?;
+        let training = task::training(task).map_err(|_| Decline::WrongTask)?;
+        let order = self.order_key(plan, task);
+        let report = self.learner.train(base, &self.data, &training, *order.expose()).map_err(decline_of)?;
+        let update = match plan.grid()? {
+            Grid::Private(grid) => self.hide(report.update, plan, &grid),
+            Grid::Public(grid) => encode(report.update, report.examples, plan.weighting, &grid),
+        };
+        Ok(Trained { update: update?, examples: report.examples as u64, loss: report.loss })
+    }
+
+    /// Public, unlike every other key here: it follows from the experiment's seed.
+    fn order_key(&self, plan: &Plan, task: &Task) -> Key {
+        Key::from_seed(task.seed).derive(Purpose::BatchOrder, plan.round.0, self.id.0)
+    }
+
+    fn hide(&self, values: Vec<f32>, plan: &Plan, grid: &PrivateGrid) -> Result<QuantizedUpdate, Decline> {
+        let update = Update::new(values).map_err(|_| Decline::Unencodable)?;
+        let clipped = update.clip(grid.clip());
+        clipped.quantize(grid, &mut self.rounding(plan)).map_err(|_| Decline::Unencodable)
+    }
+
+    fn rounding(&self, plan: &Plan) -> Prg {
+        self.keys.rounding.derive(Purpose::Rounding, plan.round.0, self.id.0).substream_of(plan.prg, 0)
+    }
+}
+
+/// The bytes of an update as they travel, [`Plan::upload_bytes`] of them.
+pub fn pack(update: &QuantizedUpdate) -> Vec<u8> {
+    packing::pack(update.coordinates(), update.grid().wire_bits())
+        .expect("no coordinate of an update leaves its grid's range, for which the wire is wide enough")
+}
+
+/// Mode none. A weighted update ends with its own weight, n/max, so that the sum of updates brings along the sum of
+/// weights to divide it by.
+fn encode(
+    mut values: Vec<f32>,
+    examples: usize,
+    weighting: Weighting,
+    grid: &PublicGrid,
+) -> Result<QuantizedUpdate, Decline> {
+    let weight = match weighting {
+        Weighting::Uniform => 1.0,
+        Weighting::Examples { max } => {
+            values.push(1.0);
+            (examples as f64 / f64::from(max)).min(1.0)
+        }
+    };
+    Update::new(values)
+        .and_then(|update| update.scaled(weight))
+        .map_err(|_| Decline::Unencodable)?
+        .quantize_nearest(grid)
+        .map_err(|_| Decline::Unencodable)
+}
+
+fn decline_of(error: LearnError) -> Decline {
+    match error {
+        LearnError::ParameterCount { .. } => Decline::NoModel,
+        LearnError::Architecture(_) => Decline::WrongTask,
+        LearnError::Inputs { .. } | LearnError::Classes { .. } | LearnError::NoExamples => {
+            Decline::TrainingFailed
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Small tasks, plans and data for the tests of a client.
+
+#![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
+
+use std::sync::Arc;
+
+use skep_client::task::architecture;
+use skep_learning::{Subset, digits};
+use skep_privacy::budget::BudgetKeeper;
+use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
+use skep_privacy::mechanism::Mechanism;
+use skep_privacy::prg::PrgId;
+use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
+use skep_protocol::experiment::{Batch, Model, Task, Training, Weighting};
+use skep_protocol::plan::{Closure, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
+use skep_protocol::{Digest, Round, Span};
+
+/// Softmax regression on the digits, in batches of 8.
+pub fn task() -> Task {
+    Task {
+        name: "digits".into(),
+        seed: 3,
+        inputs: digits::PIXELS as u32,
+        classes: digits::CLASSES as u32,
+        model: Model::Softmax,
+        training: Training { learning_rate: 0.5, local_epochs: 2, batch: Batch::Size(8) },
+    }
+}
+
+/// Thirty digits.
+pub fn data() -> Subset {
+    let train = digits::load().train;
+    Subset::new(train.dataset().clone(), train.rows()[..30].to_vec()).unwrap()
+}
+
+pub fn base_model() -> Vec<f32> {
+    architecture(&task()).initial_parameters([5; 32]).unwrap()
+}
+
+/// A plan for a task, without privacy.
+pub fn plan_of(task: &Task, round: u64) -> Plan {
+    let len = task.parameter_count().unwrap();
+    Plan {
+        task: task.digest(),
+        round: Round(round),
+        rounds: 10,
+        base_model: Digest::of_model(&base_model()),
+        segments: vec![Segment { name: "output".into(), len }],
+        encoding: Grid::from(PublicGrid::new(len as usize, 4).unwrap()).encoding(),
+        promise: Promise::None,
+        sampling: Sampling::All,
+        population: 4,
+        cohort_max: 4,
+        weighting: Weighting::Uniform,
+        prg: PrgId::ChaCha20,
+        closure: Closure::AllAnswered,
+        min_updates: 1,
+        deadline: Span::from_millis(60_000),
+    }
+}
+
+/// A plan in which an update ends with its weight.
+pub fn weighted_plan(round: u64, max: u32) -> Plan {
+    let mut plan = plan_of(&task(), round);
+    plan.segments.push(Segment { name: "weight".into(), len: 1 });
+    plan.weighting = Weighting::Examples { max };
+    plan.encoding = Grid::from(PublicGrid::new(plan.update_len() as usize, 4).unwrap()).encoding();
+    plan
+}
+
+/// A plan with central noise of multiplier 1.
+pub fn private_plan(round: u64, clip_norm: f64) -> Plan {
+    let public = plan_of(&task(), round);
+    let clip_norm = ClipNorm::new(clip_norm).unwrap();
+    let grid = PrivateGrid::new(clip_norm, public.update_len() as usize, 4).unwrap();
+    let noise = Mechanism::rounded_gaussian(NoiseMultiplier::new(1.0).unwrap(), &grid).unwrap();
+    let Mechanism::RoundedGaussian { sigma, .. } = noise else { panic!("asked for a Gaussian") };
+    let promise = Promise::Central {
+        clip_norm,
+        sigma,
+        unit: Unit::Client,
+        adjacency: Adjacency::ZeroOut,
+        epsilon_release: Epsilon::new(1.0).unwrap(),
+        delta: Delta::new(1e-5).unwrap(),
+    };
+    Plan { encoding: grid.encoding(), promise, ..public }
+}
+
+/// The key that signs the plans of the tests.
+pub fn signer() -> PlanSigner {
+    PlanSigner::from_seed(&[7; 32])
+}
+
+pub fn signed(plan: Plan) -> Arc<VerifiedPlan> {
+    signed_by(plan, &signer())
+}
+
+pub fn signed_by(plan: Plan, signer: &PlanSigner) -> Arc<VerifiedPlan> {
+    let mut keeper = BudgetKeeper::new(Adjacency::ZeroOut, Delta::new(1e-5).unwrap(), None);
+    let reservation = keeper.reserve(plan.round.0, plan.mechanism(), plan.sampling).unwrap();
+    VerifiedPlan::sign(plan, &reservation, signer).unwrap()
+}
