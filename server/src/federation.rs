@@ -7,18 +7,21 @@
 //!      ╰────────────────────────────────────▶ close(aborted)                  the model stays, the budget is spent
 //! ```
 
+mod error;
+mod keys;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use skep_privacy::budget::{BudgetExhausted, BudgetKeeper, Reservation};
-use skep_privacy::grid::{Grid, GridError, PrivateGrid, PublicGrid};
-use skep_privacy::mechanism::{Mechanism, NoiseTooLarge};
-use skep_privacy::prg::{Key, PrgError, PrgId, Purpose};
+use skep_privacy::budget::{BudgetKeeper, Reservation};
+use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
+use skep_privacy::mechanism::Mechanism;
+use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::{Delta, Epsilon};
-use skep_privacy::sum::{Accumulator, ReleaseError, SumError};
+use skep_privacy::sum::Accumulator;
 use skep_privacy::update::QuantizedUpdate;
 use skep_protocol::experiment::{Experiment, Privacy, Weighting};
-use skep_protocol::plan::{Closure, Plan, PlanError, PlanSigner, Promise, Segment, VerifiedPlan};
+use skep_protocol::plan::{Closure, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
 use skep_protocol::round::Outcome;
 use skep_protocol::{ClientId, Digest, Round};
 use thiserror::Error;
@@ -26,45 +29,10 @@ use thiserror::Error;
 use crate::roster::Roster;
 use crate::select;
 use crate::stage::Stager;
-use crate::strategy::{FedAvg, StrategyError};
+use crate::strategy::FedAvg;
 
-/// Where the server's secret draws come from: who is invited, and noise.
-#[derive(Debug)]
-pub struct ServerKeys(Source);
-
-#[derive(Debug)]
-enum Source {
-    Root { cohort: Key, noise: Key },
-    System,
-}
-
-impl ServerKeys {
-    /// Keys that follow from a root. Whoever knows the root can subtract the noise.
-    pub fn from_root(root: &Key) -> Self {
-        let derived = |purpose| root.derive(purpose, 0, 0);
-        ServerKeys(Source::Root { cohort: derived(Purpose::Cohort), noise: derived(Purpose::Noise) })
-    }
-
-    /// Fresh keys from the operating system for every round, so that a process restored from a snapshot never
-    /// draws the same noise twice.
-    pub fn from_os() -> Self {
-        ServerKeys(Source::System)
-    }
-
-    fn cohort(&self, round: Round) -> Result<Key, PrgError> {
-        match &self.0 {
-            Source::Root { cohort, .. } => Ok(cohort.derive(Purpose::Cohort, round.0, 0)),
-            Source::System => Key::from_os(),
-        }
-    }
-
-    fn noise(&self, round: Round) -> Result<Key, PrgError> {
-        match &self.0 {
-            Source::Root { noise, .. } => Ok(noise.derive(Purpose::Noise, round.0, 0)),
-            Source::System => Key::from_os(),
-        }
-    }
-}
+pub use error::{FederationError, PlanningError, RoundError};
+pub use keys::ServerKeys;
 
 /// A federation between its first and its last round.
 #[derive(Debug)]
@@ -138,90 +106,6 @@ pub enum NoPromise {
     /// Mode `central`, against the server.
     #[error("the server sees every update and adds the noise itself")]
     TrustedServer,
-}
-
-/// Why a federation cannot be set up.
-#[derive(Clone, Debug, PartialEq, Error)]
-pub enum FederationError {
-    /// The task's model and the segments have different lengths.
-    #[error("the segments have {segments} parameters, the task's model has {task}")]
-    Segments {
-        /// Sum over the segments.
-        segments: u64,
-        /// Of the task; 0 when it is too large.
-        task: u64,
-    },
-    /// The initial model has another length than the segments.
-    #[error("the initial model has {found} parameters, the segments have {expected}")]
-    InitialModel {
-        /// Sum over the segments.
-        expected: u64,
-        /// Parameters given.
-        found: u64,
-    },
-    /// The initial model is not finite.
-    #[error("parameter {index} of the initial model is not finite")]
-    NonFinite {
-        /// The first such parameter.
-        index: usize,
-    },
-    /// There is no grid for this model and cohort.
-    #[error(transparent)]
-    Grid(#[from] GridError),
-    /// There is no sampler for this much noise.
-    #[error(transparent)]
-    Noise(#[from] NoiseTooLarge),
-}
-
-/// Why no round was planned.
-#[derive(Debug, Error)]
-pub enum PlanningError {
-    /// All rounds of the schedule have been planned.
-    #[error("all {rounds} rounds have been run")]
-    Finished {
-        /// How many.
-        rounds: u64,
-    },
-    /// One more round would cost more than the budget allows; nobody is invited.
-    #[error(transparent)]
-    Budget(#[from] BudgetExhausted),
-    /// The last round has not been closed.
-    #[error("{0} is still open")]
-    Busy(Round),
-    /// The roster has another size than the experiment says. The sampling rate is over the public population.
-    #[error("the roster has {found} clients, the experiment says {expected}")]
-    Population {
-        /// Of the experiment.
-        expected: u64,
-        /// Of the roster.
-        found: u64,
-    },
-    /// No keys.
-    #[error(transparent)]
-    Randomness(#[from] PrgError),
-    /// The plan contradicts its reservation.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-}
-
-/// Why a step of a round failed.
-#[derive(Debug, Error)]
-pub enum RoundError {
-    /// No round is open, or it has gone past this step.
-    #[error("no round is open for this")]
-    OutOfOrder,
-    /// The update was not added.
-    #[error(transparent)]
-    Sum(#[from] SumError),
-    /// The sum was not opened.
-    #[error(transparent)]
-    Release(#[from] ReleaseError),
-    /// There is no next model.
-    #[error(transparent)]
-    Strategy(#[from] StrategyError),
-    /// No key for the noise.
-    #[error(transparent)]
-    Randomness(#[from] PrgError),
 }
 
 impl Federation {
@@ -509,189 +393,4 @@ fn budget(experiment: &Experiment) -> BudgetKeeper {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::roster::Contiguous;
-    use crate::testing::{
-        PARAMETERS, federation, private_file, public_file, public_upload, seeded, segments, zero_upload,
-    };
-    use skep_protocol::experiment::file::{ExperimentFile, SamplingFile, StrategyFile, WeightingFile};
-    use skep_protocol::round::AbortReason;
-
-    const COMPLETE: Outcome = Outcome::Complete { updates: 1 };
-    const STOPPED: Outcome = Outcome::Aborted(AbortReason::Stopped);
-
-    fn round(federation: &mut Federation, uploads: &[Vec<u8>]) -> RoundSummary {
-        federation.plan(&Contiguous(4)).unwrap();
-        for upload in uploads {
-            let update = federation.stager().stage(upload).unwrap();
-            federation.commit(&update).unwrap();
-        }
-        federation.release().unwrap();
-        federation.close(COMPLETE).unwrap()
-    }
-
-    fn weighted(max: u32) -> ExperimentFile {
-        let strategy = StrategyFile::Fedavg {
-            weighting: WeightingFile::Examples,
-            max_examples: Some(max),
-            server_learning_rate: 1.0,
-        };
-        ExperimentFile { strategy, ..public_file() }
-    }
-
-    #[test]
-    fn without_privacy_the_next_model_is_the_model_plus_the_mean_update() {
-        let mut federation = federation(&public_file(), seeded(1));
-        let uploads = [0.25, -0.5, 1.0].map(|value| public_upload(&federation, value, None));
-        let summary = round(&mut federation, &uploads);
-        assert_eq!(*federation.model(), vec![0.75; PARAMETERS]);
-        assert_eq!(summary.model, Digest::of_model(&federation.model()));
-        assert_eq!((summary.round, summary.invited, summary.updates), (Round(1), 4, 3));
-        assert_eq!(summary.epsilon_release, Err(NoPromise::Off));
-        assert_eq!(summary.delta, None);
-    }
-
-    #[test]
-    fn weighted_by_examples_the_mean_is_that_of_all_examples() {
-        let mut federation = federation(&weighted(8), seeded(1));
-        // Two examples with change 1, six with change -1/3, as clients send them: n/8 times the change, and n/8.
-        let uploads = [(0.25, 0.25), (-0.25, 0.75)];
-        let uploads = uploads.map(|(value, weight)| public_upload(&federation, value, Some(weight)));
-        round(&mut federation, &uploads);
-        assert_eq!(*federation.model(), vec![0.5; PARAMETERS]);
-        let uploads = [public_upload(&federation, 0.125, Some(0.25))];
-        round(&mut federation, &uploads);
-        assert_eq!(*federation.model(), vec![1.0; PARAMETERS]);
-    }
-
-    #[test]
-    fn a_private_release_of_nothing_is_noise_over_the_expected_cohort() {
-        let mut federation = federation(&private_file(), seeded(1));
-        let upload = zero_upload(&federation);
-        round(&mut federation, &[upload]);
-        // sigma = z * C / cohort = 2 * 1 / 4; the sum of 650 squares is chi-square, alpha = 1e-6 two-sided (4.89 s.d.).
-        let squares: f64 = federation.model().iter().map(|p| (f64::from(*p) - 0.5).powi(2)).sum();
-        let statistic = squares / 0.25;
-        assert!((statistic - 650.0).abs() < 4.89 * 1300f64.sqrt(), "{statistic}");
-    }
-
-    #[test]
-    fn the_same_root_gives_the_same_noise_and_another_round_another() {
-        let released = |keys| {
-            let mut federation = federation(&private_file(), keys);
-            let upload = zero_upload(&federation);
-            let first = round(&mut federation, std::slice::from_ref(&upload)).model;
-            (first, round(&mut federation, &[upload]).model)
-        };
-        assert_eq!(released(seeded(1)), released(seeded(1)));
-        assert_ne!(released(seeded(1)).0, released(seeded(2)).0);
-        assert_ne!(released(ServerKeys::from_os()).0, released(ServerKeys::from_os()).0);
-        let mut federation = federation(&private_file(), seeded(1));
-        let upload = zero_upload(&federation);
-        round(&mut federation, std::slice::from_ref(&upload));
-        let first = federation.model();
-        round(&mut federation, &[upload]);
-        let same = first.iter().zip(&*federation.model()).filter(|(a, b)| *b - *a == *a - 0.5).count();
-        assert!(same < 3, "{same} coordinates have the noise of the round before");
-    }
-
-    #[test]
-    fn clients_find_nothing_wrong_with_a_plan() {
-        for file in [private_file(), public_file(), weighted(8)] {
-            let mut federation = federation(&file, seeded(1));
-            let planned = federation.plan(&Contiguous(4)).unwrap();
-            let task = &federation.experiment().task;
-            assert_eq!(planned.plan.plan().check(task, &task.digest()), Ok(()));
-            assert_eq!(planned.plan.plan().base_model, federation.model_digest());
-            let received =
-                planned.plan.signed().clone().verify(&PlanSigner::from_seed(&[1; 32]).key()).unwrap();
-            assert_eq!(received.plan(), planned.plan.plan());
-        }
-    }
-
-    #[test]
-    fn over_the_limit_no_plan_is_signed() {
-        let mut file = private_file();
-        file.privacy.epsilon_limit = Some(2.5);
-        let mut federation = federation(&file, seeded(1));
-        let upload = zero_upload(&federation);
-        round(&mut federation, &[upload]);
-        let spent = federation.epsilon_release().unwrap();
-        assert!(spent.get() < 2.5);
-        assert!(matches!(federation.plan(&Contiguous(4)), Err(PlanningError::Budget(_))));
-        assert_eq!((federation.round(), federation.epsilon_release().unwrap()), (Round(1), spent));
-    }
-
-    #[test]
-    fn an_aborted_round_keeps_the_model_and_costs_its_budget() {
-        let mut federation = federation(&private_file(), seeded(1));
-        let before = federation.model_digest();
-        federation.plan(&Contiguous(4)).unwrap();
-        federation.release().unwrap();
-        let summary = federation.close(STOPPED).unwrap();
-        assert_eq!((summary.model, federation.model_digest()), (before, before));
-        assert!(summary.epsilon_release.unwrap().get() > 0.0);
-        let next = federation.plan(&Contiguous(4)).unwrap();
-        assert_eq!(next.plan.plan().round, Round(2));
-    }
-
-    #[test]
-    fn steps_out_of_order_are_refused() {
-        let mut federation = federation(&public_file(), seeded(1));
-        let update = federation.stager().stage(&zero_upload(&federation)).unwrap();
-        assert!(matches!(federation.commit(&update), Err(RoundError::OutOfOrder)));
-        assert!(matches!(federation.release(), Err(RoundError::OutOfOrder)));
-        assert!(matches!(federation.close(STOPPED), Err(RoundError::OutOfOrder)));
-        federation.plan(&Contiguous(4)).unwrap();
-        assert!(matches!(federation.plan(&Contiguous(4)), Err(PlanningError::Busy(Round(1)))));
-        federation.commit(&update).unwrap();
-        federation.release().unwrap();
-        assert!(matches!(federation.commit(&update), Err(RoundError::OutOfOrder)));
-        assert!(matches!(federation.release(), Err(RoundError::OutOfOrder)));
-        federation.close(COMPLETE).unwrap();
-        federation.plan(&Contiguous(4)).unwrap();
-        assert!(matches!(federation.close(COMPLETE), Err(RoundError::OutOfOrder)));
-    }
-
-    #[test]
-    fn the_schedule_ends_and_another_population_is_refused() {
-        let mut federation = federation(&public_file(), seeded(1));
-        assert!(matches!(
-            federation.plan(&Contiguous(5)),
-            Err(PlanningError::Population { expected: 4, found: 5 })
-        ));
-        for _ in 0..3 {
-            federation.plan(&Contiguous(4)).unwrap();
-            federation.close(STOPPED).unwrap();
-        }
-        assert!(matches!(federation.plan(&Contiguous(4)), Err(PlanningError::Finished { rounds: 3 })));
-    }
-
-    #[test]
-    fn a_cohort_is_drawn_as_the_plan_says() {
-        let mut file = public_file();
-        file.rounds.sampling = SamplingFile::Fixed { size: 2 };
-        let mut federation = federation(&file, seeded(1));
-        let planned = federation.plan(&Contiguous(4)).unwrap();
-        assert_eq!((planned.cohort.len(), planned.plan.plan().cohort_max), (2, 2));
-    }
-
-    #[test]
-    fn a_model_that_does_not_fit_its_task_is_refused() {
-        let new = |segments: Vec<Segment>, model: Vec<f32>| {
-            let experiment = Experiment::try_from(&public_file()).unwrap();
-            Federation::new(experiment, segments, model, PlanSigner::from_seed(&[1; 32]), seeded(1))
-                .map(|_| ())
-        };
-        let shorter = segments()[..1].to_vec();
-        assert_eq!(new(shorter, vec![0.0; 640]), Err(FederationError::Segments { segments: 640, task: 650 }));
-        assert_eq!(
-            new(segments(), vec![0.0; 651]),
-            Err(FederationError::InitialModel { expected: 650, found: 651 })
-        );
-        let mut model = vec![0.0; 650];
-        model[7] = f32::NAN;
-        assert_eq!(new(segments(), model), Err(FederationError::NonFinite { index: 7 }));
-    }
-}
+mod tests;

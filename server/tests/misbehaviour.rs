@@ -7,7 +7,9 @@ mod scripted;
 
 use std::sync::Arc;
 
-use scripted::{Client, Server, constant, private_file, public_file, refusals, starting_with, within};
+use scripted::{
+    Client, Server, constant, private_file, public_file, refusals, starting_with, with_hidden_layer, within,
+};
 use skep_protocol::experiment::file::ExperimentFile;
 use skep_protocol::message::{ClientMessage, Offer, ServerMessage};
 use skep_protocol::net::frame::Frame;
@@ -318,6 +320,23 @@ async fn a_client_killed_while_it_trains_is_out_when_it_does_not_come_back() {
     within(honest).await.unwrap();
     let (_, notes) = server.report().await;
     assert_eq!(refusals(&notes.records[0]), [(Refusal::ConnectionLost, 1)]);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off_and_delays_nobody() {
+    // A model of 16 MB, which no socket takes in unread; four million parameters in chunks of a mebibyte.
+    let server = Server::start(&with_hidden_layer(public_file(2, 1, 2.0 * SHORT_S), 53_000), 2).await;
+    let (mut honest, mut hostile) = (server.join(0).await, server.join(1).await);
+    let plan = hostile.invited().await;
+    let accept = ClientMessage::Accept { round: plan.plan().round, plan: plan.digest() };
+    for _ in 0..200 {
+        hostile.say(&accept).await;
+    }
+    honest.take_part(|plan| starting_with(plan, &[ONE])).await;
+    let (_, notes) = server.report().await;
+    let record = &notes.records[0];
+    assert_eq!(refusals(record), [(Refusal::ConnectionLost, 1)]);
+    assert_eq!((record.outcome, record.updates, notes.models[0][0]), (OutcomeKind::Degraded, 1, 1.0));
 }
 
 // ---- coming back ----

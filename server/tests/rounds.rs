@@ -9,7 +9,7 @@ use std::time::Duration;
 use scripted::{PATIENCE, Server, TIMEOUTS, constant, private_file, public_file, within};
 use skep_protocol::message::ServerMessage;
 use skep_protocol::net::enrolment::enrol;
-use skep_protocol::net::websocket::{Purpose, connect};
+use skep_protocol::net::websocket::{Purpose, Timeouts, connect};
 use skep_protocol::{ClientId, Digest, Round};
 use skep_server::record::OutcomeKind;
 use skep_server::serve::{End, ServeError, ServeOptions};
@@ -160,4 +160,25 @@ async fn a_client_that_was_away_at_the_end_still_hears_of_it() {
     assert_eq!(back.hear().await, ServerMessage::Finished);
     back.goodbye().await;
     assert_eq!(server.report().await.0.end, End::Finished);
+}
+
+#[tokio::test]
+async fn a_client_that_only_waits_is_kept_by_pings() {
+    let idle = Duration::from_millis(500);
+    let timeouts = Timeouts { idle, ..TIMEOUTS };
+    let options = ServeOptions { timeouts, linger: Duration::ZERO, ..ServeOptions::new(2) };
+    let server = Server::start_with(&public_file(2, 1, 60.0), options).await;
+    let (mut waits, mut trains) = (server.join(0).await, server.join(1).await);
+    let waiting = tokio::spawn(async move {
+        waits.take_part(|plan| constant(plan, ONE)).await;
+    });
+    let plan = trains.invited().await;
+    trains.accept(&plan).await;
+    // Four idle times of training, in which the connection is read but nothing is said.
+    let silence = tokio::time::timeout(4 * idle, trains.connection.stream.receive()).await;
+    assert!(silence.is_err(), "{silence:?}");
+    trains.upload(&plan, &constant(&plan, ONE)).await;
+    within(waiting).await.unwrap();
+    let (_, notes) = server.report().await;
+    assert_eq!(notes.records[0].outcome, OutcomeKind::Complete);
 }

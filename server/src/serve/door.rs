@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::ServerConfig;
 use tracing::{debug, info, warn};
 
-use super::{Shared, session};
+use super::{GOODBYE, Shared, session};
 use crate::enrolment;
 
 /// Takes connections until told to close, then gives those that are open a moment to say goodbye.
@@ -44,7 +44,7 @@ pub(super) async fn keep(
         }
     }
     drop(listener);
-    let _ = timeout(GOODBYE, async { while tasks.join_next().await.is_some() {} }).await;
+    let _ = timeout(GOODBYE + GOODBYE, async { while tasks.join_next().await.is_some() {} }).await;
     tasks.shutdown().await;
 }
 
@@ -114,5 +114,3 @@ async fn turn_away(connection: Connection) {
 
 /// For when the process is out of file descriptors: others will be closed meanwhile.
 const AFTER_A_FAILURE: Duration = Duration::from_millis(100);
-/// For what is queued at the end.
-const GOODBYE: Duration = Duration::from_secs(5);

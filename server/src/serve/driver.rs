@@ -1,6 +1,9 @@
 //! The one task that owns the machine: it turns what sessions and the aggregation report into events, and carries out
 //! what the machine asks for. It touches no vector and waits for nobody but the next event or deadline.
 
+mod actions;
+mod meter;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::pin;
@@ -10,10 +13,9 @@ use std::time::Duration;
 use skep_privacy::update::QuantizedUpdate;
 use skep_protocol::experiment::Task;
 use skep_protocol::message::{ClientMessage, ServerMessage};
-use skep_protocol::net::Traffic;
 use skep_protocol::net::frame::Bytes;
 use skep_protocol::plan::VerifiedPlan;
-use skep_protocol::round::server::{Action, Event, Job, ServerMachine};
+use skep_protocol::round::server::{Event, Job, ServerMachine};
 use skep_protocol::round::{AbortReason, Outcome, Progress, Refusal};
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, Time, codec};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -21,11 +23,12 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::aggregation::{Closing, Command, Done, Planned};
-use super::session::{Overflow, Peer};
+use super::session::Peer;
 use super::uploads::Upload;
 use super::{End, ServeError, ServeOptions};
 use crate::federation::PlanningError;
 use crate::record::{Cost, Observer, RoundRecord};
+use meter::Meter;
 
 /// What sessions report.
 pub(super) enum Input {
@@ -200,7 +203,8 @@ impl<'a> Driver<'a> {
         if self.is_current(client, binding) {
             self.peers.remove(&client);
         }
-        self.handle(Event::Disconnected { client, channel_binding: binding })
+        self.handle(Event::Disconnected { client, channel_binding: binding })?;
+        self.start_when_enough()
     }
 
     fn said(
@@ -380,122 +384,12 @@ impl<'a> Driver<'a> {
         }
     }
 
-    // ---- what the machine asks for ----
+    // ---- small things ----
 
     fn handle(&mut self, event: Event) -> Result<(), ServeError> {
         self.machine.handle(self.now(), event);
         self.act()
     }
-
-    fn act(&mut self) -> Result<(), ServeError> {
-        while let Some(action) = self.machine.poll_action() {
-            match action {
-                Action::Send { to, message } => self.send(&to, &message)?,
-                Action::SendModel { to, round, .. } => self.send_model(to, round)?,
-                Action::GrantUpload { client, round, len, digest, until } => {
-                    self.grant(client, round, len, digest, until)?;
-                }
-                Action::Commit { client, round } => self.commit(client, round)?,
-                Action::Discard { client, .. } => self.forget_upload(client),
-                Action::Disconnect { client, channel_binding } => {
-                    if self.is_current(client, channel_binding) {
-                        self.peers.remove(&client);
-                    }
-                }
-                Action::Start(Job::Release { round }) => self.ask(Command::Release(round))?,
-                Action::Closed { outcome, progress, .. } => self.close(outcome, progress)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, to: &[ClientId], message: &ServerMessage) -> Result<(), ServeError> {
-        if let ServerMessage::Refused { reason, .. } = message {
-            to.iter().for_each(|client| info!(%client, %reason, "refused"));
-        }
-        let encoded: Bytes = codec::encode(message)?.into();
-        let ends = match *message {
-            ServerMessage::Closed { round, .. } => Some(round),
-            ServerMessage::Refused { round, reason } if reason.ends_participation() => round,
-            _ => None,
-        };
-        for &client in to {
-            self.send_to(client, encoded.clone(), ends);
-        }
-        Ok(())
-    }
-
-    fn send_to(&mut self, client: ClientId, encoded: Bytes, ends: Option<Round>) {
-        if let Some(peer) = self.peers.get(&client)
-            && let Err(Overflow) = peer.send(encoded, ends)
-        {
-            self.cut_off(client);
-        }
-    }
-
-    fn send_model(&mut self, client: ClientId, round: Round) -> Result<(), ServeError> {
-        let Stage::Running(running) = &self.stage else { return Ok(()) };
-        let Some(peer) = self.peers.get_mut(&client) else { return Ok(()) };
-        if peer.model_sent == Some(round) {
-            // A second acceptance on one connection must not make the server send the model again and again.
-            return self
-                .send(&[client], &ServerMessage::Refused { round: Some(round), reason: Refusal::Duplicate });
-        }
-        peer.model_sent = Some(round);
-        let (len, digest) = (running.model.len() as u64, running.plan.plan().base_model);
-        let announcement: Bytes = codec::encode(&ServerMessage::Model { round, len, digest })?.into();
-        let queued =
-            peer.send(announcement, None).and_then(|()| peer.send_model(round, running.model.clone()));
-        if let Err(Overflow) = queued {
-            self.cut_off(client);
-        }
-        Ok(())
-    }
-
-    fn grant(
-        &mut self,
-        client: ClientId,
-        round: Round,
-        len: u64,
-        digest: Digest,
-        until: Time,
-    ) -> Result<(), ServeError> {
-        let upload = match self.uploads.get(&client).filter(|upload| upload.is(round, &digest)) {
-            Some(known) => known.clone(),
-            None => Upload::new(round, len, digest),
-        };
-        self.uploads.insert(client, upload.clone());
-        let Some(peer) = self.peers.get(&client) else { return Ok(()) };
-        let offset = peer.slot.open(&upload, len, peer.binding);
-        let grant = ServerMessage::Grant { round, offset, until: until.since(self.now()) };
-        self.send(&[client], &grant)
-    }
-
-    fn commit(&mut self, client: ClientId, round: Round) -> Result<(), ServeError> {
-        self.forget_upload(client);
-        let Some(staged) = self.staged.take() else { return Err(ServeError::Died("staging")) };
-        self.ask(Command::Commit(staged))?;
-        if let Stage::Running(running) = &mut self.stage {
-            running.updates += 1;
-            self.observer.update_committed(round, running.updates);
-        }
-        Ok(())
-    }
-
-    fn forget_upload(&mut self, client: ClientId) {
-        self.uploads.remove(&client);
-        if let Some(peer) = self.peers.get(&client) {
-            peer.slot.close();
-        }
-    }
-
-    /// Lets go of a client that does not take what it is sent; its session then reports that it is gone.
-    fn cut_off(&mut self, client: ClientId) {
-        warn!(%client, "cut off: it does not read what it is sent");
-        self.peers.remove(&client);
-    }
-
-    // ---- small things ----
 
     fn ask(&self, command: Command) -> Result<(), ServeError> {
         self.commands.try_send(command).map_err(|_| ServeError::Died("aggregation"))
@@ -523,41 +417,6 @@ impl<'a> Driver<'a> {
     fn cost(&mut self, since: Time) -> Cost {
         let (bytes_up, bytes_down) = self.meter.since_last();
         Cost { time: self.now().since(since), bytes_up, bytes_down }
-    }
-}
-
-/// Counts bytes of sessions as TCP carries them.
-#[derive(Default)]
-struct Meter {
-    open: BTreeMap<ChannelBinding, Arc<Traffic>>,
-    /// Bytes up and down of connections that are gone.
-    gone: (u64, u64),
-    /// The total when it was last asked for.
-    last: (u64, u64),
-}
-
-impl Meter {
-    fn add(&mut self, connection: ChannelBinding, traffic: Arc<Traffic>) {
-        self.open.insert(connection, traffic);
-    }
-
-    fn remove(&mut self, connection: ChannelBinding) {
-        if let Some(traffic) = self.open.remove(&connection) {
-            self.gone.0 += traffic.received();
-            self.gone.1 += traffic.sent();
-        }
-    }
-
-    fn total(&self) -> (u64, u64) {
-        let add =
-            |sum: (u64, u64), traffic: &Arc<Traffic>| (sum.0 + traffic.received(), sum.1 + traffic.sent());
-        self.open.values().fold(self.gone, add)
-    }
-
-    fn since_last(&mut self) -> (u64, u64) {
-        let total = self.total();
-        let last = std::mem::replace(&mut self.last, total);
-        (total.0 - last.0, total.1 - last.1)
     }
 }
 

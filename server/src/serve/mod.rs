@@ -229,3 +229,5 @@ pub async fn serve(
 
 /// Events that wait for the driver, beyond which readers wait.
 const INPUTS: usize = 1024;
+/// For what is queued when a connection is let go.
+const GOODBYE: Duration = Duration::from_secs(5);

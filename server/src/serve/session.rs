@@ -3,7 +3,7 @@
 //! The writer takes from a queue of its own, so a client that does not read delays nobody; the reader checks all that
 //! can be checked without the round, so the driver does little for each message.
 
-use std::pin::pin;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +15,16 @@ use skep_protocol::net::websocket::{Connection, FrameSink, FrameStream, NetError
 use skep_protocol::round::Refusal;
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, codec};
 use tokio::sync::mpsc::{self, error::TryRecvError};
-use tokio::time::timeout;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::Shared;
 use super::driver::{Input, Staged};
 use super::uploads::{Received, Slot, Whole};
+use super::{GOODBYE, Shared};
 
-/// The driver's end of a connection. Dropping it closes the connection after what is queued, except a model.
+/// The driver's end of a connection. Dropping it closes the connection after what is queued, except a model, was sent or
+/// the client has not taken it for [`GOODBYE`].
 #[derive(Debug)]
 pub(super) struct Peer {
     /// Who it is, by the certificate.
@@ -36,6 +38,8 @@ pub(super) struct Peer {
     /// The round whose model was sent last.
     pub(super) model_sent: Option<Round>,
     outgoing: mpsc::Sender<Outgoing>,
+    /// Nothing is ever sent: that it is dropped says that the driver has let go.
+    _held: oneshot::Sender<Infallible>,
 }
 
 /// What waits to be sent.
@@ -77,6 +81,7 @@ impl Peer {
 /// Lives as long as the connection.
 pub(super) async fn run(connection: Connection, identity: PeerIdentity, shared: Arc<Shared>) {
     let (outgoing, queue) = mpsc::channel(OUTGOING_LIMIT);
+    let (held, let_go) = oneshot::channel();
     let binding = connection.channel_binding;
     let reader =
         Reader { identity: identity.clone(), binding, slot: Slot::default(), shared: Arc::clone(&shared) };
@@ -87,20 +92,27 @@ pub(super) async fn run(connection: Connection, identity: PeerIdentity, shared: 
         traffic: connection.traffic,
         model_sent: None,
         outgoing,
+        _held: held,
     };
     let client = reader.client();
     if shared.inputs.send(Input::Connected(peer)).await.is_err() {
         return;
     }
-    let mut writing = pin!(write(connection.sink, queue, shared.options.timeouts.idle / PINGS));
-    tokio::select! {
-        parting = reader.read(connection.stream) => {
-            if let Parting::Violated = parting {
-                // The driver refuses by name and lets go of the connection; the refusal is still to be sent.
-                let _ = timeout(shared.options.timeouts.send, &mut writing).await;
-            }
+    let reading = async {
+        match reader.read(connection.stream).await {
+            Parting::Gone => {}
+            // The driver refuses by name and lets go of the connection; the refusal is still to be sent.
+            Parting::Violated => std::future::pending().await,
         }
-        written = &mut writing => {
+    };
+    let too_late = async {
+        let _ = let_go.await;
+        sleep(GOODBYE).await;
+    };
+    tokio::select! {
+        () = reading => {}
+        () = too_late => debug!(%client, "left without reading what it was sent"),
+        written = write(connection.sink, queue, shared.options.timeouts.idle / PINGS) => {
             if let Err(error) = written {
                 debug!(%client, %error, "sending ended");
             }

@@ -16,7 +16,7 @@ use skep_protocol::experiment::file::{
 };
 use skep_protocol::message::{ClientMessage, Offer, ServerMessage};
 use skep_protocol::net::enrolment::EnrolmentRequest;
-use skep_protocol::net::frame::{Chunk, Frame};
+use skep_protocol::net::frame::{CHUNK_LIMIT, Chunk, Frame};
 use skep_protocol::net::invitation::Address;
 use skep_protocol::net::keys::SigningKey;
 use skep_protocol::net::tls::{self, Credentials};
@@ -314,7 +314,9 @@ impl Client {
     pub async fn upload(&mut self, plan: &VerifiedPlan, packed: &[u8]) {
         let round = plan.plan().round;
         assert_eq!(self.offer(plan, packed).await, 0);
-        self.send_chunk(round, 0, packed).await;
+        for (index, contents) in packed.chunks(CHUNK_LIMIT).enumerate() {
+            self.send_chunk(round, (index * CHUNK_LIMIT) as u64, contents).await;
+        }
         assert_eq!(self.hear().await, ServerMessage::Committed { round });
     }
 

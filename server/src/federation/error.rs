@@ -1,0 +1,96 @@
+//! What can go wrong before, between and in rounds.
+
+use skep_privacy::budget::BudgetExhausted;
+use skep_privacy::grid::GridError;
+use skep_privacy::mechanism::NoiseTooLarge;
+use skep_privacy::prg::PrgError;
+use skep_privacy::sum::{ReleaseError, SumError};
+use skep_protocol::Round;
+use skep_protocol::plan::PlanError;
+use thiserror::Error;
+
+use crate::strategy::StrategyError;
+
+/// Why a federation cannot be set up.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum FederationError {
+    /// The task's model and the segments have different lengths.
+    #[error("the segments have {segments} parameters, the task's model has {task}")]
+    Segments {
+        /// Sum over the segments.
+        segments: u64,
+        /// Of the task; 0 when it is too large.
+        task: u64,
+    },
+    /// The initial model has another length than the segments.
+    #[error("the initial model has {found} parameters, the segments have {expected}")]
+    InitialModel {
+        /// Sum over the segments.
+        expected: u64,
+        /// Parameters given.
+        found: u64,
+    },
+    /// The initial model is not finite.
+    #[error("parameter {index} of the initial model is not finite")]
+    NonFinite {
+        /// The first such parameter.
+        index: usize,
+    },
+    /// There is no grid for this model and cohort.
+    #[error(transparent)]
+    Grid(#[from] GridError),
+    /// There is no sampler for this much noise.
+    #[error(transparent)]
+    Noise(#[from] NoiseTooLarge),
+}
+
+/// Why no round was planned.
+#[derive(Debug, Error)]
+pub enum PlanningError {
+    /// All rounds of the schedule have been planned.
+    #[error("all {rounds} rounds have been run")]
+    Finished {
+        /// How many.
+        rounds: u64,
+    },
+    /// One more round would cost more than the budget allows; nobody is invited.
+    #[error(transparent)]
+    Budget(#[from] BudgetExhausted),
+    /// The last round has not been closed.
+    #[error("{0} is still open")]
+    Busy(Round),
+    /// The roster has another size than the experiment says. The sampling rate is over the public population.
+    #[error("the roster has {found} clients, the experiment says {expected}")]
+    Population {
+        /// Of the experiment.
+        expected: u64,
+        /// Of the roster.
+        found: u64,
+    },
+    /// No keys.
+    #[error(transparent)]
+    Randomness(#[from] PrgError),
+    /// The plan contradicts its reservation.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+/// Why a step of a round failed.
+#[derive(Debug, Error)]
+pub enum RoundError {
+    /// No round is open, or it has gone past this step.
+    #[error("no round is open for this")]
+    OutOfOrder,
+    /// The update was not added.
+    #[error(transparent)]
+    Sum(#[from] SumError),
+    /// The sum was not opened.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// There is no next model.
+    #[error(transparent)]
+    Strategy(#[from] StrategyError),
+    /// No key for the noise.
+    #[error(transparent)]
+    Randomness(#[from] PrgError),
+}

@@ -1,0 +1,182 @@
+use super::*;
+use crate::roster::Contiguous;
+use crate::testing::{
+    PARAMETERS, federation, private_file, public_file, public_upload, seeded, segments, zero_upload,
+};
+use skep_protocol::experiment::file::{ExperimentFile, SamplingFile, StrategyFile, WeightingFile};
+use skep_protocol::round::AbortReason;
+
+const COMPLETE: Outcome = Outcome::Complete { updates: 1 };
+const STOPPED: Outcome = Outcome::Aborted(AbortReason::Stopped);
+
+fn round(federation: &mut Federation, uploads: &[Vec<u8>]) -> RoundSummary {
+    federation.plan(&Contiguous(4)).unwrap();
+    for upload in uploads {
+        let update = federation.stager().stage(upload).unwrap();
+        federation.commit(&update).unwrap();
+    }
+    federation.release().unwrap();
+    federation.close(COMPLETE).unwrap()
+}
+
+fn weighted(max: u32) -> ExperimentFile {
+    let strategy = StrategyFile::Fedavg {
+        weighting: WeightingFile::Examples,
+        max_examples: Some(max),
+        server_learning_rate: 1.0,
+    };
+    ExperimentFile { strategy, ..public_file() }
+}
+
+#[test]
+fn without_privacy_the_next_model_is_the_model_plus_the_mean_update() {
+    let mut federation = federation(&public_file(), seeded(1));
+    let uploads = [0.25, -0.5, 1.0].map(|value| public_upload(&federation, value, None));
+    let summary = round(&mut federation, &uploads);
+    assert_eq!(*federation.model(), vec![0.75; PARAMETERS]);
+    assert_eq!(summary.model, Digest::of_model(&federation.model()));
+    assert_eq!((summary.round, summary.invited, summary.updates), (Round(1), 4, 3));
+    assert_eq!(summary.epsilon_release, Err(NoPromise::Off));
+    assert_eq!(summary.delta, None);
+}
+
+#[test]
+fn weighted_by_examples_the_mean_is_that_of_all_examples() {
+    let mut federation = federation(&weighted(8), seeded(1));
+    // Two examples with change 1, six with change -1/3, as clients send them: n/8 times the change, and n/8.
+    let uploads = [(0.25, 0.25), (-0.25, 0.75)];
+    let uploads = uploads.map(|(value, weight)| public_upload(&federation, value, Some(weight)));
+    round(&mut federation, &uploads);
+    assert_eq!(*federation.model(), vec![0.5; PARAMETERS]);
+    let uploads = [public_upload(&federation, 0.125, Some(0.25))];
+    round(&mut federation, &uploads);
+    assert_eq!(*federation.model(), vec![1.0; PARAMETERS]);
+}
+
+#[test]
+fn a_private_release_of_nothing_is_noise_over_the_expected_cohort() {
+    let mut federation = federation(&private_file(), seeded(1));
+    let upload = zero_upload(&federation);
+    round(&mut federation, &[upload]);
+    // sigma = z * C / cohort = 2 * 1 / 4; the sum of 650 squares is chi-square, alpha = 1e-6 two-sided (4.89 s.d.).
+    let squares: f64 = federation.model().iter().map(|p| (f64::from(*p) - 0.5).powi(2)).sum();
+    let statistic = squares / 0.25;
+    assert!((statistic - 650.0).abs() < 4.89 * 1300f64.sqrt(), "{statistic}");
+}
+
+#[test]
+fn the_same_root_gives_the_same_noise_and_another_round_another() {
+    let released = |keys| {
+        let mut federation = federation(&private_file(), keys);
+        let upload = zero_upload(&federation);
+        let first = round(&mut federation, std::slice::from_ref(&upload)).model;
+        (first, round(&mut federation, &[upload]).model)
+    };
+    assert_eq!(released(seeded(1)), released(seeded(1)));
+    assert_ne!(released(seeded(1)).0, released(seeded(2)).0);
+    assert_ne!(released(ServerKeys::from_os()).0, released(ServerKeys::from_os()).0);
+    let mut federation = federation(&private_file(), seeded(1));
+    let upload = zero_upload(&federation);
+    round(&mut federation, std::slice::from_ref(&upload));
+    let first = federation.model();
+    round(&mut federation, &[upload]);
+    let same = first.iter().zip(&*federation.model()).filter(|(a, b)| *b - *a == *a - 0.5).count();
+    assert!(same < 3, "{same} coordinates have the noise of the round before");
+}
+
+#[test]
+fn clients_find_nothing_wrong_with_a_plan() {
+    for file in [private_file(), public_file(), weighted(8)] {
+        let mut federation = federation(&file, seeded(1));
+        let planned = federation.plan(&Contiguous(4)).unwrap();
+        let task = &federation.experiment().task;
+        assert_eq!(planned.plan.plan().check(task, &task.digest()), Ok(()));
+        assert_eq!(planned.plan.plan().base_model, federation.model_digest());
+        let received = planned.plan.signed().clone().verify(&PlanSigner::from_seed(&[1; 32]).key()).unwrap();
+        assert_eq!(received.plan(), planned.plan.plan());
+    }
+}
+
+#[test]
+fn over_the_limit_no_plan_is_signed() {
+    let mut file = private_file();
+    file.privacy.epsilon_limit = Some(2.5);
+    let mut federation = federation(&file, seeded(1));
+    let upload = zero_upload(&federation);
+    round(&mut federation, &[upload]);
+    let spent = federation.epsilon_release().unwrap();
+    assert!(spent.get() < 2.5);
+    assert!(matches!(federation.plan(&Contiguous(4)), Err(PlanningError::Budget(_))));
+    assert_eq!((federation.round(), federation.epsilon_release().unwrap()), (Round(1), spent));
+}
+
+#[test]
+fn an_aborted_round_keeps_the_model_and_costs_its_budget() {
+    let mut federation = federation(&private_file(), seeded(1));
+    let before = federation.model_digest();
+    federation.plan(&Contiguous(4)).unwrap();
+    federation.release().unwrap();
+    let summary = federation.close(STOPPED).unwrap();
+    assert_eq!((summary.model, federation.model_digest()), (before, before));
+    assert!(summary.epsilon_release.unwrap().get() > 0.0);
+    let next = federation.plan(&Contiguous(4)).unwrap();
+    assert_eq!(next.plan.plan().round, Round(2));
+}
+
+#[test]
+fn steps_out_of_order_are_refused() {
+    let mut federation = federation(&public_file(), seeded(1));
+    let update = federation.stager().stage(&zero_upload(&federation)).unwrap();
+    assert!(matches!(federation.commit(&update), Err(RoundError::OutOfOrder)));
+    assert!(matches!(federation.release(), Err(RoundError::OutOfOrder)));
+    assert!(matches!(federation.close(STOPPED), Err(RoundError::OutOfOrder)));
+    federation.plan(&Contiguous(4)).unwrap();
+    assert!(matches!(federation.plan(&Contiguous(4)), Err(PlanningError::Busy(Round(1)))));
+    federation.commit(&update).unwrap();
+    federation.release().unwrap();
+    assert!(matches!(federation.commit(&update), Err(RoundError::OutOfOrder)));
+    assert!(matches!(federation.release(), Err(RoundError::OutOfOrder)));
+    federation.close(COMPLETE).unwrap();
+    federation.plan(&Contiguous(4)).unwrap();
+    assert!(matches!(federation.close(COMPLETE), Err(RoundError::OutOfOrder)));
+}
+
+#[test]
+fn the_schedule_ends_and_another_population_is_refused() {
+    let mut federation = federation(&public_file(), seeded(1));
+    assert!(matches!(
+        federation.plan(&Contiguous(5)),
+        Err(PlanningError::Population { expected: 4, found: 5 })
+    ));
+    for _ in 0..3 {
+        federation.plan(&Contiguous(4)).unwrap();
+        federation.close(STOPPED).unwrap();
+    }
+    assert!(matches!(federation.plan(&Contiguous(4)), Err(PlanningError::Finished { rounds: 3 })));
+}
+
+#[test]
+fn a_cohort_is_drawn_as_the_plan_says() {
+    let mut file = public_file();
+    file.rounds.sampling = SamplingFile::Fixed { size: 2 };
+    let mut federation = federation(&file, seeded(1));
+    let planned = federation.plan(&Contiguous(4)).unwrap();
+    assert_eq!((planned.cohort.len(), planned.plan.plan().cohort_max), (2, 2));
+}
+
+#[test]
+fn a_model_that_does_not_fit_its_task_is_refused() {
+    let new = |segments: Vec<Segment>, model: Vec<f32>| {
+        let experiment = Experiment::try_from(&public_file()).unwrap();
+        Federation::new(experiment, segments, model, PlanSigner::from_seed(&[1; 32]), seeded(1)).map(|_| ())
+    };
+    let shorter = segments()[..1].to_vec();
+    assert_eq!(new(shorter, vec![0.0; 640]), Err(FederationError::Segments { segments: 640, task: 650 }));
+    assert_eq!(
+        new(segments(), vec![0.0; 651]),
+        Err(FederationError::InitialModel { expected: 650, found: 651 })
+    );
+    let mut model = vec![0.0; 650];
+    model[7] = f32::NAN;
+    assert_eq!(new(segments(), model), Err(FederationError::NonFinite { index: 7 }));
+}
