@@ -5,5 +5,10 @@
 //! Not in here: what is learned (`skep-learning`), how updates are hidden (`skep-privacy`), when to say what
 //! (`skep-protocol`), how a client gets its identity ([`skep_protocol::net::enrolment`]).
 
+mod backoff;
+mod download;
+mod driver;
+pub mod join;
+mod session;
 pub mod task;
 pub mod trainer;

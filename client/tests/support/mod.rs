@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
 
+pub mod server;
+
 use std::sync::Arc;
 
 use skep_client::task::architecture;
