@@ -11,7 +11,7 @@ use skep_protocol::ClientId;
 use skep_protocol::net::frame::{CHUNK_LIMIT, Chunk, Frame, FrameError};
 use skep_protocol::net::keys::SigningKey;
 use skep_protocol::net::tls::{self, Credentials, SERVER_NAME};
-use skep_protocol::net::websocket::{Accepted, FrameStream, NetError, Purpose, connect};
+use skep_protocol::net::websocket::{Accepted, FrameStream, NetError, Purpose, Timeouts, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -188,8 +188,8 @@ fn client_hello_of_tls_1_2() -> Vec<u8> {
 }
 
 /// A session's TLS stream after the websocket opening, to write whatever bytes one likes, and the server's end.
-async fn raw_session(federation: &Federation) -> (TlsStream<TcpStream>, FrameStream) {
-    let accepting = federation.accept(PATIENT);
+async fn raw_session(federation: &Federation, timeouts: Timeouts) -> (TlsStream<TcpStream>, FrameStream) {
+    let accepting = federation.accept(timeouts);
     let mut tls = raw_tls(federation).await;
     tls.write_all(&opening("/skep/1/session")).await.unwrap();
     let status = read_head(&mut tls).await;
@@ -235,7 +235,7 @@ const CONTINUATION: u8 = 0x00;
 
 async fn after(bytes: &[u8]) -> Result<Option<Frame>, NetError> {
     let federation = Federation::new().await;
-    let (mut tls, mut stream) = raw_session(&federation).await;
+    let (mut tls, mut stream) = raw_session(&federation, PATIENT).await;
     tls.write_all(bytes).await.unwrap();
     stream.receive().await
 }
@@ -357,6 +357,21 @@ async fn a_silent_session_idles_out_and_a_pinged_one_does_not() {
     assert_eq!(pings, 20);
     server.sink.close().await.unwrap();
     assert_eq!(answering.await.unwrap().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_frame_that_trickles_in_is_not_idle() {
+    let federation = Federation::new().await;
+    let timeouts = Timeouts { idle: HASTY.idle, ..PATIENT };
+    let (mut tls, mut stream) = raw_session(&federation, timeouts).await;
+    let trickling = async {
+        for byte in [header(FINAL_BINARY, 2), vec![1, 42]].concat() {
+            tls.write_all(&[byte]).await.unwrap();
+            tokio::time::sleep(HASTY.idle / 4).await;
+        }
+    };
+    let (received, ()) = tokio::join!(stream.receive(), trickling);
+    assert_eq!(received.unwrap(), Some(control(&[42])));
 }
 
 #[tokio::test]
