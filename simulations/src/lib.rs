@@ -1,1 +1,37 @@
-//! Placeholder.
+//! The laboratory: a whole federation in one process, under virtual time and a seed.
+//!
+//! In here: the machines of [`skep_protocol::round`], the federation of `skep-server` and the training of
+//! `skep-client`, joined by a network in virtual time; populations, faults, reports. Not in here: a second implementation
+//! of anything that a real federation does. What a simulation leaves out is encoding, hashing and signing for each
+//! client, and the sockets.
+//!
+//! ```text
+//! schedule ── plan ──▶ round ── events ──▶ ServerMachine
+//!    ▲                   │ ◀─▶ network ◀─▶ ClientMachine of each invited client
+//!    │                   │ ── due updates ──▶ workers ── jobs ──▶ participants
+//!    ╰────── record ─────╯
+//! ```
+
+mod error;
+mod fault;
+mod latency;
+mod network;
+mod participants;
+pub mod population;
+mod round;
+#[cfg(test)]
+mod scenarios;
+mod schedule;
+mod seat;
+mod simulate;
+mod test_set;
+#[cfg(test)]
+mod testing;
+mod workers;
+
+pub use error::SimulationError;
+pub use fault::{Corruption, Fault, FaultError, FaultKind, Moment};
+pub use latency::Latency;
+pub use schedule::{Ended, SimulationReport};
+pub use simulate::{SimulationOptions, simulate};
+pub use test_set::TestSet;

@@ -1,0 +1,45 @@
+//! Why a simulation cannot start or go on.
+
+use skep_client::task::TaskError;
+use skep_learning::{ArchitectureError, PartitionError};
+use skep_privacy::prg::PrgError;
+use skep_protocol::round::server::OpenError;
+use skep_server::federation::{FederationError, PlanningError, RoundError};
+use thiserror::Error;
+
+use crate::fault::FaultError;
+
+/// Why there is no report.
+#[derive(Debug, Error)]
+pub enum SimulationError {
+    /// The training data cannot be divided among the clients.
+    #[error("the training data cannot be divided as population.partition says: {0}")]
+    Partition(#[from] PartitionError),
+    /// The model cannot be trained.
+    #[error("task.model cannot be trained: {0}")]
+    Architecture(#[from] ArchitectureError),
+    /// The data are not those of the task.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// The script of faults makes no sense.
+    #[error(transparent)]
+    Fault(#[from] FaultError),
+    /// The federation cannot be set up.
+    #[error(transparent)]
+    Federation(#[from] FederationError),
+    /// A round cannot be planned, for another reason than the budget.
+    #[error(transparent)]
+    Planning(PlanningError),
+    /// The operating system gave no key.
+    #[error(transparent)]
+    Randomness(#[from] PrgError),
+    /// A round cannot be opened: a bug.
+    #[error("a planned round cannot be opened, which is a bug: {0}")]
+    Open(#[from] OpenError),
+    /// A step of a round failed: a bug.
+    #[error("a step of a round failed, which is a bug: {0}")]
+    Round(#[from] RoundError),
+    /// The server's machine asked for what cannot be: a bug.
+    #[error("the server's machine and the simulator disagree, which is a bug: {0}")]
+    OutOfStep(&'static str),
+}

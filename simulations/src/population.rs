@@ -1,0 +1,103 @@
+//! What follows from an experiment's public seed: the data, who has which of them, and the first model.
+//!
+//! Simulations and federations of local processes share this, so that both learn the same.
+
+use skep_client::task::architecture;
+use skep_learning::{Alpha, ArchitectureError, PartitionError, Scheme, Split, Subset, digits, partition};
+use skep_privacy::prg::{Key, Purpose};
+use skep_protocol::experiment::{Data, Experiment, Partition};
+use skep_protocol::plan::Segment;
+
+/// The experiment's data set, split into what clients train on and what the server evaluates on.
+pub fn data(experiment: &Experiment) -> Split {
+    match experiment.data {
+        Data::Digits => digits::load(),
+    }
+}
+
+/// Each client's share of the training data, by client id; none is empty.
+///
+/// # Errors
+/// [`PartitionError`] when there are more clients than examples, or the concentration is out of range.
+pub fn shares(experiment: &Experiment, train: &Subset) -> Result<Vec<Subset>, PartitionError> {
+    let scheme = match experiment.population.partition {
+        Partition::Iid => Scheme::Iid,
+        Partition::Dirichlet { alpha } => Scheme::Dirichlet { alpha: Alpha::new(alpha)? },
+    };
+    let clients = usize::try_from(experiment.population.clients).unwrap_or(usize::MAX);
+    let key = Key::from_seed(experiment.seed).derive(Purpose::Partition, 0, 0);
+    let partition = partition(train, clients, scheme, *key.expose())?;
+    if partition.repaired > 0 {
+        tracing::info!(
+            clients = partition.repaired,
+            "the partition left clients empty; each was given one example"
+        );
+    }
+    Ok(partition.clients)
+}
+
+/// The model before the first round.
+///
+/// # Errors
+/// [`ArchitectureError`] when the model cannot be trained.
+pub fn initial_model(experiment: &Experiment) -> Result<Vec<f32>, ArchitectureError> {
+    let key = Key::from_seed(experiment.seed).derive(Purpose::InitialModel, 0, 0);
+    architecture(&experiment.task).initial_parameters(*key.expose())
+}
+
+/// The parts of the model, in the order of its parameters.
+pub fn segments(experiment: &Experiment) -> Vec<Segment> {
+    let segments = architecture(&experiment.task).segments();
+    segments.into_iter().map(|segment| Segment { len: segment.len() as u64, name: segment.name }).collect()
+}
+
+/// The root from which everything that client `client` draws in secret follows.
+pub fn client_root(root: &Key, client: u64) -> Key {
+    root.derive(Purpose::Client, 0, client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::experiment;
+
+    #[test]
+    fn every_client_has_data_and_no_example_has_two_owners() {
+        let experiment = experiment();
+        let train = data(&experiment).train;
+        let shares = shares(&experiment, &train).unwrap();
+        assert_eq!(shares.len() as u64, experiment.population.clients);
+        assert!(shares.iter().all(|share| !share.is_empty()));
+        let mut rows: Vec<_> = shares.iter().flat_map(Subset::rows).collect();
+        rows.sort_unstable();
+        assert!(rows.into_iter().eq(train.rows()));
+    }
+
+    #[test]
+    fn the_partition_follows_from_the_public_seed_alone() {
+        let rows = |seed| -> Vec<_> {
+            let experiment = Experiment { seed, ..experiment() };
+            let shares = shares(&experiment, &data(&experiment).train).unwrap();
+            shares.iter().map(|share| share.rows().to_vec()).collect()
+        };
+        assert_eq!(rows(1), rows(1));
+        assert_ne!(rows(1), rows(2));
+    }
+
+    #[test]
+    fn segments_make_up_the_model() {
+        let experiment = experiment();
+        let total: u64 = segments(&experiment).iter().map(|segment| segment.len).sum();
+        assert_eq!(total, initial_model(&experiment).unwrap().len() as u64);
+        assert_eq!(Some(total), experiment.task.parameter_count());
+    }
+
+    #[test]
+    fn more_clients_than_examples_are_refused() {
+        let mut experiment = experiment();
+        experiment.population.clients = 1439;
+        let train = data(&experiment).train;
+        let error = shares(&experiment, &train).unwrap_err();
+        assert_eq!(error, PartitionError::TooManyClients { clients: 1439, examples: 1438 });
+    }
+}

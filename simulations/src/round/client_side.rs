@@ -1,0 +1,107 @@
+//! What the driver does for clients: their messages, training, uploads and faults.
+
+use skep_protocol::message::ClientMessage;
+use skep_protocol::round::client::{Action, Event, Job as ClientJob};
+use skep_protocol::round::server;
+use skep_protocol::{ClientId, Span};
+
+use super::{Arrival, OpenRound};
+use crate::fault::{Corruption, Moment};
+use crate::seat::packed;
+use crate::workers::{Job, Trainer};
+
+impl<T: Trainer> OpenRound<'_, '_, T> {
+    pub(super) fn handle_at_client(&mut self, client: ClientId, event: Event) {
+        let now = self.world.now;
+        if let Some(seat) = self.seats.get_mut(&client) {
+            seat.machine.handle(now, event);
+        }
+        while let Some(action) = self.seats.get_mut(&client).and_then(|seat| seat.machine.poll_action()) {
+            match action {
+                Action::Send(message) => self.say(client, message),
+                Action::Start(ClientJob::Train(_)) => self.start_training(client),
+                Action::Upload { offset, .. } => self.start_upload(client, offset),
+                // The server sends the model to whoever accepts; what a client holds goes with its seat.
+                Action::FetchModel { .. } | Action::Closed { .. } => {}
+            }
+        }
+    }
+
+    fn say(&mut self, client: ClientId, message: ClientMessage) {
+        if self.connection(client).is_none() {
+            return;
+        }
+        match message {
+            ClientMessage::Accept { round, plan } => {
+                self.send_to_server(client, server::Event::Accepted { client, round, plan });
+            }
+            ClientMessage::Decline { round, reason } => {
+                self.send_to_server(client, server::Event::Declined { client, round, reason });
+            }
+            ClientMessage::Offer(offer) => {
+                let Some(seat) = self.seats.get_mut(&client) else { return };
+                let surplus = u64::from(seat.corruption() == Some(Corruption::Length));
+                let vanishes = seat.vanishes(Moment::Offering);
+                let (round, len, digest) = (offer.round, offer.len + surplus, offer.digest);
+                self.send_to_server(client, server::Event::UploadOffered { client, round, len, digest });
+                if let Some(back_after) = vanishes {
+                    self.vanish(client, back_after);
+                }
+            }
+        }
+    }
+
+    fn start_training(&mut self, client: ClientId) {
+        let Some(seat) = self.seats.get_mut(&client) else { return };
+        let examples = self.world.trainer.examples(client);
+        let span = match seat.is_late() {
+            true => self.plan.plan().deadline,
+            false => seat.pace.training(examples, self.world.task.training.local_epochs),
+        };
+        let vanishes = seat.vanishes(Moment::Training);
+        self.world.network.send(self.world.now + span, Arrival::Trained(client));
+        if let Some(back_after) = vanishes {
+            self.vanish(client, back_after);
+        }
+    }
+
+    pub(super) fn trained(&mut self, client: ClientId) {
+        let round = self.plan.plan().round;
+        let result = Ok(packed(self.plan.plan().upload_bytes(), round, client));
+        self.handle_at_client(client, Event::Trained { round, result });
+    }
+
+    fn start_upload(&mut self, client: ClientId, offset: u64) {
+        self.cancel_upload(client);
+        let bytes = self.plan.plan().upload_bytes() - offset;
+        let job = self.job(client);
+        let Some(seat) = self.seats.get_mut(&client) else { return };
+        let Some(connection) = seat.connection else { return };
+        if let Some(back_after) = seat.vanishes(Moment::Uploading) {
+            let at = self.world.now + seat.pace.transfer(bytes / 2);
+            self.world.network.send(at, Arrival::Cut { client, bytes: bytes / 2, back_after });
+            return;
+        }
+        let at = self.world.now + seat.pace.transfer(bytes);
+        let due = self.world.network.send(at, Arrival::Upload { client, connection });
+        seat.upload = Some(due);
+        self.world.workers.announce(due, job);
+    }
+
+    pub(super) fn cut(&mut self, client: ClientId, bytes: u64, back_after: Option<Span>) {
+        let Some(seat) = self.seats.get_mut(&client) else { return };
+        seat.received += bytes;
+        self.bytes_up += bytes;
+        self.vanish(client, back_after);
+    }
+
+    pub(super) fn cancel_upload(&mut self, client: ClientId) {
+        if let Some(due) = self.seats.get_mut(&client).and_then(|seat| seat.upload.take()) {
+            self.world.workers.cancel(due);
+        }
+    }
+
+    pub(super) fn job(&self, client: ClientId) -> Job {
+        Job { client, plan: self.plan.clone(), base: self.base.clone() }
+    }
+}

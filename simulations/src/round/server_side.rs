@@ -1,0 +1,140 @@
+//! What the driver does for the server: its messages, staging, the sum and the release.
+
+use skep_privacy::packing;
+use skep_privacy::update::QuantizedUpdate;
+use skep_protocol::message::ServerMessage;
+use skep_protocol::plan::Plan;
+use skep_protocol::round::server::{Action, Event, Job};
+use skep_protocol::round::{Refusal, client};
+use skep_protocol::{ClientId, Round, Time};
+
+use super::OpenRound;
+use crate::error::SimulationError;
+use crate::fault::Corruption;
+use crate::network::Due;
+use crate::workers::Trainer;
+
+impl<T: Trainer> OpenRound<'_, '_, T> {
+    pub(super) fn handle_at_server(&mut self, event: Event) {
+        self.world.machine.handle(self.world.now, event);
+    }
+
+    pub(super) fn uploaded(&mut self, due: Due, client: ClientId) {
+        let Some(seat) = self.seats.get_mut(&client) else { return };
+        // A later grant has made this upload obsolete.
+        if seat.upload.take_if(|upload| *upload == due).is_none() {
+            return;
+        }
+        self.bytes_up += self.plan.plan().upload_bytes() - std::mem::take(&mut seat.received);
+        let corruption = seat.corruption();
+        let (round, job) = (self.plan.plan().round, self.job(client));
+        let event = match self.world.workers.take(due, &job) {
+            Err(reason) => Event::Declined { client, round, reason },
+            Ok(update) => match self.stage(update, corruption) {
+                Err(reason) => Event::UploadFailed { client, round, reason },
+                Ok(update) => {
+                    self.staged = Some(update);
+                    Event::UploadStaged { client, round }
+                }
+            },
+        };
+        self.handle_at_server(event);
+    }
+
+    /// An honest update needs no test: its type is the proof. A corrupt one goes the way of every upload.
+    fn stage(
+        &self,
+        update: QuantizedUpdate,
+        corrupt: Option<Corruption>,
+    ) -> Result<QuantizedUpdate, Refusal> {
+        match corrupt {
+            None => Ok(update),
+            // Found when it was offered, so it is not here.
+            Some(Corruption::Length) => Err(Refusal::WrongLength),
+            Some(Corruption::Digest) => Err(Refusal::DigestMismatch),
+            Some(Corruption::Norm) => self.world.federation.stager().stage(&too_long(self.plan.plan())),
+        }
+    }
+
+    /// Does what the server's machine asks for.
+    pub(super) fn perform(&mut self) -> Result<(), SimulationError> {
+        while let Some(action) = self.world.machine.poll_action() {
+            match action {
+                Action::Send { to, message } => self.tell(&to, &message),
+                Action::SendModel { to, round, .. } => {
+                    let bytes = size_of_val(self.base.as_slice()) as u64;
+                    self.bytes_down += bytes;
+                    self.send_to_client(to, bytes, client::Event::ModelStaged { round });
+                }
+                Action::GrantUpload { client, round, until, .. } => self.grant(client, round, until),
+                Action::Commit { .. } => self.commit()?,
+                Action::Discard { client, .. } => {
+                    self.cancel_upload(client);
+                    if let Some(seat) = self.seats.get_mut(&client) {
+                        seat.received = 0;
+                    }
+                }
+                Action::Disconnect { client, channel_binding } => {
+                    if self
+                        .connection(client)
+                        .is_some_and(|connection| connection.binding() == channel_binding)
+                    {
+                        self.vanish(client, None);
+                    }
+                }
+                Action::Start(job @ Job::Release { .. }) => self.release(job),
+                Action::Closed { outcome, progress, .. } => self.closed = Some((outcome, progress)),
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, to: &[ClientId], message: &ServerMessage) {
+        for &client in to {
+            let event = match *message {
+                // The signature was made in this process.
+                ServerMessage::Invite(_) => client::Event::Invited(self.plan.clone()),
+                ServerMessage::Committed { round } => client::Event::Committed { round },
+                ServerMessage::Refused { round, reason } => client::Event::Refused { round, reason },
+                ServerMessage::Closed { round, released } => client::Event::Closed { round, released },
+                // Drivers send these, not machines, and this driver has no use for them.
+                ServerMessage::Welcome(_)
+                | ServerMessage::Model { .. }
+                | ServerMessage::Grant { .. }
+                | ServerMessage::Finished => return,
+            };
+            self.send_to_client(client, 0, event);
+        }
+    }
+
+    fn grant(&mut self, client: ClientId, round: Round, until: Time) {
+        let Some(seat) = self.seats.get(&client) else { return };
+        let (offset, until) = (seat.received, until.since(self.world.now));
+        self.send_to_client(client, 0, client::Event::Granted { round, offset, until });
+    }
+
+    fn commit(&mut self) -> Result<(), SimulationError> {
+        let update = self.staged.take().ok_or(SimulationError::OutOfStep("a commit without an update"))?;
+        self.world.federation.commit(&update)?;
+        self.updates += 1;
+        self.observer.update_committed(self.plan.plan().round, self.updates);
+        Ok(())
+    }
+
+    fn release(&mut self, job: Job) {
+        let released = self.world.federation.release();
+        if let Err(error) = &released {
+            tracing::warn!(round = self.plan.plan().round.0, %error, "nothing was released");
+        }
+        self.handle_at_server(Event::JobDone { job, succeeded: released.is_ok() });
+    }
+}
+
+/// A packed update whose every coordinate is as large as the whole update may be.
+fn too_long(plan: &Plan) -> Vec<u8> {
+    let largest =
+        plan.encoding.sensitivity.map_or(1.0 / plan.encoding.step, |sensitivity| sensitivity as f64);
+    let coordinates = vec![largest as i32; plan.update_len() as usize];
+    packing::pack(&coordinates, plan.encoding.wire_bits)
+        .expect("the wire is wide enough for the largest coordinate")
+}

@@ -1,0 +1,112 @@
+//! Round after round, until the schedule, the budget or the user's patience ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use skep_privacy::budget::BudgetExhausted;
+use skep_protocol::round::{AbortReason, Outcome};
+use skep_protocol::{Digest, Span, Time};
+use skep_server::evaluate::Evaluator;
+use skep_server::federation::{PlannedRound, PlanningError};
+use skep_server::record::{Observer, RoundRecord};
+use skep_server::roster::Contiguous;
+
+use crate::error::SimulationError;
+use crate::round::World;
+use crate::workers::Trainer;
+
+/// What a simulation gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SimulationReport {
+    /// Why it ended.
+    pub ended: Ended,
+    /// The model after the last round.
+    pub model: Arc<Vec<f32>>,
+    /// Its digest.
+    pub model_sha256: Digest,
+    /// Every round that was opened, in order. Their times are virtual.
+    pub rounds: Vec<RoundRecord>,
+    /// Updates in all sums.
+    pub client_updates: u64,
+    /// Bytes of packed updates that would have travelled to the server.
+    pub bytes_up: u64,
+    /// Bytes of models that would have travelled to clients.
+    pub bytes_down: u64,
+    /// Virtual time from the first plan to the last outcome.
+    pub virtual_time: Span,
+    /// What the simulation took on this machine, in seconds. Everything else here follows from the experiment and the
+    /// keys.
+    pub seconds: f64,
+}
+
+/// Why a simulation ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// All rounds have been run.
+    Finished,
+    /// The privacy budget allows no further round; those that were run stand.
+    BudgetExhausted(BudgetExhausted),
+    /// It was asked to stop. A round that was open then is aborted, and stays charged.
+    Interrupted,
+}
+
+/// Runs the rounds of the world's federation.
+pub(crate) fn run<T: Trainer>(
+    mut world: World<'_, T>,
+    evaluator: &mut dyn Evaluator,
+    observer: &mut dyn Observer,
+) -> Result<SimulationReport, SimulationError> {
+    let started = Instant::now();
+    let mut rounds = Vec::new();
+    let ended = loop {
+        if world.interrupted.load(Ordering::Relaxed) {
+            break Ended::Interrupted;
+        }
+        let roster = Contiguous(world.federation.experiment().population.clients);
+        let planned = match world.federation.plan(&roster) {
+            Ok(planned) => planned,
+            Err(PlanningError::Finished { .. }) => break Ended::Finished,
+            Err(PlanningError::Budget(exhausted)) => break Ended::BudgetExhausted(exhausted),
+            Err(error) => return Err(SimulationError::Planning(error)),
+        };
+        rounds.push(run_round(&mut world, planned, evaluator, observer)?);
+    };
+    Ok(SimulationReport {
+        ended,
+        model: world.federation.model(),
+        model_sha256: world.federation.model_digest(),
+        client_updates: rounds.iter().map(|record| u64::from(record.updates)).sum(),
+        bytes_up: rounds.iter().map(|record| record.bytes_up).sum(),
+        bytes_down: rounds.iter().map(|record| record.bytes_down).sum(),
+        virtual_time: world.now.since(Time::ZERO),
+        rounds,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn run_round<T: Trainer>(
+    world: &mut World<'_, T>,
+    planned: PlannedRound,
+    evaluator: &mut dyn Evaluator,
+    observer: &mut dyn Observer,
+) -> Result<RoundRecord, SimulationError> {
+    let invited = u32::try_from(planned.cohort.len()).expect("validated: at most u32::MAX clients");
+    observer.round_opened(planned.plan.plan(), invited);
+    let closed = world.run(planned, observer)?;
+    let summary = world.federation.close(closed.outcome)?;
+    let model = world.federation.model();
+    // Who interrupts does not wait for a measurement.
+    let evaluation = match closed.outcome {
+        Outcome::Aborted(AbortReason::Stopped) => None,
+        _ => evaluator
+            .evaluate(&model)
+            .inspect_err(
+                |error| tracing::warn!(round = summary.round.0, %error, "the model was not measured"),
+            )
+            .ok(),
+    };
+    let record = RoundRecord::new(&summary, &closed.progress, evaluation, closed.cost);
+    observer.round_closed(&record, &model);
+    Ok(record)
+}

@@ -1,0 +1,108 @@
+//! From an experiment to its report.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicBool;
+
+use skep_learning::Split;
+use skep_privacy::prg::Key;
+use skep_protocol::Time;
+use skep_protocol::experiment::Experiment;
+use skep_protocol::plan::PlanSigner;
+use skep_protocol::round::server::{Limits, ServerMachine};
+use skep_server::federation::{Federation, ServerKeys};
+use skep_server::record::Observer;
+use skep_server::serve::ServeOptions;
+
+use crate::error::SimulationError;
+use crate::fault::{Fault, Script};
+use crate::latency::Latency;
+use crate::network::Network;
+use crate::participants::Participants;
+use crate::population;
+use crate::round::World;
+use crate::schedule::{self, SimulationReport};
+use crate::test_set::TestSet;
+use crate::workers::{Trainer, Workers};
+
+/// How a simulation is run. Only [`SimulationOptions::threads`] has no influence on its results.
+#[derive(Clone, Debug)]
+pub struct SimulationOptions {
+    /// Threads that train.
+    pub threads: NonZeroUsize,
+    /// What messages, training and transfers take in virtual time.
+    pub latency: Latency,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+    /// The server's limits.
+    pub limits: Limits,
+}
+
+impl SimulationOptions {
+    /// Nothing goes wrong, on an ideal network, with the usual limits of a server.
+    pub fn new(threads: NonZeroUsize) -> Self {
+        let limits = ServeOptions::new(0).limits;
+        SimulationOptions { threads, latency: Latency::IDEAL, faults: Vec::new(), limits }
+    }
+}
+
+/// Runs an experiment in this process, with the machines, the aggregation and the training of a real federation.
+///
+/// Everything follows from experiment, data, `root` and options, on any number of threads; only
+/// [`SimulationReport::seconds`] does not. A root from the operating system keeps the privacy that the records state;
+/// one from a seed gives it away to whoever knows the seed. Set `interrupted` to end the simulation early with what it
+/// has; it is looked at between events.
+///
+/// # Errors
+/// [`SimulationError`]. An exhausted budget is none: the rounds before it stand, see
+/// [`Ended`](crate::Ended::BudgetExhausted).
+pub fn simulate(
+    experiment: &Experiment,
+    data: &Split,
+    root: &Key,
+    options: &SimulationOptions,
+    interrupted: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<SimulationReport, SimulationError> {
+    let shares = population::shares(experiment, &data.train)?;
+    let participants = Participants::new(&experiment.task, shares, root)?;
+    let mut test_set = TestSet::new(&experiment.task, data.test.clone())?;
+    let federation = Federation::new(
+        experiment.clone(),
+        population::segments(experiment),
+        population::initial_model(experiment)?,
+        // Nobody outside this process sees a plan, so its signature proves nothing.
+        PlanSigner::from_seed(Key::from_os()?.expose()),
+        ServerKeys::from_root(root),
+    )?;
+    with_world(federation, &participants, options, interrupted, |world| {
+        schedule::run(world, &mut test_set, observer)
+    })
+}
+
+/// Calls `run` with a world at time zero.
+pub(crate) fn with_world<T: Trainer>(
+    federation: Federation,
+    trainer: &T,
+    options: &SimulationOptions,
+    interrupted: &AtomicBool,
+    run: impl FnOnce(World<'_, T>) -> Result<SimulationReport, SimulationError>,
+) -> Result<SimulationReport, SimulationError> {
+    let experiment = federation.experiment().clone();
+    let script = Script::new(&options.faults, experiment.population.clients)?;
+    Workers::with(trainer, options.threads.get(), |workers| {
+        run(World {
+            task: &experiment.task,
+            workers,
+            trainer,
+            latency: options.latency,
+            latency_key: Key::from_seed(experiment.seed),
+            script,
+            interrupted,
+            federation,
+            machine: ServerMachine::new(options.limits),
+            network: Network::new(),
+            now: Time::ZERO,
+            connections: 0,
+        })
+    })
+}

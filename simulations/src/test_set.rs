@@ -1,0 +1,36 @@
+//! The held-out examples as the server's evaluator.
+
+use std::error::Error;
+
+use skep_client::task::{TaskError, check_data, learner_for};
+use skep_learning::{Learner, Subset};
+use skep_protocol::experiment::Task;
+use skep_server::evaluate::{Evaluation, Evaluator};
+
+/// Measures models on examples that nobody trains on.
+pub struct TestSet {
+    learner: Box<dyn Learner>,
+    examples: Subset,
+}
+
+impl TestSet {
+    /// The evaluator of `task` on `examples`.
+    ///
+    /// # Errors
+    /// [`TaskError`] when the examples are not those of the task.
+    pub fn new(task: &Task, examples: Subset) -> Result<Self, TaskError> {
+        check_data(task, &examples)?;
+        Ok(TestSet { learner: learner_for(task)?, examples })
+    }
+}
+
+impl Evaluator for TestSet {
+    fn evaluate(&mut self, model: &[f32]) -> Result<Evaluation, Box<dyn Error + Send + Sync>> {
+        let measured = self.learner.evaluate(model, &self.examples)?;
+        Ok(Evaluation {
+            accuracy: measured.accuracy,
+            loss: measured.loss,
+            examples: measured.examples as u64,
+        })
+    }
+}

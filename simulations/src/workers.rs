@@ -1,0 +1,258 @@
+//! Training on several threads, without the results knowing it.
+//!
+//! The engine asks for updates in the order of virtual time. Helpers work ahead on those that are due next; what no
+//! helper has begun, the engine computes itself. So a machine with one thread has no helper, nobody waits for a
+//! helper that is busy with something else, and an update is the same whoever computed it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+
+use skep_privacy::update::QuantizedUpdate;
+use skep_protocol::ClientId;
+use skep_protocol::plan::VerifiedPlan;
+use skep_protocol::round::Decline;
+
+use crate::network::Due;
+
+/// What the engine asks of the clients' side: the seam between a round and what is learned in it.
+pub(crate) trait Trainer: Sync {
+    /// How many examples a client trains on.
+    fn examples(&self, client: ClientId) -> u64;
+
+    /// A client's update, a function of the job alone.
+    fn train(&self, job: &Job) -> Result<QuantizedUpdate, Decline>;
+}
+
+/// One client, one plan, one base model.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) client: ClientId,
+    pub(crate) plan: Arc<VerifiedPlan>,
+    pub(crate) base: Arc<Vec<f32>>,
+}
+
+/// Training jobs and their results.
+pub(crate) struct Workers<'a, T> {
+    trainer: &'a T,
+    /// Updates that may be begun or finished before the engine asks for them.
+    ahead: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: BTreeMap<Due, Job>,
+    running: BTreeSet<Due>,
+    finished: BTreeMap<Due, thread::Result<Result<QuantizedUpdate, Decline>>>,
+    over: bool,
+}
+
+impl<'a, T: Trainer> Workers<'a, T> {
+    /// Runs `engine` beside `threads - 1` helpers.
+    pub(crate) fn with<R>(trainer: &'a T, threads: usize, engine: impl FnOnce(&Self) -> R) -> R {
+        let workers = Workers {
+            trainer,
+            ahead: AHEAD_PER_THREAD * threads,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(|| workers.help());
+            }
+            let _release_helpers = Dismissal(&workers);
+            engine(&workers)
+        })
+    }
+
+    /// Announces that an update will be taken at `due`.
+    pub(crate) fn announce(&self, due: Due, job: Job) {
+        self.lock().waiting.insert(due, job);
+        self.changed.notify_one();
+    }
+
+    /// Takes an announcement back.
+    pub(crate) fn cancel(&self, due: Due) {
+        let mut state = self.lock();
+        state.waiting.remove(&due);
+        state.running.remove(&due);
+        state.finished.remove(&due);
+        self.changed.notify_one();
+    }
+
+    /// The update that was announced for `due`; computes it unless a helper has begun to.
+    ///
+    /// # Panics
+    /// With the panic of the training, whichever thread it ran on.
+    pub(crate) fn take(&self, due: Due, job: &Job) -> Result<QuantizedUpdate, Decline> {
+        let mut state = self.lock();
+        loop {
+            if let Some(result) = state.finished.remove(&due) {
+                self.changed.notify_one();
+                return result.unwrap_or_else(|panic| resume_unwind(panic));
+            }
+            if !state.running.contains(&due) {
+                state.waiting.remove(&due);
+                drop(state);
+                return self.trainer.train(job);
+            }
+            state = match state.next(self.ahead) {
+                Some((other, job)) => self.run(state, other, &job),
+                None => self.wait(state),
+            };
+        }
+    }
+
+    /// Works ahead of the engine until it is done.
+    fn help(&self) {
+        let mut state = self.lock();
+        while !state.over {
+            state = match state.next(self.ahead) {
+                Some((due, job)) => self.run(state, due, &job),
+                None => self.wait(state),
+            };
+        }
+    }
+
+    fn run<'s>(&'s self, state: MutexGuard<'s, State>, due: Due, job: &Job) -> MutexGuard<'s, State> {
+        drop(state);
+        let result = catch_unwind(AssertUnwindSafe(|| self.trainer.train(job)));
+        let mut state = self.lock();
+        if state.running.remove(&due) {
+            state.finished.insert(due, result);
+        }
+        self.changed.notify_all();
+        state
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread panics while it holds the lock")
+    }
+
+    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        self.changed.wait(state).expect("no thread panics while it holds the lock")
+    }
+}
+
+impl State {
+    /// Begins the job that is due next, if there is one and not too many are ahead.
+    fn next(&mut self, ahead: usize) -> Option<(Due, Job)> {
+        if self.running.len() + self.finished.len() >= ahead {
+            return None;
+        }
+        let (due, job) = self.waiting.pop_first()?;
+        self.running.insert(due);
+        Some((due, job))
+    }
+}
+
+/// Sends the helpers home, also when the engine panics: otherwise they would wait for ever.
+struct Dismissal<'w, 'a, T: Trainer>(&'w Workers<'a, T>);
+
+impl<T: Trainer> Drop for Dismissal<'_, '_, T> {
+    fn drop(&mut self) {
+        // A poisoned lock is no obstacle: the flag is all that matters now.
+        self.0.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).over = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Enough that a helper need not wait for the engine between two jobs, few enough to bound the memory.
+const AHEAD_PER_THREAD: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::network::Network;
+    use crate::testing::{Fake, plan};
+
+    /// Announces 40 jobs, takes them in order but for the tenth, which is taken back.
+    fn results(threads: usize) -> Vec<Result<QuantizedUpdate, Decline>> {
+        let trainer = Fake::default();
+        let plan = plan();
+        Workers::with(&trainer, threads, |workers| {
+            let mut network = Network::new();
+            let mut announced = Vec::new();
+            for client in (0..40).map(ClientId) {
+                let due = network.send(skep_protocol::Time::ZERO, ());
+                let job = Job { client, plan: plan.clone(), base: Arc::new(vec![0.0; 650]) };
+                workers.announce(due, job.clone());
+                announced.push((due, job));
+            }
+            let (tenth, _) = announced.remove(10);
+            workers.cancel(tenth);
+            announced.iter().map(|(due, job)| workers.take(*due, job)).collect()
+        })
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let alone = results(1);
+        assert_eq!(alone.len(), 39);
+        assert!(alone.iter().all(Result::is_ok));
+        for threads in 2..5 {
+            assert_eq!(results(threads), alone);
+        }
+    }
+
+    struct Counted {
+        begun: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl Trainer for Counted {
+        fn examples(&self, _: ClientId) -> u64 {
+            1
+        }
+
+        fn train(&self, job: &Job) -> Result<QuantizedUpdate, Decline> {
+            self.most.fetch_max(self.begun.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            assert_ne!(job.client, ClientId(99), "this client's training panics");
+            Err(Decline::TrainingFailed)
+        }
+    }
+
+    #[test]
+    fn helpers_work_ahead_only_so_far() {
+        let trainer = Counted { begun: AtomicUsize::new(0), most: AtomicUsize::new(0) };
+        let plan = plan();
+        Workers::with(&trainer, 3, |workers| {
+            let mut network = Network::new();
+            let job = Job { client: ClientId(0), plan, base: Arc::default() };
+            let due: Vec<_> = (0..100).map(|_| network.send(skep_protocol::Time::ZERO, ())).collect();
+            due.iter().for_each(|&due| workers.announce(due, job.clone()));
+            // Wait until the helpers have run into the limit.
+            while trainer.begun.load(Ordering::SeqCst) < workers.ahead {
+                thread::yield_now();
+            }
+            for &due in &due {
+                assert_eq!(workers.take(due, &job), Err(Decline::TrainingFailed));
+                trainer.begun.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
+        // The engine has one more in hand.
+        let ahead = 3 * AHEAD_PER_THREAD;
+        assert!((ahead..=ahead + 1).contains(&trainer.most.into_inner()));
+    }
+
+    #[test]
+    fn a_panic_in_training_reaches_the_engine_and_nobody_waits() {
+        for threads in [1, 3] {
+            let trainer = Counted { begun: AtomicUsize::new(0), most: AtomicUsize::new(0) };
+            let engine = || {
+                Workers::with(&trainer, threads, |workers| {
+                    let due = Network::new().send(skep_protocol::Time::ZERO, ());
+                    let job = Job { client: ClientId(99), plan: plan(), base: Arc::default() };
+                    workers.announce(due, job.clone());
+                    workers.take(due, &job)
+                })
+            };
+            assert!(catch_unwind(AssertUnwindSafe(engine)).is_err());
+        }
+    }
+}
