@@ -2,7 +2,8 @@
 //!
 //! [`Federation`](federation::Federation) holds everything that is decided: cohort, budget, plan, sum, release, model.
 //! It has no sockets, clocks or files, and knows flat parameters only.
-//! [`Authority`](authority::Authority) is its root of trust, [`Enrolment`](enrolment::Enrolment) its door.
+//! [`Authority`](authority::Authority) is its root of trust, [`Enrolment`](enrolment::Enrolment) its door, and
+//! [`serve`](serve::serve) puts all of it on the network.
 
 pub mod authority;
 pub mod enrolment;

@@ -182,3 +182,32 @@ async fn a_client_that_only_waits_is_kept_by_pings() {
     let (_, notes) = server.report().await;
     assert_eq!(notes.records[0].outcome, OutcomeKind::Complete);
 }
+
+/// `cargo test --release -p skep-server --test rounds -- --ignored --nocapture`; needs 2,100 file descriptors.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of half a minute, not a check of every day"]
+async fn a_thousand_clients_take_part_in_three_rounds() {
+    const CLIENTS: u64 = 1000;
+    let server = Server::start(&public_file(CLIENTS, 3, 300.0), CLIENTS as usize).await;
+    let mut playing = Vec::new();
+    for id in 0..CLIENTS {
+        let mut client = server.join(id).await;
+        playing.push(tokio::spawn(async move {
+            for _ in 0..3 {
+                client.take_part(|plan| constant(plan, ONE)).await;
+            }
+        }));
+    }
+    for client in playing {
+        within(client).await.unwrap();
+    }
+    let (report, notes) = server.report().await;
+    for record in &notes.records {
+        assert_eq!((record.outcome, record.updates), (OutcomeKind::Complete, CLIENTS as u32));
+        println!(
+            "{:?}: {:.3} s, {} B up, {} B down",
+            record.round, record.seconds, record.bytes_up, record.bytes_down
+        );
+    }
+    assert_eq!(*report.federation.model(), vec![3.0; 650]);
+}
