@@ -7,7 +7,7 @@
 //! Epsilon is computed from the list of charged events, never from a running total.
 
 use crate::accounting::amplification::Amplification;
-use crate::accounting::{Composition, Event};
+use crate::accounting::{Accountant, Composition, Event};
 use crate::mechanism::Mechanism;
 use crate::quantities::{Adjacency, Delta, Epsilon, Sampling};
 
@@ -42,7 +42,8 @@ pub struct BudgetKeeper {
 pub struct Reservation {
     round: u64,
     mechanism: Mechanism,
-    epsilon_after: Epsilon,
+    after: Composition,
+    delta: Delta,
 }
 
 /// A settled reservation: opens the sum of its round, with its mechanism, once.
@@ -79,17 +80,12 @@ impl BudgetKeeper {
         sampling: Sampling,
     ) -> Result<Reservation, BudgetExhausted> {
         let after = self.with(mechanism, sampling, 1);
-        let epsilon_after = after.best_epsilon(self.delta);
-        if let Some(limit) = self.limit.filter(|limit| epsilon_after > *limit) {
-            return Err(BudgetExhausted {
-                spent: self.epsilon(),
-                asked: epsilon_after,
-                limit,
-                delta: self.delta,
-            });
+        if let Some(limit) = self.limit.filter(|limit| !self.fits(&after, *limit)) {
+            let asked = after.best_epsilon(self.delta);
+            return Err(BudgetExhausted { spent: self.epsilon(), asked, limit, delta: self.delta });
         }
-        self.charged = after;
-        Ok(Reservation { round, mechanism, epsilon_after })
+        self.charged = after.clone();
+        Ok(Reservation { round, mechanism, after, delta: self.delta })
     }
 
     /// Gives up the reservation for the charge that opens its sum.
@@ -150,6 +146,12 @@ impl BudgetKeeper {
         &self.charged
     }
 
+    /// Whether a composition stays within a limit. Most rounds need only the quick bound, which is also an upper one.
+    fn fits(&self, composition: &Composition, limit: Epsilon) -> bool {
+        composition.epsilon(Accountant::Rdp, self.delta).is_ok_and(|quick| quick <= limit)
+            || composition.best_epsilon(self.delta) <= limit
+    }
+
     fn with(&self, mechanism: Mechanism, sampling: Sampling, rounds: u64) -> Composition {
         let mut charged = self.charged.clone();
         charged.push(event(mechanism, sampling, charged.adjacency()), rounds);
@@ -171,9 +173,11 @@ impl Reservation {
     }
 
     /// Epsilon of everything charged, this round included; infinite when nothing is promised.
+    ///
+    /// Computed when asked for, in some milliseconds.
     #[must_use]
-    pub const fn epsilon_after(&self) -> Epsilon {
-        self.epsilon_after
+    pub fn epsilon_after(&self) -> Epsilon {
+        self.after.best_epsilon(self.delta)
     }
 }
 

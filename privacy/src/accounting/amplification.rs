@@ -23,14 +23,10 @@ impl Amplification {
         match (sampling, adjacency) {
             (Sampling::All, _) => Self::None("everyone takes part in every round"),
             (Sampling::Fixed { .. }, _) => Self::None(
-                "a cohort of fixed size is accounted as if everyone took part: under add-or-remove, presence shifts \
-                 everybody else's chance to be drawn; use poisson sampling for amplification",
+                "a cohort of fixed size is accounted as if everyone took part, because presence shifts everybody else's \
+                 chance to be drawn; use poisson sampling for amplification",
             ),
-            (Sampling::Poisson { .. }, Adjacency::Replace) => Self::None(
-                "under replace a sampled round is accounted as if everyone took part; use add-or-remove or zero-out \
-                 for amplification",
-            ),
-            (Sampling::Poisson { rate }, Adjacency::AddOrRemove | Adjacency::ZeroOut) => Self::Poisson(rate),
+            (Sampling::Poisson { rate }, _) => Self::Poisson(rate),
         }
     }
 
@@ -62,13 +58,10 @@ mod tests {
         let rate = SamplingRate::new(0.01).unwrap();
         let poisson = Sampling::Poisson { rate };
         let fixed = Sampling::fixed(100, 10_000).unwrap();
-        for adjacency in [Adjacency::AddOrRemove, Adjacency::ZeroOut] {
+        for adjacency in [Adjacency::AddOrRemove, Adjacency::ZeroOut, Adjacency::Replace] {
             assert_eq!(Amplification::of(poisson, adjacency), Amplification::Poisson(rate));
             assert!(Amplification::of(fixed, adjacency).reason_for_none().unwrap().contains("fixed size"));
             assert!(Amplification::of(Sampling::All, adjacency).reason_for_none().is_some());
         }
-        assert!(
-            Amplification::of(poisson, Adjacency::Replace).reason_for_none().unwrap().contains("replace")
-        );
     }
 }

@@ -1,15 +1,19 @@
 //! How much privacy a run costs: events in, (ε, δ) out.
 //!
-//! A [`Composition`] lists what was released. [`analytic`] is exact for Gaussian noise without sampling; [`rdp`] covers
-//! every event with a looser bound.
+//! A [`Composition`] lists what was released. [`analytic`] is exact for Gaussian noise without sampling; [`pld`] is
+//! within a chosen tolerance of the truth and covers every event; [`rdp`] is looser, and quick.
 
 pub mod amplification;
 pub mod analytic;
 mod log_space;
 mod normal;
+pub mod pld;
 pub mod rdp;
 
+use std::sync::OnceLock;
+
 use crate::quantities::{Adjacency, Delta, Epsilon, NoiseMultiplier, QuantityError, SamplingRate};
+use pld::Pld;
 use rdp::RdpCurve;
 
 /// One release, as an accountant sees it. Noise multipliers are relative to the sensitivity under add-or-remove.
@@ -27,6 +31,27 @@ pub enum Event {
         /// Noise over sensitivity.
         noise_multiplier: NoiseMultiplier,
     },
+    /// Gaussian noise on a sum over a Poisson sample of which at most `cap` records are kept, drawn uniformly.
+    TruncatedPoissonGaussian {
+        /// Probability of each record to be in the sample before the cap.
+        rate: SamplingRate,
+        /// Noise over sensitivity.
+        noise_multiplier: NoiseMultiplier,
+        /// Most records in a sample, at least 1.
+        cap: u64,
+        /// Records to draw from, a public number.
+        population: u64,
+    },
+    /// Laplace noise on a number, of this scale over its sensitivity.
+    Laplace {
+        /// Scale over sensitivity.
+        noise_multiplier: NoiseMultiplier,
+    },
+    /// Discrete Gaussian noise on one whole number of sensitivity 1.
+    DiscreteGaussian {
+        /// The σ of the density e^{−x²/2σ²}.
+        noise_multiplier: NoiseMultiplier,
+    },
     /// A release about which nothing is promised.
     NonPrivate,
 }
@@ -34,10 +59,47 @@ pub enum Event {
 /// The methods that turn a composition into (ε, δ). All but the last give upper bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accountant {
+    /// Privacy loss distributions: the tightest.
+    Pld,
     /// Rényi differential privacy; valid even when parameters react to outputs.
     Rdp,
     /// The analytic Gaussian mechanism; exact, and only for Gaussian noise without sampling.
     Analytic,
+    /// Privacy loss distributions rounded the other way: never above the truth, so it promises nothing. For brackets.
+    PldOptimistic,
+}
+
+impl Accountant {
+    /// The stable text form: `pld`, `rdp`, `analytic`, `pld-optimistic`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pld => "pld",
+            Self::Rdp => "rdp",
+            Self::Analytic => "analytic",
+            Self::PldOptimistic => "pld-optimistic",
+        }
+    }
+}
+
+impl std::fmt::Display for Accountant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Accountant {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        [Self::Pld, Self::Rdp, Self::Analytic, Self::PldOptimistic]
+            .into_iter()
+            .find(|accountant| accountant.as_str() == text)
+            .ok_or_else(|| QuantityError::Unknown {
+                parameter: "accountant",
+                value: text.to_owned(),
+                known: "pld, rdp, analytic, pld-optimistic",
+            })
+    }
 }
 
 /// A question that an accountant cannot answer.
@@ -53,6 +115,14 @@ pub enum AccountingError {
         /// What to do.
         instead: &'static str,
     },
+    /// The losses spread over more points of the grid than fit in memory.
+    #[error(
+        "privacy losses spread too far for a grid of width {width}: use a wider grid or the rdp accountant"
+    )]
+    TooFine {
+        /// Width of the grid, in nats.
+        width: f64,
+    },
     /// A parameter outside its range.
     #[error(transparent)]
     Quantity(#[from] QuantityError),
@@ -67,13 +137,15 @@ pub struct Composition {
     adjacency: Adjacency,
     /// Distinct events with how often each happened.
     groups: Vec<(Event, u64)>,
+    /// The Rényi curves of the groups, each computed when first needed.
+    curves: Vec<OnceLock<RdpCurve>>,
 }
 
 impl Composition {
     /// Nothing released yet.
     #[must_use]
     pub const fn new(adjacency: Adjacency) -> Self {
-        Self { adjacency, groups: Vec::new() }
+        Self { adjacency, groups: Vec::new(), curves: Vec::new() }
     }
 
     /// The neighbouring relation of every answer.
@@ -96,7 +168,10 @@ impl Composition {
         }
         match self.groups.iter_mut().rev().find(|(known, _)| *known == event) {
             Some((_, count)) => *count = count.saturating_add(steps),
-            None => self.groups.push((event, steps)),
+            None => {
+                self.groups.push((event, steps));
+                self.curves.push(OnceLock::new());
+            }
         }
     }
 
@@ -109,6 +184,8 @@ impl Composition {
             return Ok(Epsilon::INFINITE);
         }
         match accountant {
+            Accountant::Pld => self.ask_pld(|pld| Ok(pld.epsilon(delta)?.epsilon)),
+            Accountant::PldOptimistic => self.ask_pld(|pld| Ok(pld.epsilon_optimistic(delta)?.epsilon)),
             Accountant::Rdp => Ok(self.rdp()?.epsilon(delta)),
             Accountant::Analytic => Ok(analytic::epsilon(self.separation()?, delta)),
         }
@@ -117,7 +194,7 @@ impl Composition {
     /// The lowest upper bound on ε at δ that any accountant proves; infinite where none proves anything.
     #[must_use]
     pub fn best_epsilon(&self, delta: Delta) -> Epsilon {
-        [Accountant::Analytic, Accountant::Rdp]
+        [Accountant::Analytic, Accountant::Pld, Accountant::Rdp]
             .into_iter()
             .find_map(|accountant| self.epsilon(accountant, delta).ok())
             .unwrap_or(Epsilon::INFINITE)
@@ -132,36 +209,61 @@ impl Composition {
             return Ok(if epsilon.is_finite() { 1.0 } else { 0.0 });
         }
         match accountant {
+            Accountant::Pld => self.ask_pld(|pld| pld.delta(epsilon)),
+            Accountant::PldOptimistic => self.ask_pld(|pld| pld.delta_optimistic(epsilon)),
             Accountant::Rdp => Ok(self.rdp()?.delta(epsilon)),
             Accountant::Analytic => Ok(analytic::delta(self.separation()?, epsilon)),
         }
     }
 
-    /// The sum of the Rényi curves of all events but the non-private ones.
+    /// Asks the privacy loss distribution, on a wider grid if the one of choice would not fit in memory.
+    fn ask_pld<T>(&self, ask: impl Fn(&Pld) -> Result<T, AccountingError>) -> Result<T, AccountingError> {
+        let mut pld = Pld::new(self)?;
+        loop {
+            match ask(&pld) {
+                Err(AccountingError::TooFine { width }) if width < WIDEST_GRID => {
+                    pld = Pld::with_width(self, (8.0 * width).min(WIDEST_GRID))?;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The sum of the Rényi curves of all events.
     fn rdp(&self) -> Result<RdpCurve, AccountingError> {
         let mut total = RdpCurve::nothing();
-        for (event, steps) in &self.groups {
-            match (*event, self.adjacency) {
-                (Event::Gaussian { noise_multiplier }, _) => {
-                    total.compose(&RdpCurve::gaussian(self.effective(noise_multiplier)?), *steps);
-                }
-                (
-                    Event::PoissonGaussian { rate, noise_multiplier },
-                    Adjacency::AddOrRemove | Adjacency::ZeroOut,
-                ) => {
-                    total.compose(&RdpCurve::poisson_gaussian(rate, noise_multiplier), *steps);
-                }
-                (Event::PoissonGaussian { .. }, Adjacency::Replace) => {
-                    return Err(AccountingError::Unsupported {
-                        accountant: "rdp",
-                        what: "Poisson sampling under replace",
-                        instead: "use add-or-remove or zero-out",
-                    });
-                }
-                (Event::NonPrivate, _) => {}
+        for ((event, steps), known) in self.groups.iter().zip(&self.curves) {
+            if let Some(curve) = known.get() {
+                total.compose(curve, *steps);
+            } else {
+                let curve = self.curve(*event)?;
+                total.compose(known.get_or_init(|| curve), *steps);
             }
         }
         Ok(total)
+    }
+
+    fn curve(&self, event: Event) -> Result<RdpCurve, AccountingError> {
+        let unsupported = |what| {
+            Err(AccountingError::Unsupported { accountant: "rdp", what, instead: "use the pld accountant" })
+        };
+        match (event, self.adjacency) {
+            (Event::Gaussian { noise_multiplier } | Event::DiscreteGaussian { noise_multiplier }, _) => {
+                Ok(RdpCurve::gaussian(self.effective(noise_multiplier)?))
+            }
+            (Event::Laplace { noise_multiplier }, _) => {
+                Ok(RdpCurve::laplace(self.effective(noise_multiplier)?))
+            }
+            (
+                Event::PoissonGaussian { rate, noise_multiplier },
+                Adjacency::AddOrRemove | Adjacency::ZeroOut,
+            ) => Ok(RdpCurve::poisson_gaussian(rate, noise_multiplier)),
+            (Event::PoissonGaussian { .. }, Adjacency::Replace) => {
+                unsupported("Poisson sampling under replace")
+            }
+            (Event::TruncatedPoissonGaussian { .. }, _) => unsupported("samples with a cap"),
+            (Event::NonPrivate, _) => unsupported("a release without noise"),
+        }
     }
 
     /// μ of the whole composition, where every event is Gaussian noise without sampling.
@@ -170,12 +272,12 @@ impl Composition {
             Event::Gaussian { noise_multiplier } => {
                 Ok(analytic::separation(self.effective(*noise_multiplier)?, *steps).powi(2))
             }
-            Event::PoissonGaussian { .. } => Err(AccountingError::Unsupported {
-                accountant: "analytic",
-                what: "sampled releases",
-                instead: "use the rdp accountant",
-            }),
             Event::NonPrivate => Ok(f64::INFINITY),
+            _ => Err(AccountingError::Unsupported {
+                accountant: "analytic",
+                what: "anything but Gaussian noise without sampling",
+                instead: "use the pld accountant",
+            }),
         });
         Ok(squares.sum::<Result<f64, _>>()?.sqrt())
     }
@@ -204,6 +306,9 @@ impl Event {
         }
     }
 }
+
+/// The widest grid that is tried before a composition counts as too spread out.
+const WIDEST_GRID: f64 = 0.1;
 
 /// The smallest point of `low..=high` where `holds` turns true, rounded towards `high`, which must hold.
 pub(crate) fn bisect(mut low: f64, mut high: f64, holds: impl Fn(f64) -> bool) -> f64 {

@@ -38,6 +38,17 @@ impl RdpCurve {
         Self::from_orders(|order| order / (2.0 * noise_multiplier.get().powi(2)))
     }
 
+    /// The Laplace mechanism (Mironov 2017, Corollary 2), with scale over sensitivity for λ.
+    #[must_use]
+    pub fn laplace(noise_multiplier: NoiseMultiplier) -> Self {
+        let scale = noise_multiplier.get();
+        Self::from_orders(|order| {
+            let towards = (order / (2.0 * order - 1.0)).ln() + (order - 1.0) / scale;
+            let away = ((order - 1.0) / (2.0 * order - 1.0)).ln() - order / scale;
+            log_add(towards, away).max(0.0) / (order - 1.0)
+        })
+    }
+
     /// The Gaussian mechanism on a Poisson sample, under add-or-remove or zero-out.
     #[must_use]
     pub fn poisson_gaussian(rate: SamplingRate, noise_multiplier: NoiseMultiplier) -> Self {
