@@ -39,6 +39,7 @@ pub mod grid;
 pub mod layer_clip;
 pub mod mechanism;
 pub mod packing;
+pub mod planner;
 pub mod prg;
 pub mod quantities;
 pub mod rotation;
