@@ -300,7 +300,7 @@ impl Federation {
     /// As [`Federation::plan`].
     pub fn cohort_for(&self, target: &Target, signal_to_noise: f64) -> Result<Option<Plan>, PlannerError> {
         let plan = |cohort| Self { cohort, ..*self }.plan(target);
-        smallest(1, self.population, |cohort| plan(cohort), |plan| plan.signal_to_noise >= signal_to_noise)
+        smallest(1, self.population, plan, |plan| plan.signal_to_noise >= signal_to_noise)
     }
 
     /// The largest number of rounds, up to those planned, that keeps a signal-to-noise ratio; `None` when one round
