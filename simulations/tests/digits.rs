@@ -2,14 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
-    BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile, PopulationFile,
-    PrivacyFile, RoundsFile, SamplingFile, StrategyFile, TaskFile, TrainingFile, WeightingFile,
+    Activation, BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile,
+    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, StrategyFile, TaskFile, TrainingFile,
+    WeightingFile,
 };
 use skep_simulations::{Ended, SimulationOptions, SimulationReport, population, simulate};
 
@@ -84,6 +86,36 @@ fn a_model_follows_from_its_seeds_on_any_number_of_threads() {
     // Without privacy nothing is drawn in secret when everyone is invited.
     let open = reference(1, 3);
     assert_eq!(digest(&open, &Key::from_seed(1), 2), digest(&open, &Key::from_os().unwrap(), 1));
+}
+
+#[test]
+fn sampled_cohorts_hidden_layers_and_small_batches_follow_from_their_seeds_too() {
+    let mut file = private(reference(1, 3));
+    file.task.model = ModelFile::Mlp { hidden: vec![16], activation: Activation::Tanh };
+    file.task.training.batch_size = BatchFile::Size(8);
+    file.rounds.sampling = SamplingFile::Poisson { rate: 0.5 };
+    file.rounds.min_updates = 1;
+    let once = report(&file, &Key::from_seed(1), 1);
+    let again = report(&file, &Key::from_seed(1), 3);
+    assert_eq!(again.rounds, once.rounds);
+    let sizes: BTreeSet<_> = once.rounds.iter().map(|record| record.invited).collect();
+    assert!(sizes.len() > 1 && sizes.iter().all(|size| (25..75).contains(size)), "{sizes:?}");
+}
+
+#[test]
+fn clients_weighted_by_their_examples_learn() {
+    let mut file = reference(1, 10);
+    file.strategy = StrategyFile::Fedavg {
+        weighting: WeightingFile::Examples,
+        max_examples: Some(100),
+        server_learning_rate: 1.0,
+    };
+    let weighted = report(&file, &Key::from_seed(1), 2);
+    let uniform = report(&reference(1, 10), &Key::from_seed(1), 2);
+    assert_ne!(weighted.model_sha256, uniform.model_sha256);
+    assert!(accuracy(&weighted) > 0.85, "{}", accuracy(&weighted));
+    // The weight travels as one more coordinate.
+    assert_eq!(weighted.bytes_up, 10 * 100 * 651 * 4);
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
             return;
         }
         let at = self.world.now + seat.pace.transfer(bytes);
-        let due = self.world.network.send(at, Arrival::Upload { client, connection });
+        let due = self.world.network.send(at, Arrival::Upload { client, connection, bytes });
         seat.upload = Some(due);
         self.world.workers.announce(due, job);
     }

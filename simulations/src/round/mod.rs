@@ -54,8 +54,8 @@ pub(crate) enum Arrival {
     AtClient { client: ClientId, connection: Connection, event: client::Event },
     /// A client's training ends.
     Trained(ClientId),
-    /// The last byte of an update.
-    Upload { client: ClientId, connection: Connection },
+    /// The last of so many bytes of an update.
+    Upload { client: ClientId, connection: Connection, bytes: u64 },
     /// The connection is lost after so many bytes of an update.
     Cut { client: ClientId, bytes: u64, back_after: Option<Span> },
     /// A lost connection is back.
@@ -185,8 +185,8 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
             }
             Arrival::AtClient { .. } => {}
             Arrival::Trained(client) => self.trained(client),
-            Arrival::Upload { client, connection } if self.connection(client) == Some(connection) => {
-                self.uploaded(due, client);
+            Arrival::Upload { client, connection, bytes } if self.connection(client) == Some(connection) => {
+                self.uploaded(due, client, bytes);
             }
             Arrival::Upload { .. } => {}
             Arrival::Cut { client, bytes, back_after } => self.cut(client, bytes, back_after),

@@ -19,14 +19,14 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         self.world.machine.handle(self.world.now, event);
     }
 
-    pub(super) fn uploaded(&mut self, due: Due, client: ClientId) {
+    pub(super) fn uploaded(&mut self, due: Due, client: ClientId, bytes: u64) {
         let Some(seat) = self.seats.get_mut(&client) else { return };
         // A later grant has made this upload obsolete.
         if seat.upload.take_if(|upload| *upload == due).is_none() {
             return;
         }
-        self.bytes_up += self.plan.plan().upload_bytes() - std::mem::take(&mut seat.received);
         let corruption = seat.corruption();
+        self.bytes_up += bytes;
         let (round, job) = (self.plan.plan().round, self.job(client));
         let event = match self.world.workers.take(due, &job) {
             Err(reason) => Event::Declined { client, round, reason },
