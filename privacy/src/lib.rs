@@ -37,6 +37,7 @@ pub mod adaptive_clip;
 pub mod budget;
 pub mod grid;
 pub mod layer_clip;
+pub mod matrix;
 pub mod mechanism;
 pub mod packing;
 pub mod planner;
