@@ -5,6 +5,8 @@
 
 pub mod amplification;
 pub mod analytic;
+pub mod distributed;
+pub mod filter;
 mod log_space;
 mod normal;
 pub mod pld;

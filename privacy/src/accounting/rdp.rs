@@ -78,6 +78,12 @@ impl RdpCurve {
         orders().zip(self.values.iter().copied())
     }
 
+    /// The divergence at one of [`orders`]; infinite at any other number.
+    #[must_use]
+    pub fn at(&self, order: f64) -> f64 {
+        self.points().find(|(known, _)| *known == order).map_or(f64::INFINITY, |(_, value)| value)
+    }
+
     /// The smallest ε that the curve proves at δ, over all orders.
     #[must_use]
     pub fn epsilon(&self, delta: Delta) -> Epsilon {
@@ -102,6 +108,11 @@ fn epsilon_at(order: f64, divergence: f64, delta: f64) -> f64 {
         return 0.0;
     }
     divergence + (-1.0 / order).ln_1p() - (delta * order).ln() / (order - 1.0)
+}
+
+/// The largest divergence at one order that proves (ε, δ); negative where none does.
+pub(crate) fn budget_at(order: f64, epsilon: f64, delta: f64) -> f64 {
+    epsilon - (-1.0 / order).ln_1p() + (delta * order).ln() / (order - 1.0)
 }
 
 /// ln δ at one order, the inverse of [`epsilon_at`].
