@@ -196,10 +196,15 @@ impl Composition {
     /// The lowest upper bound on ε at δ that any accountant proves; infinite where none proves anything.
     #[must_use]
     pub fn best_epsilon(&self, delta: Delta) -> Epsilon {
+        self.best(delta).map_or(Epsilon::INFINITE, |(_, epsilon)| epsilon)
+    }
+
+    /// The accountant that proves [`Composition::best_epsilon`], with that epsilon; `None` where none proves anything.
+    #[must_use]
+    pub fn best(&self, delta: Delta) -> Option<(Accountant, Epsilon)> {
         [Accountant::Analytic, Accountant::Pld, Accountant::Rdp]
             .into_iter()
-            .find_map(|accountant| self.epsilon(accountant, delta).ok())
-            .unwrap_or(Epsilon::INFINITE)
+            .find_map(|accountant| Some((accountant, self.epsilon(accountant, delta).ok()?)))
     }
 
     /// An upper bound on δ at ε; at most 1.
