@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The command `skep`.
+
+pub mod experiment_file;
