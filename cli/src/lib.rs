@@ -1,3 +1,51 @@
-//! The command `skep`.
+//! The command `skep`, as a library: what was typed comes in as [`arguments`], what went wrong goes out as a
+//! [`failure`].
+//!
+//! | file | what it is about |
+//! | --- | --- |
+//! | `experiment_file` | TOML, and diagnostics that point into it |
+//! | `check`, `simulate`, `serve`, `invite`, `join`, `privacy` | a command each |
+//! | `real` | the processes of `simulate --real` |
+//! | `recorder`, `progress`, `results`, `summary`, `report`, `picture` | what is seen and kept of a run |
 
+pub mod arguments;
+mod check;
+pub mod data;
 pub mod experiment_file;
+pub mod failure;
+mod interrupt;
+mod invite;
+mod join;
+mod machine;
+mod picture;
+pub mod privacy;
+mod privacy_words;
+mod progress;
+mod real;
+mod recorder;
+mod report;
+mod results;
+mod serve;
+mod server_state;
+mod simulate;
+mod summary;
+
+use arguments::Command;
+use failure::Failure;
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// [`Failure`], which knows its exit code.
+pub fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Simulate(arguments) => simulate::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Privacy(command) => Ok(privacy::run(&command, &mut std::io::stdout().lock())?),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Invite(arguments) => invite::run(&arguments),
+        Command::Join(arguments) => join::run(&arguments),
+        Command::LocalServer => real::run_server(),
+        Command::LocalClients => real::run_clients(),
+    }
+}

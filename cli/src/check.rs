@@ -1,0 +1,159 @@
+//! `skep check`: what an experiment means and costs, before anybody is asked.
+
+use serde::Serialize;
+use serde_json::json;
+use skep_privacy::prg::Key;
+use skep_privacy::quantities::Epsilon;
+use skep_protocol::experiment::{Experiment, Privacy};
+use skep_protocol::plan::PlanSigner;
+use skep_server::federation::{Federation, ServerKeys};
+use skep_simulations::population;
+
+use crate::arguments::{Check, Output};
+use crate::experiment_file;
+use crate::failure::Failure;
+use crate::privacy_words;
+
+/// Runs `skep check`.
+///
+/// # Errors
+/// [`Failure`] when the file makes no sense or the budget does not allow its schedule.
+pub(crate) fn run(arguments: &Check) -> Result<(), Failure> {
+    let experiment = experiment_file::read(arguments.file.as_deref())?;
+    let price = Price::of(&experiment)?;
+    match arguments.output {
+        Output::Json => println!("{}", json!({ "experiment": experiment.name, "price": price })),
+        Output::Text => print!("{}\n{}", experiment_file::to_toml(&experiment), price.text(&experiment)),
+    }
+    price.refuse_beyond_budget(&experiment)
+}
+
+/// What an experiment costs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Price {
+    /// Numbers in the model.
+    pub(crate) parameters: u64,
+    /// Bits of one coordinate of an update on the wire.
+    pub(crate) bits_per_coordinate: u32,
+    /// Bytes of a packed update, per client and round.
+    pub(crate) update_bytes: u64,
+    /// Bytes of a model, per client and round.
+    pub(crate) model_bytes: u64,
+    /// Spent against recipients after all rounds; null when nothing is promised.
+    pub(crate) epsilon_release: Option<f64>,
+    /// Spent against the server after all rounds; null when nothing is promised.
+    pub(crate) epsilon_server: Option<f64>,
+    /// Why there is no epsilon against the server.
+    pub(crate) epsilon_server_reason: Option<String>,
+    /// The delta of both.
+    pub(crate) delta: Option<f64>,
+    /// The accountant that proves it.
+    pub(crate) accountant: Option<&'static str>,
+    /// Rounds that the limit allows; null when it allows any number.
+    pub(crate) rounds_allowed: Option<u64>,
+}
+
+impl Price {
+    /// Everything that can be said before the first round.
+    ///
+    /// # Errors
+    /// [`Failure`] when the federation cannot be set up: the model is too large, the data do not suffice.
+    pub(crate) fn of(experiment: &Experiment) -> Result<Self, Failure> {
+        population::shares(experiment, &population::data(experiment).train)
+            .map_err(Failure::configuration)?;
+        let federation = never_to_run(experiment)?;
+        let grid = federation.grid();
+        let parameters = experiment.task.parameter_count().unwrap_or_default();
+        let private = PrivateCost::of(&federation);
+        Ok(Price {
+            parameters,
+            bits_per_coordinate: grid.wire_bits(),
+            update_bytes: (grid.dimension() as u64 * u64::from(grid.wire_bits())).div_ceil(8),
+            model_bytes: 4 * parameters,
+            epsilon_release: private.as_ref().map(|cost| cost.epsilon.get()),
+            epsilon_server: federation.epsilon_server().ok().map(Epsilon::get),
+            epsilon_server_reason: federation.epsilon_server().err().map(|reason| reason.to_string()),
+            delta: federation.delta().map(|delta| delta.get()),
+            accountant: privacy_words::accountant(experiment),
+            rounds_allowed: private.and_then(|cost| cost.rounds_allowed),
+        })
+    }
+
+    /// What is printed below the experiment.
+    pub(crate) fn text(&self, experiment: &Experiment) -> String {
+        let rounds = &experiment.rounds;
+        let delta = match &experiment.privacy {
+            Privacy::None => None,
+            Privacy::Central(central) => Some(central.delta),
+        };
+        let server =
+            privacy_words::against_server(self.epsilon_server, delta, self.epsilon_server_reason.as_deref());
+        let mut lines = vec![
+            format!(
+                "model       {} parameters, {} bytes to each client of a round",
+                self.parameters, self.model_bytes
+            ),
+            format!(
+                "update      {} bytes from each client of a round, {} bits a coordinate",
+                self.update_bytes, self.bits_per_coordinate
+            ),
+            format!("rounds      {} of {}", rounds.count, privacy_words::sampling(rounds.sampling)),
+            format!("recipients  {}", privacy_words::against_recipients(self.epsilon_release, delta)),
+            format!("server      {server}"),
+        ];
+        if let Some(hidden) = privacy_words::hidden(experiment) {
+            lines.push(format!("hidden      {hidden}"));
+        }
+        if let Some(accountant) = self.accountant {
+            lines.push(format!("accountant  {accountant}"));
+        }
+        if f64::from(rounds.min_updates) > experiment.expected_cohort() {
+            lines.push(format!(
+                "warning     rounds.min_updates is {}, above the expected cohort of {}: most rounds will be aborted",
+                rounds.min_updates,
+                experiment.expected_cohort()
+            ));
+        }
+        lines.join("\n") + "\n"
+    }
+
+    fn refuse_beyond_budget(&self, experiment: &Experiment) -> Result<(), Failure> {
+        match self.rounds_allowed {
+            Some(allowed) if allowed < experiment.rounds.count => Err(Failure::Budget(format!(
+                "the privacy budget allows {allowed} of the {} rounds",
+                experiment.rounds.count
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What all rounds cost in privacy, where something is promised.
+struct PrivateCost {
+    epsilon: Epsilon,
+    rounds_allowed: Option<u64>,
+}
+
+impl PrivateCost {
+    fn of(federation: &Federation) -> Option<Self> {
+        federation.delta()?;
+        let (mechanism, rounds) = (federation.mechanism(), federation.experiment().rounds);
+        Some(PrivateCost {
+            epsilon: federation.budget().would_be(mechanism, rounds.sampling, rounds.count),
+            rounds_allowed: federation.budget().rounds_left(mechanism, rounds.sampling),
+        })
+    }
+}
+
+fn never_to_run(experiment: &Experiment) -> Result<Federation, Failure> {
+    let model = population::initial_model(experiment).map_err(Failure::configuration)?;
+    let signer = PlanSigner::from_seed(Key::from_os().map_err(Failure::other)?.expose());
+    Federation::new(
+        experiment.clone(),
+        population::segments(experiment),
+        model,
+        signer,
+        ServerKeys::from_os(),
+    )
+    .map_err(Failure::configuration)
+}

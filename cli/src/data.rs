@@ -1,0 +1,99 @@
+//! What a client trains on, as `--data` names it.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use skep_learning::csv::{self, Columns};
+use skep_learning::{Scheme, Subset, digits, partition};
+use skep_privacy::prg::{Key, Purpose};
+
+use crate::failure::Failure;
+
+/// A place where examples are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataSource {
+    /// `digits:K/N`: part `K`, counted from 0, of the built-in training digits in `N` equal random parts.
+    Digits {
+        /// Which part, below `parts`.
+        part: usize,
+        /// How many parts there are.
+        parts: usize,
+    },
+    /// The path of a CSV file with a header line.
+    Csv(PathBuf),
+}
+
+impl FromStr for DataSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix("digits:") else { return Ok(DataSource::Csv(text.into())) };
+        rest.split_once('/')
+            .and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)))
+            .filter(|(part, parts)| part < parts)
+            .map(|(part, parts)| DataSource::Digits { part, parts })
+            .ok_or_else(|| format!("`{text}` is not `digits:K/N` with K from 0 to N - 1"))
+    }
+}
+
+/// Reads the examples. `label` and `classes` describe a CSV file.
+///
+/// # Errors
+/// [`Failure::Usage`] when there are fewer digits than parts, when a CSV file comes without its number of classes, or
+/// when the file does not hold what it should.
+pub fn read(source: &DataSource, label: &str, classes: Option<usize>) -> Result<Subset, Failure> {
+    match source {
+        DataSource::Digits { part, parts } => part_of_digits(*part, *parts),
+        DataSource::Csv(path) => table(path, label, classes),
+    }
+}
+
+/// Everyone divides the digits in the same way, so that the parts of different clients do not overlap.
+fn part_of_digits(part: usize, parts: usize) -> Result<Subset, Failure> {
+    let key = Key::from_seed(0).derive(Purpose::Partition, 0, 0);
+    let divided = partition(&digits::load().train, parts, Scheme::Iid, *key.expose()).map_err(usage)?;
+    Ok(divided.clients[part].clone())
+}
+
+fn table(path: &Path, label: &str, classes: Option<usize>) -> Result<Subset, Failure> {
+    let Some(classes) = classes else {
+        return Err(Failure::Usage {
+            problem: format!("--data {}: the number of classes is not known", path.display()),
+            help: Some("say it with --classes N".to_owned()),
+        });
+    };
+    let columns = Columns { label: label.to_owned(), client: None };
+    let table = csv::read(path, &columns, classes).map_err(usage)?;
+    Ok(Subset::all(Arc::new(table.dataset)))
+}
+
+fn usage(error: impl std::fmt::Display) -> Failure {
+    Failure::Usage { problem: format!("--data: {error}"), help: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_digits_is_named_by_number_and_count() {
+        assert_eq!("digits:2/3".parse(), Ok(DataSource::Digits { part: 2, parts: 3 }));
+        assert_eq!("ward.csv".parse(), Ok(DataSource::Csv("ward.csv".into())));
+        for wrong in ["digits:", "digits:3/3", "digits:1", "digits:-1/3", "digits:0/0", "digits:a/b"] {
+            assert!(wrong.parse::<DataSource>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_the_digits_are_equal_and_make_up_all_of_them() {
+        let mut rows: Vec<usize> = Vec::new();
+        for part in 0..4 {
+            let share = part_of_digits(part, 4).unwrap();
+            assert!(share.len().abs_diff(1438 / 4) <= 1, "{}", share.len());
+            rows.extend(share.rows());
+        }
+        rows.sort_unstable();
+        assert_eq!(rows, digits::load().train.rows());
+    }
+}

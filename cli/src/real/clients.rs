@@ -1,0 +1,87 @@
+//! A process of clients.
+
+use std::sync::Arc;
+
+use skep_client::join::{JoinOptions, Leaving, TrainingSlots, join};
+use skep_client::trainer::ClientKeys;
+use skep_learning::Subset;
+use skep_protocol::experiment::Experiment;
+use skep_protocol::net::enrolment::enrol;
+use skep_protocol::net::invitation::Invitation;
+use skep_protocol::net::websocket::Timeouts;
+use skep_simulations::population;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::bootstrap::{ClientBootstrap, ClientsBootstrap, Report};
+use super::child::{self, Launcher, tell};
+use crate::failure::Failure;
+use crate::join::{enrolment_failure, failure};
+use crate::machine;
+
+/// Takes part as the clients that the launcher says, until the federation or the launcher is gone.
+///
+/// # Errors
+/// [`Failure`] of the first client that fails; the launcher has been told.
+pub(crate) fn run() -> Result<(), Failure> {
+    child::run(async {
+        let (bootstrap, launcher) = Launcher::meet::<ClientsBootstrap>()?;
+        let members = members(bootstrap)?;
+        tokio::select! {
+            result = all(members) => result?,
+            () = launcher.gone() => {}
+        }
+        tell(&Report::Joined { peak_rss_bytes: machine::peak_rss_bytes() });
+        Ok(())
+    })
+}
+
+/// Waits until the federation is over for everyone, or the first failure.
+async fn all(mut members: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
+    while let Some(ended) = members.join_next().await {
+        ended.map_err(Failure::other)??;
+    }
+    Ok(())
+}
+
+/// Every client as a task.
+fn members(bootstrap: ClientsBootstrap) -> Result<JoinSet<Result<(), Failure>>, Failure> {
+    let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
+    let shares = population::shares(&experiment, &population::data(&experiment).train)
+        .map_err(Failure::configuration)?;
+    let options = JoinOptions::new(TrainingSlots::new(bootstrap.threads));
+    let enrolling = Arc::new(Semaphore::new(ENROLLING));
+    let mut members = JoinSet::new();
+    for client in bootstrap.clients {
+        let share = usize::try_from(client.client).ok().and_then(|number| shares.get(number)).cloned();
+        let data =
+            share.ok_or_else(|| Failure::configuration(format!("there is no client {}", client.client)))?;
+        let state = bootstrap.state.join(client.client.to_string());
+        let (options, enrolling) = (options.clone(), Arc::clone(&enrolling));
+        members.spawn(async move { take_part(client, &state, data, options, &enrolling).await });
+    }
+    Ok(members)
+}
+
+async fn take_part(
+    client: ClientBootstrap,
+    state: &std::path::Path,
+    data: Subset,
+    options: JoinOptions,
+    enrolling: &Semaphore,
+) -> Result<(), Failure> {
+    let invitation: Invitation = client.invitation.parse().map_err(Failure::configuration)?;
+    let identity = {
+        let _turn = enrolling.acquire().await.map_err(Failure::other)?;
+        enrol(&invitation, state, &Timeouts::default()).await.map_err(enrolment_failure)?
+    };
+    let keys = ClientKeys::from_root(&client.root.key());
+    let report = join(identity, data, keys, options, std::future::pending()).await.map_err(failure)?;
+    match report.leaving {
+        Leaving::Finished => Ok(()),
+        Leaving::Stopped => Err(Failure::Interrupted("a client stopped".to_owned())),
+    }
+}
+
+/// Enrolments at a time: each makes two connections' worth of handshakes.
+const ENROLLING: usize = 16;

@@ -1,0 +1,95 @@
+//! The server's process.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use skep_protocol::experiment::Experiment;
+use skep_protocol::plan::Plan;
+use skep_protocol::{ClientId, Round};
+use skep_server::federation::ServerKeys;
+use skep_server::record::{Observer, RoundRecord};
+use skep_server::serve::{Deployment, End, ServeOptions, serve};
+use tokio::net::TcpListener;
+
+use super::bootstrap::{Report, ServedEnd, ServerBootstrap};
+use super::child::{self, Launcher, tell};
+use crate::failure::Failure;
+use crate::machine;
+use crate::serve::{deployment, failure};
+
+/// Serves what the launcher says.
+///
+/// # Errors
+/// [`Failure`], which the launcher has been told.
+pub(crate) fn run() -> Result<(), Failure> {
+    child::run(async {
+        let (bootstrap, launcher) = Launcher::meet::<ServerBootstrap>()?;
+        let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
+        let keys = ServerKeys::from_root(&bootstrap.root.key());
+        let deployment = deployment(&experiment, keys, &bootstrap.state)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Failure::other)?;
+        let invitations = invite_all(&deployment, &listener, experiment.population.clients)?;
+        tell(&Report::Listening { invitations });
+        let everyone = usize::try_from(experiment.population.clients).map_err(Failure::other)?;
+        let options = ServeOptions { wait_timeout: PATIENCE, ..ServeOptions::new(everyone) };
+        let served =
+            serve(deployment, listener, options, &mut Reporter, launcher.gone()).await.map_err(failure)?;
+        leave_model(&bootstrap.model, &served.federation.model())?;
+        tell(&Report::Served {
+            end: match served.end {
+                End::Finished => ServedEnd::Finished,
+                End::BudgetExhausted(exhausted) => {
+                    ServedEnd::BudgetExhausted(Failure::from(exhausted).to_string())
+                }
+                End::Stopped => ServedEnd::Stopped,
+            },
+            bytes_up: served.bytes_up,
+            bytes_down: served.bytes_down,
+            peak_rss_bytes: machine::peak_rss_bytes(),
+        });
+        Ok(())
+    })
+}
+
+fn invite_all(deployment: &Deployment, listener: &TcpListener, clients: u64) -> Result<Vec<String>, Failure> {
+    let address = listener.local_addr().map_err(Failure::other)?;
+    let now = SystemTime::now();
+    (0..clients)
+        .map(|client| {
+            let (authority, addresses) = (&deployment.authority, vec![address.into()]);
+            deployment.enrolment.invite(authority, ClientId(client), addresses, now, INVITATION_VALIDITY)
+        })
+        .map(|invitation| invitation.map(|invitation| invitation.to_string()).map_err(Failure::other))
+        .collect()
+}
+
+fn leave_model(path: &Path, model: &[f32]) -> Result<(), Failure> {
+    let bytes: Vec<u8> = model.iter().flat_map(|parameter| parameter.to_le_bytes()).collect();
+    std::fs::write(path, bytes).map_err(|error| Failure::file(path, error))
+}
+
+/// Passes on what happens.
+struct Reporter;
+
+impl Observer for Reporter {
+    fn clients_connected(&mut self, connected: usize, wanted: usize) {
+        tell(&Report::Connected { connected, wanted });
+    }
+
+    fn round_opened(&mut self, plan: &Plan, invited: u32) {
+        tell(&Report::Opened { round: plan.round.0, invited });
+    }
+
+    fn update_committed(&mut self, _round: Round, _updates: u32) {}
+
+    fn round_closed(&mut self, record: &RoundRecord, _model: &Arc<Vec<f32>>) {
+        tell(&Report::Closed { record: Box::new(record.clone()) });
+    }
+}
+
+/// For all clients of this machine to start, enrol and connect.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Longer than any wait before the first connection.
+const INVITATION_VALIDITY: Duration = Duration::from_secs(3600);

@@ -1,0 +1,158 @@
+//! The end of a run: its results are written, its summary is printed, and its failure, if any, is told.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use skep_protocol::experiment::{Experiment, Privacy};
+use skep_server::serve;
+
+use crate::arguments::Output;
+use crate::failure::Failure;
+use crate::privacy_words;
+use crate::recorder::Recorded;
+use crate::summary::Summary;
+
+/// Why a run ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// All rounds have been run.
+    Finished,
+    /// The privacy budget allows no further round.
+    BudgetExhausted(Failure),
+    /// The user stopped it.
+    Interrupted,
+}
+
+impl End {
+    /// The name in a summary.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            End::Finished => "finished",
+            End::BudgetExhausted(_) => "budget-exhausted",
+            End::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl From<&serve::End> for End {
+    fn from(end: &serve::End) -> Self {
+        match end {
+            serve::End::Finished => End::Finished,
+            serve::End::BudgetExhausted(exhausted) => End::BudgetExhausted(exhausted.clone().into()),
+            serve::End::Stopped => End::Interrupted,
+        }
+    }
+}
+
+/// Writes the results, prints the summary, and says what kept the run from its last round.
+///
+/// # Errors
+/// [`Failure`]: of writing, or of the run.
+pub(crate) fn finish(
+    experiment: &Experiment,
+    recorded: Recorded,
+    summary: &Summary,
+    model: Vec<f32>,
+    output: Output,
+    end: End,
+) -> Result<(), Failure> {
+    let directory = recorded.results.as_ref().map(|results| results.directory().to_owned());
+    if let Some(results) = recorded.results {
+        results.finish(experiment, &recorded.records, summary, model)?;
+    }
+    match output {
+        Output::Json => println!("{}", serde_json::to_string(summary).map_err(Failure::other)?),
+        Output::Text => print!("{}", text(experiment, summary, directory.as_deref())),
+    }
+    verdict(experiment, summary, directory, end)
+}
+
+fn verdict(
+    experiment: &Experiment,
+    summary: &Summary,
+    directory: Option<PathBuf>,
+    end: End,
+) -> Result<(), Failure> {
+    let released = summary.rounds_completed + summary.rounds_degraded;
+    match end {
+        End::BudgetExhausted(failure) => Err(failure),
+        End::Interrupted => Err(Failure::Interrupted(match directory {
+            Some(directory) => {
+                format!("interrupted: the results of {released} rounds are in {}", directory.display())
+            }
+            None => format!("interrupted: {released} rounds were done"),
+        })),
+        End::Finished if released == 0 => Err(Failure::NotEnoughClients(format!(
+            "not enough clients: no round reached rounds.min_updates = {}, so no model was released",
+            experiment.rounds.min_updates
+        ))),
+        End::Finished => Ok(()),
+    }
+}
+
+/// The summary for people.
+pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option<&Path>) -> String {
+    let mut text = String::new();
+    let mut line = |label: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{label:<12}{value}");
+    };
+    let delta = match &experiment.privacy {
+        Privacy::None => None,
+        Privacy::Central(central) => Some(central.delta),
+    };
+    line(&summary.name, quality(summary));
+    line("rounds", rounds(summary));
+    line(
+        "recipients",
+        format!("of models: {}", privacy_words::against_recipients(summary.epsilon_release, delta)),
+    );
+    let reason = summary.epsilon_server_reason.as_deref();
+    line("server", privacy_words::against_server(summary.epsilon_server, delta, reason));
+    if let Some(hidden) = privacy_words::hidden(experiment) {
+        line("hidden", hidden);
+    }
+    if summary.noise_seeded {
+        line(
+            "not private",
+            "every draw follows from --seed, so the noise is reproducible and hides nothing".to_owned(),
+        );
+    }
+    line("took", pace(summary));
+    line("model", format!("sha256 {}", summary.model_sha256));
+    line(
+        "results",
+        match directory {
+            Some(directory) => directory.display().to_string(),
+            None => "not kept; --out DIR keeps them".to_owned(),
+        },
+    );
+    text
+}
+
+fn quality(summary: &Summary) -> String {
+    match (summary.accuracy, summary.loss) {
+        (Some(accuracy), Some(loss)) => {
+            format!("accuracy {accuracy:.4}, loss {loss:.4} on held-out examples")
+        }
+        _ => "not measured".to_owned(),
+    }
+}
+
+fn rounds(summary: &Summary) -> String {
+    format!(
+        "{} complete, {} degraded, {} aborted",
+        summary.rounds_completed, summary.rounds_degraded, summary.rounds_aborted
+    )
+}
+
+fn pace(summary: &Summary) -> String {
+    let mut text = format!("{:.2} s", summary.seconds_total);
+    if let Some(updates) = summary.client_updates_per_second {
+        let _ = write!(text, ", {updates:.0} client updates per second");
+    }
+    if let Some(bytes) = summary.peak_rss_bytes {
+        let _ = write!(text, ", {} MiB of memory", bytes >> 20);
+    }
+    text
+}

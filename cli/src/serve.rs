@@ -1,0 +1,134 @@
+//! `skep serve`: a federation's server for clients anywhere.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use skep_protocol::experiment::Experiment;
+use skep_protocol::net::invitation::Address;
+use skep_server::authority::Authority;
+use skep_server::enrolment::Enrolment;
+use skep_server::federation::{Federation, PlanningError, ServerKeys};
+use skep_server::roster::Contiguous;
+use skep_server::serve::{self, Deployment, ServeError, ServeOptions};
+use skep_simulations::{TestSet, population};
+use tokio::net::TcpListener;
+
+use crate::arguments::Serve;
+use crate::experiment_file;
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::machine;
+use crate::progress::Progress;
+use crate::recorder::Recorder;
+use crate::report::{self, End};
+use crate::results::Results;
+use crate::server_state;
+use crate::summary::{Run, Summary};
+
+/// Runs `skep serve`.
+///
+/// # Errors
+/// [`Failure`]. An exhausted budget and an interruption are failures after the results are written.
+pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
+    let started = Instant::now();
+    let experiment = experiment_file::read(Some(&arguments.file))?;
+    let deployment = deployment(&experiment, ServerKeys::from_os(), &arguments.state)?;
+    let results = Results::create(&arguments.out, &experiment)?;
+    interrupt::flag()?;
+    let mut recorder = Recorder::new(started, Progress::new(experiment.rounds.count), Some(results));
+    let served = runtime()?.block_on(async {
+        let listener = listen(arguments).await?;
+        serve::serve(deployment, listener, options(arguments, &experiment), &mut recorder, interrupt::wait())
+            .await
+            .map_err(failure)
+    });
+    let recorded = recorder.finish()?;
+    let served = served?;
+    let end = End::from(&served.end);
+    let run = Run {
+        ended: end.name(),
+        transport: "sockets",
+        processes: 1,
+        noise_seeded: false,
+        model: served.federation.model_digest(),
+        bytes_up: served.bytes_up,
+        bytes_down: served.bytes_down,
+        peak_rss_bytes: machine::peak_rss_bytes(),
+    };
+    let data = population::data(&experiment);
+    let summary = Summary::new(&experiment, &data, &recorded.records, &recorded.pace, run);
+    report::finish(&experiment, recorded, &summary, served.federation.model().to_vec(), arguments.output, end)
+}
+
+/// What a server needs: the clients of the experiment are numbered from 0.
+///
+/// # Errors
+/// [`Failure`] when the federation cannot be set up or the state directory cannot be used.
+pub(crate) fn deployment(
+    experiment: &Experiment,
+    keys: ServerKeys,
+    state: &std::path::Path,
+) -> Result<Deployment, Failure> {
+    let authority = Arc::new(Authority::open(state).map_err(Failure::other)?);
+    let enrolment = Enrolment::open(state).map_err(Failure::other)?;
+    let data = population::data(experiment);
+    let federation = Federation::new(
+        experiment.clone(),
+        population::segments(experiment),
+        population::initial_model(experiment).map_err(Failure::configuration)?,
+        Arc::clone(authority.plan_signer()),
+        keys,
+    )
+    .map_err(Failure::configuration)?;
+    Ok(Deployment {
+        federation,
+        roster: Box::new(Contiguous(experiment.population.clients)),
+        evaluator: Some(Box::new(TestSet::new(&experiment.task, data.test).map_err(Failure::configuration)?)),
+        authority,
+        enrolment,
+    })
+}
+
+/// Which failure a server's error is.
+pub(crate) fn failure(error: ServeError) -> Failure {
+    match error {
+        ServeError::NotEnoughClients { .. } => Failure::NotEnoughClients(error.to_string()),
+        ServeError::Planning(PlanningError::Budget(exhausted)) => exhausted.into(),
+        ServeError::Authority(_) => Failure::Peer(error.to_string()),
+        error => Failure::other(error),
+    }
+}
+
+/// The runtime of everything that has sockets.
+///
+/// # Errors
+/// [`Failure::Other`] when the system gives no threads.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::other)
+}
+
+async fn listen(arguments: &Serve) -> Result<TcpListener, Failure> {
+    let wrong = |error: std::io::Error| Failure::Usage {
+        problem: format!("--listen {}: {error}", arguments.listen),
+        help: None,
+    };
+    let listener = TcpListener::bind(arguments.listen).await.map_err(wrong)?;
+    let local = listener.local_addr().map_err(wrong)?;
+    let addresses: Vec<Address> =
+        if arguments.advertise.is_empty() { vec![local.into()] } else { arguments.advertise.clone() };
+    server_state::remember_addresses(&arguments.state, &addresses)?;
+    let again = server_state::note_start(&arguments.state)?;
+    eprintln!("listening on {local}; `skep invite --state {}` makes invitations", arguments.state.display());
+    if again {
+        eprintln!(
+            "warning: a federation was served from this state before; its cost in privacy is not in this one's epsilon"
+        );
+    }
+    Ok(listener)
+}
+
+fn options(arguments: &Serve, experiment: &Experiment) -> ServeOptions {
+    let everyone = usize::try_from(experiment.population.clients).unwrap_or(usize::MAX);
+    let wait_for = arguments.wait_for.map_or(everyone, usize::from);
+    ServeOptions { wait_timeout: Duration::from_secs(arguments.wait_s), ..ServeOptions::new(wait_for) }
+}

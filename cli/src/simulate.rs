@@ -1,0 +1,129 @@
+//! `skep simulate`: a federation on this machine.
+
+use std::num::NonZeroUsize;
+use std::thread;
+use std::time::Instant;
+
+use skep_learning::Split;
+use skep_privacy::prg::Key;
+use skep_protocol::experiment::Experiment;
+use skep_simulations::{Ended, SimulationError, SimulationOptions, population, simulate};
+
+use crate::arguments::Simulate;
+use crate::experiment_file;
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::machine;
+use crate::progress::Progress;
+use crate::real;
+use crate::recorder::Recorder;
+use crate::report::{self, End};
+use crate::results::Results;
+use crate::summary::{Run, Summary};
+
+/// Runs `skep simulate`.
+///
+/// # Errors
+/// [`Failure`]. An exhausted budget and an interruption are failures after the results are written.
+pub(crate) fn run(arguments: &Simulate) -> Result<(), Failure> {
+    let started = Instant::now();
+    let experiment = experiment_file::read(arguments.file.as_deref())?;
+    if let Some(directory) = &arguments.data_dir {
+        tracing::warn!("--data-dir {} is not read: the digits are built in", directory.display());
+    }
+    interrupt::flag()?;
+    let root = root_key(arguments.seed)?;
+    let data = population::data(&experiment);
+    let results = arguments.out.as_deref().map(|out| Results::create(out, &experiment)).transpose()?;
+    let mut recorder = Recorder::new(started, Progress::new(experiment.rounds.count), results);
+    let ran = if arguments.real {
+        over_sockets(arguments, &experiment, &root, &mut recorder)
+    } else {
+        in_memory(arguments, &experiment, &data, &root, &mut recorder)
+    };
+    let recorded = recorder.finish()?;
+    let Ran { end, run, model } = ran?;
+    let summary = Summary::new(&experiment, &data, &recorded.records, &recorded.pace, run);
+    report::finish(&experiment, recorded, &summary, model, arguments.output, end)
+}
+
+/// What came of it.
+struct Ran {
+    end: End,
+    run: Run,
+    model: Vec<f32>,
+}
+
+fn in_memory(
+    arguments: &Simulate,
+    experiment: &Experiment,
+    data: &Split,
+    root: &Key,
+    recorder: &mut Recorder,
+) -> Result<Ran, Failure> {
+    let options = SimulationOptions::new(threads(arguments.threads));
+    let ran = simulate(experiment, data, root, &options, interrupt::flag()?, recorder).map_err(failure)?;
+    let end = match ran.ended {
+        Ended::Finished => End::Finished,
+        Ended::BudgetExhausted(exhausted) => End::BudgetExhausted(exhausted.into()),
+        Ended::Interrupted => End::Interrupted,
+    };
+    let run = Run {
+        ended: end.name(),
+        transport: "memory",
+        processes: 1,
+        noise_seeded: arguments.seed.is_some(),
+        model: ran.model_sha256,
+        bytes_up: ran.bytes_up,
+        bytes_down: ran.bytes_down,
+        peak_rss_bytes: machine::peak_rss_bytes(),
+    };
+    Ok(Ran { end, run, model: ran.model.to_vec() })
+}
+
+fn over_sockets(
+    arguments: &Simulate,
+    experiment: &Experiment,
+    root: &Key,
+    recorder: &mut Recorder,
+) -> Result<Ran, Failure> {
+    let processes = usize::from(arguments.processes.unwrap_or(PROCESSES));
+    let division = real::Division { processes, threads: threads(arguments.threads) };
+    let ran = real::run(experiment, root, division, recorder)?;
+    let run = Run {
+        ended: ran.end.name(),
+        transport: "sockets",
+        processes: ran.processes,
+        noise_seeded: arguments.seed.is_some(),
+        model: ran.model_sha256,
+        bytes_up: ran.bytes_up,
+        bytes_down: ran.bytes_down,
+        peak_rss_bytes: ran.peak_rss_bytes,
+    };
+    Ok(Ran { end: ran.end, run, model: ran.model })
+}
+
+/// The root of every secret draw: from the operating system, unless the user gives the result's privacy away.
+fn root_key(seed: Option<u64>) -> Result<Key, Failure> {
+    match seed {
+        Some(seed) => Ok(Key::from_seed(seed)),
+        None => Key::from_os().map_err(Failure::other),
+    }
+}
+
+/// Threads that were asked for, or all.
+fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
+    asked.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn failure(error: SimulationError) -> Failure {
+    match error {
+        SimulationError::Partition(_) | SimulationError::Architecture(_) | SimulationError::Federation(_) => {
+            Failure::Usage { problem: error.to_string(), help: None }
+        }
+        error => Failure::other(error),
+    }
+}
+
+/// Processes of clients, unless the user says otherwise.
+const PROCESSES: u16 = 2;

@@ -1,0 +1,157 @@
+//! The summary of a run: the object of `summary.json` and of `--output json`.
+
+use serde::Serialize;
+use skep_learning::Split;
+use skep_protocol::Digest;
+use skep_protocol::experiment::{Experiment, Privacy};
+use skep_server::record::{OutcomeKind, RoundRecord};
+
+use crate::machine;
+use crate::privacy_words;
+use crate::recorder::Pace;
+
+/// What came out of a run, what it cost, and on which machine.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Summary {
+    /// The experiment's name.
+    pub(crate) name: String,
+    /// The version of the program.
+    pub(crate) version: &'static str,
+    /// How the run ended: `finished`, `budget-exhausted` or `interrupted`.
+    pub(crate) ended: &'static str,
+    /// What carried the messages: `memory` or `sockets`.
+    pub(crate) transport: &'static str,
+    /// Processes that took part.
+    pub(crate) processes: usize,
+    /// SHA-256 of the last model's parameters as little-endian f32.
+    pub model_sha256: String,
+    /// Of the last model on the held-out examples, 0 to 1.
+    pub(crate) accuracy: Option<f64>,
+    /// Its mean cross-entropy on them, in nats.
+    pub(crate) loss: Option<f64>,
+    /// SHA-256 of the held-out examples' row numbers, ascending, as little-endian u64.
+    pub test_ids_sha256: String,
+    /// Rounds that released a model from everyone who was invited.
+    pub(crate) rounds_completed: u64,
+    /// Rounds that released a model although some invited clients were missing.
+    pub(crate) rounds_degraded: u64,
+    /// Rounds that released nothing. Their budget is spent all the same.
+    pub(crate) rounds_aborted: u64,
+    /// The trust mode.
+    pub(crate) mode: &'static str,
+    /// Spent against recipients of the models; null when nothing is promised.
+    pub(crate) epsilon_release: Option<f64>,
+    /// Spent against the server; null when nothing is promised.
+    pub(crate) epsilon_server: Option<f64>,
+    /// Why there is no epsilon against the server; null when there is one.
+    pub(crate) epsilon_server_reason: Option<String>,
+    /// The delta of both; null when nothing is promised.
+    pub(crate) delta: Option<f64>,
+    /// What is hidden; null when nothing is.
+    pub(crate) unit: Option<String>,
+    /// From what; null when nothing is promised.
+    pub(crate) adjacency: Option<String>,
+    /// The accountant that proves epsilon; null when nothing is promised.
+    pub(crate) accountant: Option<&'static str>,
+    /// Who is invited to a round: `all`, `poisson:RATE` or `fixed:SIZE/POPULATION`.
+    pub(crate) sampling: String,
+    /// Whether the noise follows from `--seed`: then it hides nothing from whoever knows the seed.
+    pub(crate) noise_seeded: bool,
+    /// From the start of the command, in seconds.
+    pub(crate) seconds_total: f64,
+    /// From the start of the command to the end of the first round.
+    pub(crate) seconds_to_first_round: Option<f64>,
+    /// Of a round that released a model.
+    pub(crate) seconds_per_round_median: Option<f64>,
+    /// Updates in all sums, per second of the rounds.
+    pub(crate) client_updates_per_second: Option<f64>,
+    /// Largest resident memory, added over all processes; null where the system does not tell.
+    pub(crate) peak_rss_bytes: Option<u64>,
+    /// From clients to the server: on the sockets with `transport` `sockets`, else what packed updates weigh.
+    pub(crate) bytes_up: u64,
+    /// From the server to clients, likewise.
+    pub(crate) bytes_down: u64,
+    /// Of those that local training depends on, what the processor has.
+    pub(crate) cpu_features: Vec<&'static str>,
+    /// The caches that local training depends on, as `L1d 32K`.
+    pub(crate) cpu_caches: Vec<String>,
+}
+
+/// What a run hands to its summary, beside its rounds.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    /// How it ended.
+    pub(crate) ended: &'static str,
+    /// What carried the messages.
+    pub(crate) transport: &'static str,
+    /// Processes that took part.
+    pub(crate) processes: usize,
+    /// Whether `--seed` was given.
+    pub(crate) noise_seeded: bool,
+    /// The digest of the last model.
+    pub(crate) model: Digest,
+    /// From clients to the server.
+    pub(crate) bytes_up: u64,
+    /// From the server to clients.
+    pub(crate) bytes_down: u64,
+    /// Largest resident memory of all processes.
+    pub(crate) peak_rss_bytes: Option<u64>,
+}
+
+impl Summary {
+    /// Adds up a run.
+    pub(crate) fn new(
+        experiment: &Experiment,
+        data: &Split,
+        records: &[RoundRecord],
+        pace: &Pace,
+        run: Run,
+    ) -> Self {
+        let count = |kind| records.iter().filter(|record| record.outcome == kind).count() as u64;
+        let measured = records.iter().rev().find(|record| record.accuracy.is_some());
+        let last = records.last();
+        let central = match &experiment.privacy {
+            Privacy::None => None,
+            Privacy::Central(central) => Some(central),
+        };
+        Summary {
+            name: experiment.name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            ended: run.ended,
+            transport: run.transport,
+            processes: run.processes,
+            model_sha256: run.model.to_string(),
+            accuracy: measured.and_then(|record| record.accuracy),
+            loss: measured.and_then(|record| record.loss),
+            test_ids_sha256: test_ids_digest(data).to_string(),
+            rounds_completed: count(OutcomeKind::Complete),
+            rounds_degraded: count(OutcomeKind::Degraded),
+            rounds_aborted: count(OutcomeKind::Aborted),
+            mode: privacy_words::mode(&experiment.privacy),
+            // Before the first round nothing is spent.
+            epsilon_release: central.map(|_| last.and_then(|record| record.epsilon_release).unwrap_or(0.0)),
+            epsilon_server: last.and_then(|record| record.epsilon_server),
+            epsilon_server_reason: privacy_words::why_none_against_server(&experiment.privacy),
+            delta: central.map(|central| central.delta.get()),
+            unit: central.map(|central| central.unit.to_string()),
+            adjacency: central.map(|central| central.adjacency.to_string()),
+            accountant: privacy_words::accountant(experiment),
+            sampling: experiment.rounds.sampling.to_string(),
+            noise_seeded: run.noise_seeded,
+            seconds_total: pace.seconds_total(),
+            seconds_to_first_round: pace.seconds_to_first_round(),
+            seconds_per_round_median: pace.seconds_per_round_median(),
+            client_updates_per_second: pace.updates_per_second(),
+            peak_rss_bytes: run.peak_rss_bytes,
+            bytes_up: run.bytes_up,
+            bytes_down: run.bytes_down,
+            cpu_features: machine::cpu_features(),
+            cpu_caches: machine::cpu_caches(),
+        }
+    }
+}
+
+fn test_ids_digest(data: &Split) -> Digest {
+    let bytes: Vec<u8> = data.test_ids().iter().flat_map(|&row| (row as u64).to_le_bytes()).collect();
+    Digest::of(&bytes)
+}

@@ -1,0 +1,145 @@
+//! Transcripts of `skep simulate --real`: real processes, real sockets.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod harness;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use harness::{SMALL, changed, command, path, skep};
+use serde_json::Value;
+
+#[test]
+fn processes_and_sockets_give_the_same_model_as_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = changed(directory.path(), &SMALL);
+    let run = |arguments: &[&str]| -> Value {
+        let ran = skep(&[&["simulate", path(&file), "--seed", "7", "--output", "json"], arguments].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        serde_json::from_str(&ran.out).unwrap()
+    };
+    let (memory, sockets) = (run(&[]), run(&["--real", "--processes", "3"]));
+    for key in ["model_sha256", "accuracy", "loss", "rounds_completed", "epsilon_release", "test_ids_sha256"]
+    {
+        assert_eq!(memory[key], sockets[key], "{key}");
+    }
+    assert_eq!((&memory["transport"], &sockets["transport"]), (&"memory".into(), &"sockets".into()));
+    assert_eq!((&memory["processes"], &sockets["processes"]), (&1.into(), &5.into()));
+    let bytes = |summary: &Value, key: &str| summary[key].as_u64().unwrap();
+    assert!(bytes(&sockets, "bytes_up") > bytes(&memory, "bytes_up"), "messages and TLS weigh something");
+    assert!(bytes(&sockets, "bytes_down") > bytes(&memory, "bytes_down"));
+}
+
+#[test]
+fn an_interruption_ends_with_130_and_keeps_the_rounds_that_are_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    let mut launcher = long(directory.path(), &["--out", path(&out)]);
+    send(&launcher.child, "INT");
+    let (code, err) = launcher.end();
+    assert_eq!(code, Some(130), "{err}");
+    assert!(err.contains("interrupted: the results of"), "{err}");
+    let summary: Value =
+        serde_json::from_str(&fs::read_to_string(out.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["ended"], "interrupted");
+    assert!(summary["rounds_completed"].as_u64().unwrap() >= 1);
+    assert!(out.join("model.safetensors").exists());
+}
+
+#[test]
+fn no_child_outlives_its_launcher_and_no_secret_is_on_a_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut launcher = long(directory.path(), &[]);
+    let children = children(&launcher.child);
+    assert_eq!(children.len(), 3);
+    for child in &children {
+        let line = fs::read(format!("/proc/{child}/cmdline")).unwrap();
+        let words: Vec<_> = line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
+        assert!(matches!(words[..], [_, b"local-server" | b"local-clients"]), "{line:?}");
+    }
+    launcher.child.kill().unwrap();
+    launcher.end();
+    let deadline = Instant::now() + PATIENCE;
+    while children.iter().any(|child| is_running(*child)) {
+        assert!(Instant::now() < deadline, "a child is still there");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_child_that_dies_ends_the_launcher_with_its_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut launcher = long(directory.path(), &[]);
+    let children = children(&launcher.child);
+    let clients = children.iter().find(|child| name(**child).contains("local-clients")).unwrap();
+    assert!(Command::new("kill").args(["-KILL", &clients.to_string()]).status().unwrap().success());
+    let (code, err) = launcher.end();
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("a process of clients ended without saying why: signal: 9"), "{err}");
+    assert!(children.iter().all(|child| !is_running(*child)));
+}
+
+#[test]
+fn a_child_that_a_person_starts_says_what_it_is_for() {
+    let ran = skep(&["local-server"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.out.contains("started by `skep simulate --real`"), "{}", ran.out);
+}
+
+/// A launcher in the middle of a run that would take very long.
+struct Launcher {
+    child: Child,
+    err: BufReader<std::process::ChildStderr>,
+    seen: String,
+}
+
+impl Launcher {
+    fn end(&mut self) -> (Option<i32>, String) {
+        self.err.read_to_string(&mut self.seen).unwrap();
+        (self.child.wait().unwrap().code(), std::mem::take(&mut self.seen))
+    }
+}
+
+fn long(directory: &Path, arguments: &[&str]) -> Launcher {
+    let change = [("count = 3", "count = 100000"), ("epsilon_limit = 8.0", "epsilon_limit = 1e9")];
+    let file = changed(directory, &[&SMALL[..], &change[..]].concat());
+    let all = [&["simulate", path(&file), "--real"], arguments].concat();
+    let mut child = command(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut seen = String::new();
+    while !seen.contains("round 1 of") {
+        assert!(err.read_line(&mut seen).unwrap() > 0, "no round was run:\n{seen}");
+    }
+    Launcher { child, err, seen }
+}
+
+fn send(child: &Child, signal: &str) {
+    assert!(
+        Command::new("kill")
+            .args([&format!("-{signal}"), &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+fn children(launcher: &Child) -> Vec<u32> {
+    let id = launcher.id();
+    let list = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+    list.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
+fn name(process: u32) -> String {
+    String::from_utf8_lossy(&fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default()).into_owned()
+}
+
+/// Neither gone nor a zombie that nobody waits for.
+fn is_running(process: u32) -> bool {
+    fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
