@@ -78,12 +78,13 @@ impl Progress {
 }
 
 fn described(record: &RoundRecord) -> String {
-    let number = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.3}"));
+    let accuracy = record.accuracy.map_or("not measured".to_owned(), |accuracy| format!("{accuracy:.3}"));
+    // No epsilon is the worst epsilon, not the best: say so.
+    let epsilon = |value: Option<f64>| value.map_or("unbounded".to_owned(), |value| format!("{value:.3}"));
     format!(
-        "accuracy {}, epsilon against recipients {}, against the server {}",
-        number(record.accuracy),
-        number(record.epsilon_release),
-        number(record.epsilon_server)
+        "accuracy {accuracy}, epsilon {} against recipients, {} against the server",
+        epsilon(record.epsilon_release),
+        epsilon(record.epsilon_server)
     )
 }
 
