@@ -28,6 +28,9 @@ fn processes_and_sockets_give_the_same_model_as_memory() {
         assert_eq!(memory[key], sockets[key], "{key}");
     }
     assert_eq!((&memory["transport"], &sockets["transport"]), (&"memory".into(), &"sockets".into()));
+    for summary in [&memory, &sockets] {
+        assert_eq!((&summary["rounds_degraded"], &summary["rounds_aborted"]), (&0.into(), &0.into()));
+    }
     assert_eq!((&memory["processes"], &sockets["processes"]), (&1.into(), &5.into()));
     let bytes = |summary: &Value, key: &str| summary[key].as_u64().unwrap();
     assert!(bytes(&sockets, "bytes_up") > bytes(&memory, "bytes_up"), "messages and TLS weigh something");

@@ -376,7 +376,12 @@ mod tests {
                 },
             },
             population: PopulationFile { clients: 100, partition: PartitionFile::Dirichlet { alpha: 0.3 } },
-            rounds: RoundsFile { count: 60, sampling: SamplingFile::All {}, min_updates: 50, deadline_s: 30.0 },
+            rounds: RoundsFile {
+                count: 60,
+                sampling: SamplingFile::All {},
+                min_updates: 50,
+                deadline_s: 30.0,
+            },
             strategy: StrategyFile::Fedavg {
                 weighting: WeightingFile::Uniform,
                 max_examples: None,
