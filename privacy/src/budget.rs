@@ -8,6 +8,7 @@
 
 use crate::accounting::amplification::Amplification;
 use crate::accounting::{Accountant, Composition, Event};
+use crate::matrix::BandedMechanism;
 use crate::mechanism::Mechanism;
 use crate::quantities::{Adjacency, Delta, Epsilon, Sampling};
 
@@ -54,6 +55,13 @@ pub struct Charge {
     mechanism: Mechanism,
 }
 
+/// The right to one run of correlated noise, already charged: begins the run with its mechanism, once.
+#[derive(Debug)]
+#[must_use = "a run is charged even when it never begins"]
+pub struct RunCharge {
+    mechanism: BandedMechanism,
+}
+
 impl BudgetKeeper {
     /// An empty budget. Without a limit every round is counted and none refused.
     #[must_use]
@@ -80,12 +88,22 @@ impl BudgetKeeper {
         sampling: Sampling,
     ) -> Result<Reservation, BudgetExhausted> {
         let after = self.with(mechanism, sampling, 1);
-        if let Some(limit) = self.limit.filter(|limit| !self.fits(&after, *limit)) {
-            let asked = after.best_epsilon(self.delta);
-            return Err(BudgetExhausted { spent: self.epsilon(), asked, limit, delta: self.delta });
-        }
-        self.charged = after.clone();
+        self.charge(after.clone())?;
         Ok(Reservation { round, mechanism, after, delta: self.delta })
+    }
+
+    /// Charges a whole run of correlated noise, before anybody is invited to its first step.
+    ///
+    /// Never amplified by sampling. There is nothing to settle: what a run costs does not depend on how many of its steps
+    /// are done.
+    ///
+    /// # Errors
+    /// [`BudgetExhausted`] when the run would exceed the limit; nothing is charged then.
+    pub fn charge_run(&mut self, mechanism: BandedMechanism) -> Result<RunCharge, BudgetExhausted> {
+        let mut after = self.charged.clone();
+        after.push(mechanism.event(), 1);
+        self.charge(after)?;
+        Ok(RunCharge { mechanism })
     }
 
     /// Gives up the reservation for the charge that opens its sum.
@@ -146,6 +164,16 @@ impl BudgetKeeper {
         &self.charged
     }
 
+    /// Replaces what is charged by more, unless that exceeds the limit.
+    fn charge(&mut self, after: Composition) -> Result<(), BudgetExhausted> {
+        if let Some(limit) = self.limit.filter(|limit| !self.fits(&after, *limit)) {
+            let asked = after.best_epsilon(self.delta);
+            return Err(BudgetExhausted { spent: self.epsilon(), asked, limit, delta: self.delta });
+        }
+        self.charged = after;
+        Ok(())
+    }
+
     /// Whether a composition stays within a limit. Most rounds need only the quick bound, which is also an upper one.
     fn fits(&self, composition: &Composition, limit: Epsilon) -> bool {
         composition.epsilon(Accountant::Rdp, self.delta).is_ok_and(|quick| quick <= limit)
@@ -196,6 +224,18 @@ impl Charge {
     /// The noise that was paid for.
     #[must_use]
     pub const fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+}
+
+impl RunCharge {
+    /// The noise that was paid for.
+    #[must_use]
+    pub const fn mechanism(&self) -> &BandedMechanism {
+        &self.mechanism
+    }
+
+    pub(crate) fn into_mechanism(self) -> BandedMechanism {
         self.mechanism
     }
 }

@@ -12,7 +12,7 @@
 //! Each arrow is the only way to make what it points at. [`update`] clips in floating point, which nothing relies on, then
 //! rounds to the integers of a [`grid`] and tests their norm exactly. [`sum`] adds integers, so its result depends on no
 //! order, and opens only to a [`Charge`](budget::Charge) of the [`budget`], with the noise of the [`mechanism`] that was
-//! paid for.
+//! paid for. Where there is no sampling, a run may release its sums with the correlated noise of [`matrix`] instead.
 //! [`sampler`] draws that noise in integers, with the law that [`accounting`] assumes and not one close to it. All
 //! randomness comes from the keys of [`prg`].
 //!

@@ -66,7 +66,7 @@ impl Mechanism {
 }
 
 /// ⌈z·S⌉ in exact arithmetic. None above [`SIGMA_MAX`].
-fn sigma(noise_multiplier: f64, sensitivity: u64) -> Option<u64> {
+pub(crate) fn sigma(noise_multiplier: f64, sensitivity: u64) -> Option<u64> {
     if noise_multiplier > SIGMA_MAX as f64 {
         return None;
     }

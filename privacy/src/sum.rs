@@ -155,6 +155,16 @@ impl Sum {
         Ok(Release { coordinates: self.coordinates, members: self.members, grid: self.grid })
     }
 
+    /// The grid of the updates.
+    pub(crate) const fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// The sum itself, for a mechanism that adds its noise elsewhere.
+    pub(crate) fn into_coordinates(self) -> Vec<i64> {
+        self.coordinates
+    }
+
     fn check(&self, mechanism: Mechanism) -> Result<(), ReleaseError> {
         let charged = match mechanism {
             Mechanism::None => None,
@@ -220,7 +230,8 @@ pub const NOISE_TILE: usize = 4096;
 /// Tiles that are worth a thread of their own: some milliseconds of noise.
 const TILES_PER_THREAD: usize = 64;
 
-fn add_noise(coordinates: &mut [i64], sigma: u64, key: &Key) {
+/// Adds independent rounded Gaussian noise, in tiles from the substreams of the key.
+pub(crate) fn add_noise(coordinates: &mut [i64], sigma: u64, key: &Key) {
     let tiles = coordinates.len().div_ceil(NOISE_TILE);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     add_noise_on(cores.min(tiles / TILES_PER_THREAD).max(1), coordinates, sigma, key);
