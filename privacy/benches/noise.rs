@@ -6,10 +6,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use skep_privacy::budget::BudgetKeeper;
 use skep_privacy::grid::{Grid, PrivateGrid};
+use skep_privacy::matrix::{BandedMechanism, BandedRun, BandedSquareRoot, Decoder, Participation};
 use skep_privacy::packing::{pack, unpack};
 use skep_privacy::prg::{Key, Prg, PrgId};
-use skep_privacy::quantities::ClipNorm;
+use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, NoiseMultiplier};
 use skep_privacy::rotation::Rotation;
 use skep_privacy::sampler::discrete_gaussian::DiscreteGaussian;
 use skep_privacy::sampler::rounded_gaussian;
@@ -32,6 +34,34 @@ fn main() {
     }
     discrete_gaussian();
     pipeline();
+    correlated_noise();
+}
+
+/// One step of a run of correlated noise, and its decoding.
+fn correlated_noise() {
+    let grid = PrivateGrid::new(ClipNorm::new(1.0).expect("positive"), SAMPLES, 1000).expect("in range");
+    for bands in [1, 16, 64] {
+        let participation = Participation::new(bands as u64, 4).expect("in range");
+        let matrix = BandedSquareRoot::new(bands, participation).expect("as many bands as separation");
+        let z = NoiseMultiplier::new(1.0).expect("positive");
+        let mechanism = BandedMechanism::new(matrix, grid, z).expect("in range");
+        let delta = Delta::new(1e-5).expect("in range");
+        let mut keeper = BudgetKeeper::new(Adjacency::ZeroOut, delta, None);
+        let mut run = BandedRun::new(keeper.charge_run(mechanism.clone()).expect("there is no limit"));
+        let mut decoder = Decoder::new(&mechanism);
+        let mut step = || {
+            run.release(Accumulator::new(Grid::from(grid)).finish(), &Key::from_seed(1)).expect("same grid")
+        };
+        for _ in 1..bands {
+            decoder.decode(&step()).expect("in order");
+        }
+        let mut releases = Vec::new();
+        report(&format!("release, {bands} bands"), SAMPLES, 8, || releases.push(step()));
+        let mut releases = releases.iter();
+        report(&format!("decode, {bands} bands"), SAMPLES, 8, || {
+            drop(black_box(decoder.decode(releases.next().expect("as many passes")).expect("in order")));
+        });
+    }
 }
 
 /// What happens to one update on its way from a client into a release.
