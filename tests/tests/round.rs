@@ -467,3 +467,51 @@ fn an_upload_resumes_at_the_offset_of_the_grant() {
     network.to_server(Event::UploadOffered { client: id, round: Round(1), len: 32, digest });
     assert!(matches!(progress(&network, 0), Progress::Granted { .. }), "the same offer again renews nothing");
 }
+
+// ---- a grant is told once on a connection ----
+
+/// Delivers everything that is on its way to a client, and says how much it was.
+fn hears(network: &mut Network, id: ClientId) -> usize {
+    std::iter::from_fn(|| network.deliver_to_client(id).then_some(())).count()
+}
+
+#[test]
+fn an_offer_that_crosses_the_repeated_invitation_is_granted_once() {
+    let mut network = opened(1);
+    let id = ClientId(0);
+    until_training(&mut network, id);
+    network.disconnect(id);
+    network.connect(id);
+    // The training ends before the invitation arrives, which the client answers by offering again.
+    assert!(network.finish_training(id, None) && network.deliver_to_client(id));
+    assert!(network.deliver_to_server(id) && network.deliver_to_server(id));
+    assert_eq!(hears(&mut network, id), 1, "a second grant would begin the upload again");
+    network.run_honestly();
+    assert_eq!(outcome(&network), Outcome::Complete { updates: 1 });
+}
+
+#[test]
+fn a_client_whose_turn_came_while_it_was_away_is_granted_once() {
+    let limits = Limits { upload_memory_bytes: 1, min_upload_bytes_per_s: 1000 };
+    let mut network = Network::new(2, limits);
+    let (first, away) = (ClientId(0), ClientId(1));
+    network.connect(first);
+    network.connect(away);
+    network.open(plans::signed(plans::plan(1, 2)), &cohort(2));
+    until_granted(&mut network, first);
+    until_offered(&mut network, away);
+    network.deliver_to_server(away);
+    network.disconnect(away);
+    network.finish_upload(first, None);
+    network.connect(away);
+    assert_eq!(hears(&mut network, away), 2, "the invitation and the grant");
+    assert!(network.deliver_to_server(away), "the repeated offer");
+    assert_eq!(hears(&mut network, away), 0, "a second grant would begin the upload again");
+    // On yet another connection it is told again.
+    network.connect(away);
+    network.deliver_to_client(away);
+    network.deliver_to_server(away);
+    assert_eq!(hears(&mut network, away), 1);
+    network.run_honestly();
+    assert_eq!(outcome(&network), Outcome::Complete { updates: 2 });
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Decline, Refusal};
-use crate::ids::{ClientId, Digest};
+use crate::ids::{ChannelBinding, ClientId, Digest};
 use crate::plan::VerifiedPlan;
 use crate::time::Time;
 
@@ -22,6 +22,9 @@ pub struct Assignment {
     pub progress: Progress,
     /// When a lost connection must be back; `None` while it is there or was never there.
     pub reconnect_by: Option<Time>,
+    /// The connection that was last told of the grant. Told twice on one connection, a client would begin its upload
+    /// again while the first is under way.
+    pub granted_on: Option<ChannelBinding>,
 }
 
 /// How far a client has come in a round.

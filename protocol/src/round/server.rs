@@ -119,7 +119,8 @@ pub enum Action {
         /// The model.
         model: Digest,
     },
-    /// Make room for an upload and tell the client from which offset to send: zero, or where it was cut off.
+    /// Make room for an upload and tell the client from which offset to send: zero, or where it was cut off. Once a
+    /// connection.
     GrantUpload {
         /// To whom.
         client: ClientId,
@@ -401,6 +402,7 @@ impl ServerMachine {
     }
 
     fn offered(&mut self, client: ClientId, round: Round, len: u64, digest: Digest) {
+        let session = self.sessions.get(&client).copied();
         let assignment = match self.open_assignment(client, round) {
             Err(reason) => return self.refuse(client, Some(round), reason),
             Ok(assignment) => assignment,
@@ -417,7 +419,10 @@ impl ServerMachine {
             }
             // The same offer again is that of a client that has come back: it goes on where it was cut off.
             Progress::Offered { digest: known, .. } if known == digest => {}
+            Progress::Granted { digest: known, .. }
+                if known == digest && assignment.granted_on == session => {}
             Progress::Granted { len, digest: known, until } if known == digest => {
+                assignment.granted_on = session;
                 self.act(Action::GrantUpload { client, round, len, digest, until });
             }
             Progress::Invited => self.refuse(client, Some(round), Refusal::Unexpected),
@@ -509,6 +514,7 @@ impl ServerMachine {
         round.granted_bytes += len;
         let until = round.timing.grant_until(now, len, self.limits.min_upload_bytes_per_s);
         assignment.progress = Progress::Granted { len, digest, until };
+        assignment.granted_on = self.sessions.get(&client).copied();
         round.timers.insert((until, client));
         Some(Action::GrantUpload { client, round: round.id(), len, digest, until })
     }
@@ -637,6 +643,7 @@ impl OpenRound {
                 expires: timing.collect_by,
                 progress: Progress::Invited,
                 reconnect_by: None,
+                granted_on: None,
             };
             (client, assignment)
         };
