@@ -515,3 +515,30 @@ fn a_client_whose_turn_came_while_it_was_away_is_granted_once() {
     network.run_honestly();
     assert_eq!(outcome(&network), Outcome::Complete { updates: 2 });
 }
+
+#[test]
+fn any_number_of_clients_may_be_out_while_they_wait() {
+    const CLIENTS: u64 = 30_000;
+    let limits = Limits { upload_memory_bytes: 1, min_upload_bytes_per_s: 1000 };
+    let mut server = ServerMachine::new(limits);
+    let plan = plans::signed(plans::plan(1, CLIENTS as u32));
+    let (now, round) = (Time::ZERO, Round(1));
+    for client in cohort(CLIENTS) {
+        let mut binding = [0; 32];
+        binding[..8].copy_from_slice(&client.0.to_le_bytes());
+        server.handle(now, Event::Connected { client, channel_binding: ChannelBinding(binding) });
+    }
+    server.open(now, plan.clone(), &cohort(CLIENTS)).unwrap();
+    for client in cohort(CLIENTS) {
+        server.handle(now, Event::Accepted { client, round, plan: plan.digest() });
+        let digest = update_digest(client, round);
+        server.handle(now, Event::UploadOffered { client, round, len: 32, digest });
+    }
+    // The first has the one grant and the second stands before all those that are out.
+    for client in cohort(CLIENTS).into_iter().skip(2) {
+        server.handle(now, Event::Violated { client, reason: Refusal::Malformed });
+    }
+    server.handle(now, Event::UploadStaged { client: ClientId(0), round });
+    server.handle(now, Event::UploadStaged { client: ClientId(1), round });
+    assert_eq!(server.phase(), Some(Phase::Releasing));
+}

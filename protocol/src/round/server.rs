@@ -498,25 +498,27 @@ impl ServerMachine {
 
     fn next_grant(&mut self, now: Time) -> Option<Action> {
         let round = self.round.as_mut().filter(|round| round.phase == Phase::Collecting)?;
-        let place = round.waiting.iter().position(|client| self.sessions.contains_key(client))?;
-        let client = round.waiting[place];
-        let assignment = round.assignments.get_mut(&client)?;
-        let Progress::Offered { len, digest } = assignment.progress else {
-            // It was ended while it waited.
+        loop {
+            let place = round.waiting.iter().position(|client| self.sessions.contains_key(client))?;
+            let client = round.waiting[place];
+            let assignment = round.assignments.get_mut(&client)?;
+            let Progress::Offered { len, digest } = assignment.progress else {
+                // It was ended while it waited.
+                round.waiting.remove(place);
+                continue;
+            };
+            let room = self.limits.upload_memory_bytes.saturating_sub(round.granted_bytes);
+            if len > room && round.granted_bytes > 0 {
+                return None;
+            }
             round.waiting.remove(place);
-            return self.next_grant(now);
-        };
-        let room = self.limits.upload_memory_bytes.saturating_sub(round.granted_bytes);
-        if len > room && round.granted_bytes > 0 {
-            return None;
+            round.granted_bytes += len;
+            let until = round.timing.grant_until(now, len, self.limits.min_upload_bytes_per_s);
+            assignment.progress = Progress::Granted { len, digest, until };
+            assignment.granted_on = self.sessions.get(&client).copied();
+            round.timers.insert((until, client));
+            return Some(Action::GrantUpload { client, round: round.id(), len, digest, until });
         }
-        round.waiting.remove(place);
-        round.granted_bytes += len;
-        let until = round.timing.grant_until(now, len, self.limits.min_upload_bytes_per_s);
-        assignment.progress = Progress::Granted { len, digest, until };
-        assignment.granted_on = self.sessions.get(&client).copied();
-        round.timers.insert((until, client));
-        Some(Action::GrantUpload { client, round: round.id(), len, digest, until })
     }
 
     // ---- endings ----
