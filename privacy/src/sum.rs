@@ -3,6 +3,7 @@
 //! Integer sums do not depend on order, so any tree of [`Accumulator`]s gives the same bits. A [`Sum`] has no reader: it
 //! turns into a [`Release`] by a [`Charge`] of the budget, with the noise that was paid for.
 
+use std::fmt;
 use std::sync::Mutex;
 use std::thread::Builder;
 
@@ -58,8 +59,9 @@ pub enum ReleaseError {
 
 /// A running sum of verified updates: one 64-bit integer a coordinate.
 ///
-/// It cannot overflow: the grid bounds a coordinate, and the cohort is bounded here.
-#[derive(Debug, Clone)]
+/// It cannot overflow: the grid bounds a coordinate, and the cohort is bounded here. Hidden by `Debug`, because what it
+/// holds has no noise yet.
+#[derive(Clone)]
 pub struct Accumulator {
     coordinates: Vec<i64>,
     members: u32,
@@ -119,6 +121,12 @@ impl Accumulator {
             _ => return Err(SumError::CohortFull { cohort_max }),
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Accumulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accumulator").field("members", &self.members).finish_non_exhaustive()
     }
 }
 
@@ -297,6 +305,14 @@ mod tests {
     fn noise(grid: Grid, sigma: u64) -> Charge {
         let sensitivity = grid.sensitivity().unwrap();
         Charge::new(1, Mechanism::RoundedGaussian { sensitivity, sigma })
+    }
+
+    #[test]
+    fn the_debug_form_of_a_running_sum_does_not_show_it() {
+        let mut sum = Accumulator::new(private());
+        sum.add(&vector(private(), 123_456)).unwrap();
+        let shown = format!("{sum:?}");
+        assert!(!shown.contains("123456") && shown.contains("members: 1"), "{shown}");
     }
 
     #[test]
