@@ -85,7 +85,7 @@ impl Enrolment {
     /// Invites a client that the federation does not have yet, under the lowest id above all that were ever given.
     ///
     /// # Errors
-    /// [`EnrolmentError`] when the addresses are none or too many, or a file cannot be written.
+    /// [`EnrolmentError`] when the addresses are none or too many, no id is left, or a file cannot be written.
     pub fn invite_new(
         &self,
         authority: &Authority,
@@ -93,14 +93,18 @@ impl Enrolment {
         now: SystemTime,
         validity: Duration,
     ) -> Result<Invitation, EnrolmentError> {
-        let mut number = self.client_ids()?.last().map_or(0, |last| last.0.saturating_add(1));
-        while !self.claim(ClientId(number))? {
-            number = number.saturating_add(1);
+        let mut next = self.client_ids()?.last().map_or(Some(0), |last| last.0.checked_add(1));
+        loop {
+            let number = next.ok_or(EnrolmentError::NoIdLeft)?;
+            if self.claim(ClientId(number))? {
+                return self.invite(authority, ClientId(number), addresses, now, validity);
+            }
+            next = number.checked_add(1);
         }
-        self.invite(authority, ClientId(number), addresses, now, validity)
     }
 
     /// Invites `client`. If it has enrolled before, its former key loses its place when the invitation is redeemed.
+    /// Earlier invitations of the client that were not redeemed stay good until they expire.
     ///
     /// # Errors
     /// [`EnrolmentError`] when the client is revoked, the addresses are none or too many, or a file cannot be written.
@@ -284,6 +288,9 @@ pub enum EnrolmentError {
     /// An invitation needs from 1 to 8 addresses.
     #[error("{0} addresses for an invitation; from 1 to {ADDRESS_COUNT_LIMIT} belong there")]
     Addresses(usize),
+    /// The highest id has been given.
+    #[error("no client id is left above the highest one; invite a client by an id of its own")]
+    NoIdLeft,
     /// A file does not read or write.
     #[error(transparent)]
     File(#[from] FileError),
@@ -321,6 +328,7 @@ impl EnrolmentError {
             Self::NotEnrolled | Self::UnknownClient(_) => Refusal::NotEnrolled,
             Self::Malformed => Refusal::Malformed,
             Self::Addresses(_)
+            | Self::NoIdLeft
             | Self::File(_)
             | Self::Damaged { .. }
             | Self::Key(_)
@@ -454,6 +462,16 @@ mod tests {
         });
         ids.sort_unstable();
         assert_eq!(ids, (6..14).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn after_the_highest_id_there_is_no_new_one() {
+        let federation = federation();
+        federation.invite(u64::MAX).unwrap();
+        let addresses = vec!["localhost:1".parse().unwrap()];
+        let hour = Duration::from_secs(3600);
+        let refused = federation.enrolment.invite_new(&federation.authority, addresses, at(1000), hour);
+        assert!(matches!(refused, Err(EnrolmentError::NoIdLeft)));
     }
 
     #[test]
