@@ -45,7 +45,7 @@ pub(super) struct Planned {
     /// The model as little-endian f32.
     pub(super) model: Bytes,
     /// Connected clients that are no longer enrolled.
-    pub(super) shut_out: Vec<ClientId>,
+    pub(super) shut_out: Vec<PeerIdentity>,
 }
 
 /// A round that has ended, and the model after it.
@@ -93,8 +93,7 @@ impl Aggregation {
         let round = self.federation.plan(&*self.roster)?;
         self.incomplete = false;
         let invited = round.cohort.iter().filter_map(|client| connected.get(client));
-        let shut_out = invited.filter(|identity| self.is_shut_out(identity)).map(|identity| identity.client);
-        let shut_out = shut_out.collect();
+        let shut_out = invited.filter(|identity| self.is_shut_out(identity)).cloned().collect();
         Ok(Planned { round, model: on_the_wire(&self.federation.model()), shut_out })
     }
 

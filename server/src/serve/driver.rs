@@ -311,8 +311,11 @@ impl<'a> Driver<'a> {
             Err(PlanningError::Budget(exhausted)) => return self.over(End::BudgetExhausted(exhausted)),
             Err(error) => return Err(error.into()),
         };
-        for client in shut_out {
-            self.peers.remove(&client);
+        for identity in shut_out {
+            // It may have come back meanwhile, enrolled with another key.
+            if self.peers.get(&identity.client).is_some_and(|peer| peer.identity == identity) {
+                self.peers.remove(&identity.client);
+            }
         }
         let plan = planned.plan;
         if self.stopping {
