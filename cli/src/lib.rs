@@ -30,16 +30,17 @@ mod server_state;
 mod simulate;
 mod summary;
 
-use arguments::Command;
+use arguments::{Arguments, Command};
 use failure::Failure;
 
-/// Runs a command to its end.
+/// Runs what was typed to its end.
 ///
 /// # Errors
 /// [`Failure`], which knows its exit code.
-pub fn run(command: Command) -> Result<(), Failure> {
-    match command {
-        Command::Simulate(arguments) => simulate::run(&arguments),
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let log = arguments.log;
+    match arguments.command {
+        Command::Simulate(arguments) => simulate::run(&arguments, &log),
         Command::Check(arguments) => check::run(&arguments),
         Command::Privacy(command) => Ok(privacy::run(&command, &mut std::io::stdout().lock())?),
         Command::Serve(arguments) => serve::run(&arguments),

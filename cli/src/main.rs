@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let told_elsewhere = arguments.command.is_child();
-    match skep_cli::run(arguments.command) {
+    match skep_cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let code = failure.exit_code();

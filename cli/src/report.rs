@@ -101,7 +101,7 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
         Privacy::None => None,
         Privacy::Central(central) => Some(central.delta),
     };
-    line(&summary.name, quality(summary));
+    line("model", quality(summary));
     line("rounds", rounds(summary));
     line(
         "recipients",
@@ -119,7 +119,7 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
         );
     }
     line("took", pace(summary));
-    line("model", format!("sha256 {}", summary.model_sha256));
+    line("sha256", summary.model_sha256.clone());
     line(
         "results",
         match directory {
@@ -131,11 +131,12 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
 }
 
 fn quality(summary: &Summary) -> String {
+    let name = &summary.name;
     match (summary.accuracy, summary.loss) {
         (Some(accuracy), Some(loss)) => {
-            format!("accuracy {accuracy:.4}, loss {loss:.4} on held-out examples")
+            format!("{name}: accuracy {accuracy:.4}, loss {loss:.4} on held-out examples")
         }
-        _ => "not measured".to_owned(),
+        _ => format!("{name}: not measured"),
     }
 }
 

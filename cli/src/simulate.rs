@@ -21,11 +21,11 @@ use crate::report::{self, End};
 use crate::results::Results;
 use crate::summary::{Run, Summary};
 
-/// Runs `skep simulate`.
+/// Runs `skep simulate`; `log` is what other processes log.
 ///
 /// # Errors
 /// [`Failure`]. An exhausted budget and an interruption are failures after the results are written.
-pub(crate) fn run(arguments: &Simulate) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     let started = Instant::now();
     let experiment = experiment_file::read(arguments.file.as_deref())?;
     if let Some(directory) = &arguments.data_dir {
@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Simulate) -> Result<(), Failure> {
     let results = arguments.out.as_deref().map(|out| Results::create(out, &experiment)).transpose()?;
     let mut recorder = Recorder::new(started, Progress::new(experiment.rounds.count), results);
     let ran = if arguments.real {
-        over_sockets(arguments, &experiment, &root, &mut recorder)
+        over_sockets(arguments, log, &experiment, &root, &mut recorder)
     } else {
         in_memory(arguments, &experiment, &data, &root, &mut recorder)
     };
@@ -83,12 +83,13 @@ fn in_memory(
 
 fn over_sockets(
     arguments: &Simulate,
+    log: &str,
     experiment: &Experiment,
     root: &Key,
     recorder: &mut Recorder,
 ) -> Result<Ran, Failure> {
     let processes = usize::from(arguments.processes.unwrap_or(PROCESSES));
-    let division = real::Division { processes, threads: threads(arguments.threads) };
+    let division = real::Division { processes, threads: threads(arguments.threads), log };
     let ran = real::run(experiment, root, division, recorder)?;
     let run = Run {
         ended: ran.end.name(),

@@ -56,7 +56,10 @@ fn an_interruption_ends_with_130_and_keeps_the_rounds_that_are_done() {
 #[test]
 fn no_child_outlives_its_launcher_and_no_secret_is_on_a_command_line() {
     let directory = tempfile::tempdir().unwrap();
-    let mut launcher = long(directory.path(), &[]);
+    let temporary = directory.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let mut launcher = long_in(directory.path(), &[], Some(&temporary));
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1);
     let children = children(&launcher.child);
     assert_eq!(children.len(), 3);
     for child in &children {
@@ -71,6 +74,7 @@ fn no_child_outlives_its_launcher_and_no_secret_is_on_a_command_line() {
         assert!(Instant::now() < deadline, "a child is still there");
         std::thread::sleep(Duration::from_millis(50));
     }
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "what the launcher leaves behind is taken away");
 }
 
 #[test]
@@ -108,10 +112,16 @@ impl Launcher {
 }
 
 fn long(directory: &Path, arguments: &[&str]) -> Launcher {
+    long_in(directory, arguments, None)
+}
+
+fn long_in(directory: &Path, arguments: &[&str], temporary: Option<&Path>) -> Launcher {
     let change = [("count = 3", "count = 100000"), ("epsilon_limit = 8.0", "epsilon_limit = 1e9")];
     let file = changed(directory, &[&SMALL[..], &change[..]].concat());
     let all = [&["simulate", path(&file), "--real"], arguments].concat();
-    let mut child = command(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = command(&all);
+    command.envs(temporary.map(|path| ("TMPDIR", path)));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut err = BufReader::new(child.stderr.take().unwrap());
     let mut seen = String::new();
     while !seen.contains("round 1 of") {

@@ -17,10 +17,20 @@ pub(crate) struct ServerBootstrap {
     pub(crate) experiment: ExperimentFile,
     /// What its keys follow from.
     pub(crate) root: Secret,
-    /// Its state directory.
-    pub(crate) state: PathBuf,
-    /// Where to leave the last model, as little-endian f32.
-    pub(crate) model: PathBuf,
+    /// The launcher's temporary directory.
+    pub(crate) directory: PathBuf,
+}
+
+impl ServerBootstrap {
+    /// The server's state directory.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.directory.join("server")
+    }
+
+    /// Where the server leaves the last model, as little-endian f32.
+    pub(crate) fn model(&self) -> PathBuf {
+        self.directory.join("model.f32")
+    }
 }
 
 /// All that a process of clients needs.

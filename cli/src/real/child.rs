@@ -40,13 +40,12 @@ impl Launcher {
     }
 }
 
-/// Tells the launcher. A launcher that is gone hears nothing, and the child ends by [`Launcher::gone`].
-pub(crate) fn tell(report: &Report) {
-    if let Ok(mut line) = serde_json::to_vec(report) {
-        line.push(b'\n');
-        let mut output = io::stdout().lock();
-        let _ = output.write_all(&line).and_then(|()| output.flush());
-    }
+/// Tells the launcher, and says whether it is there to hear it. When it is gone the child ends by [`Launcher::gone`].
+pub(crate) fn tell(report: &Report) -> bool {
+    let Ok(mut line) = serde_json::to_vec(report) else { return false };
+    line.push(b'\n');
+    let mut output = io::stdout().lock();
+    output.write_all(&line).and_then(|()| output.flush()).is_ok()
 }
 
 /// Runs a child, whose failure is told to the launcher.

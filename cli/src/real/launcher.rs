@@ -1,7 +1,7 @@
 //! The launcher: starts the children, listens to them, and adds up what they report.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use skep_privacy::prg::Key;
@@ -43,11 +43,13 @@ pub(crate) struct Ran {
 
 /// How a federation is divided among processes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Division {
+pub(crate) struct Division<'a> {
     /// Processes of clients, at least 1.
     pub(crate) processes: usize,
     /// Threads that train, over all processes.
     pub(crate) threads: NonZeroUsize,
+    /// What they log, as a filter.
+    pub(crate) log: &'a str,
 }
 
 /// Runs the experiment over processes. Everything random but TLS and identities follows from `root`, as it does in
@@ -58,7 +60,7 @@ pub(crate) struct Division {
 pub(crate) fn run(
     experiment: &Experiment,
     root: &Key,
-    division: Division,
+    division: Division<'_>,
     recorder: &mut Recorder,
 ) -> Result<Ran, Failure> {
     let directory = tempfile::Builder::new().prefix("skep-").tempdir().map_err(Failure::other)?;
@@ -69,20 +71,22 @@ pub(crate) fn run(
 struct Launch<'a> {
     experiment: &'a Experiment,
     root: &'a Key,
-    division: Division,
+    division: Division<'a>,
     directory: &'a Path,
 }
 
 impl Launch<'_> {
     async fn run(&self, recorder: &mut Recorder) -> Result<Ran, Failure> {
-        let mut server = Process::start("local-server", "the server's process", &self.server()).await?;
+        let bootstrap = self.server();
+        let mut server =
+            Process::start("local-server", "the server's process", self.division.log, &bootstrap).await?;
         let invitations = match server.next().await? {
             Report::Listening { invitations } => invitations,
             report => return Err(server.unexpected(&report)),
         };
         let mut clients = self.start_clients(&invitations).await?;
         let served = follow(&mut server, &mut clients, recorder).await?;
-        let model = read_model(&self.model())?;
+        let model = read_model(&bootstrap.model())?;
         Ok(Ran {
             end: served.end,
             model_sha256: Digest::of_model(&model),
@@ -100,7 +104,9 @@ impl Launch<'_> {
         let mut clients = Clients { running: JoinSet::new(), leashes: Vec::new(), peak_rss_bytes: Some(0) };
         for process in 0..self.division.processes {
             let bootstrap = self.clients(process, invitations);
-            let mut process = Process::start("local-clients", "a process of clients", &bootstrap).await?;
+            let mut process =
+                Process::start("local-clients", "a process of clients", self.division.log, &bootstrap)
+                    .await?;
             clients.leashes.extend(process.leash());
             clients.running.spawn(async move {
                 match process.next().await? {
@@ -116,8 +122,7 @@ impl Launch<'_> {
         ServerBootstrap {
             experiment: ExperimentFile::from(self.experiment),
             root: Secret::of(self.root),
-            state: self.directory.join("server"),
-            model: self.model(),
+            directory: self.directory.to_owned(),
         }
     }
 
@@ -137,10 +142,6 @@ impl Launch<'_> {
             threads: NonZeroUsize::new(self.division.threads.get() / self.division.processes)
                 .unwrap_or(NonZeroUsize::MIN),
         }
-    }
-
-    fn model(&self) -> PathBuf {
-        self.directory.join("model.f32")
     }
 }
 

@@ -20,19 +20,22 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts this program again with `command`, and tells it what to do. `name` is what failures call it.
+    /// Starts this program again with `command`, and tells it what to do. `name` is what failures call
+    /// it, `log` what it logs.
     ///
     /// # Errors
     /// [`Failure::Other`] when the system does not start it.
     pub(crate) async fn start(
         command: &str,
         name: &'static str,
+        log: &str,
         bootstrap: &impl Serialize,
     ) -> Result<Self, Failure> {
         let cannot = |error: std::io::Error| Failure::Other(format!("{name} cannot be started: {error}"));
         let program = std::env::current_exe().map_err(cannot)?;
         let mut child = Command::new(program)
             .arg(command)
+            .env("SKEP_LOG", log)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -28,7 +28,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         let (bootstrap, launcher) = Launcher::meet::<ServerBootstrap>()?;
         let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
         let keys = ServerKeys::from_root(&bootstrap.root.key());
-        let deployment = deployment(&experiment, keys, &bootstrap.state)?;
+        let deployment = deployment(&experiment, keys, &bootstrap.state())?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Failure::other)?;
         let invitations = invite_all(&deployment, &listener, experiment.population.clients)?;
         tell(&Report::Listening { invitations });
@@ -36,8 +36,8 @@ pub(crate) fn run() -> Result<(), Failure> {
         let options = ServeOptions { wait_timeout: PATIENCE, ..ServeOptions::new(everyone) };
         let served =
             serve(deployment, listener, options, &mut Reporter, launcher.gone()).await.map_err(failure)?;
-        leave_model(&bootstrap.model, &served.federation.model())?;
-        tell(&Report::Served {
+        leave_model(&bootstrap.model(), &served.federation.model())?;
+        let heard = tell(&Report::Served {
             end: match served.end {
                 End::Finished => ServedEnd::Finished,
                 End::BudgetExhausted(exhausted) => {
@@ -49,6 +49,10 @@ pub(crate) fn run() -> Result<(), Failure> {
             bytes_down: served.bytes_down,
             peak_rss_bytes: machine::peak_rss_bytes(),
         });
+        if !heard {
+            // The launcher was killed, so nobody else takes its directory away.
+            let _ = std::fs::remove_dir_all(&bootstrap.directory);
+        }
         Ok(())
     })
 }
