@@ -23,12 +23,20 @@ fn main() {
     generator();
     let start = Instant::now();
     black_box(rounded_gaussian::sample(&mut Key::from_seed(1).stream(), 1));
-    println!("{:<36} {:>8.1} ms", "rounded Gaussian, table", start.elapsed().as_secs_f64() * 1e3);
+    println!("{:<40} {:>8.1} ms", "rounded Gaussian, table", start.elapsed().as_secs_f64() * 1e3);
     for sigma in [1, 1000, 1_000_000, 5 << 20] {
         let mut noise = vec![0; SAMPLES];
         let mut prg = Key::from_seed(1).stream();
         report(&format!("rounded Gaussian, sigma {sigma}"), SAMPLES, 8, || {
             rounded_gaussian::fill(&mut prg, sigma, &mut noise);
+        });
+        black_box(&noise);
+    }
+    for (name, generator) in GENERATORS {
+        let mut noise = vec![0; SAMPLES];
+        let mut prg = Key::from_seed(1).substream_of(generator, 0);
+        report(&format!("rounded Gaussian, sigma 1000, {name}"), SAMPLES, 8, || {
+            rounded_gaussian::fill(&mut prg, 1000, &mut noise);
         });
         black_box(&noise);
     }
@@ -64,6 +72,9 @@ fn correlated_noise() {
     }
 }
 
+/// What a plan can name.
+const GENERATORS: [(&str, PrgId); 2] = [("ChaCha20", PrgId::ChaCha20), ("AES-256-CTR", PrgId::Aes256Ctr)];
+
 /// What happens to one update on its way from a client into a release.
 fn pipeline() {
     let clip = ClipNorm::new(1.0).expect("positive");
@@ -80,7 +91,10 @@ fn pipeline() {
     let mut sum = Accumulator::new(grid);
 
     report("clip", SAMPLES, 4, || drop(black_box(update.clone().clip(clip))));
-    report("clip and quantize", SAMPLES, 4, || drop(black_box(quantize(&mut prg))));
+    for (name, generator) in GENERATORS {
+        let mut prg = Key::from_seed(1).substream_of(generator, 0);
+        report(&format!("clip and quantize, {name}"), SAMPLES, 4, || drop(black_box(quantize(&mut prg))));
+    }
     let rotation = Rotation::new(Key::from_seed(2), SAMPLES);
     let mut vector = vec![1.0; SAMPLES];
     report("rotate", SAMPLES, 8, || rotation.forward(&mut vector).expect("the lengths agree"));
@@ -105,7 +119,7 @@ fn discrete_gaussian() {
     }
     let start = Instant::now();
     black_box(DiscreteGaussian::new(1 << 40, 1)).expect("the variance is in range");
-    println!("{:<36} {:>8.1} ms", "discrete Gaussian, table", start.elapsed().as_secs_f64() * 1e3);
+    println!("{:<40} {:>8.1} ms", "discrete Gaussian, table", start.elapsed().as_secs_f64() * 1e3);
 }
 
 fn memory_copy() {
@@ -116,9 +130,9 @@ fn memory_copy() {
 
 fn generator() {
     let mut words = vec![0; SAMPLES];
-    for (name, generator) in [("ChaCha20 words", PrgId::ChaCha20), ("AES-256-CTR words", PrgId::Aes256Ctr)] {
+    for (name, generator) in GENERATORS {
         let mut prg = Key::from_seed(1).substream_of(generator, 0);
-        report(name, SAMPLES, 8, || prg.fill_u64(black_box(&mut words)));
+        report(&format!("{name} words"), SAMPLES, 8, || prg.fill_u64(black_box(&mut words)));
     }
 }
 
@@ -139,5 +153,5 @@ fn report(name: &str, items: usize, bytes: usize, mut pass: impl FnMut()) {
     seconds.sort_by(f64::total_cmp);
     let rate = |seconds: f64| items as f64 / seconds / 1e6;
     let (best, median) = (rate(seconds[0]), rate(seconds[PASSES / 2]));
-    println!("{name:<36} {best:>8.1} M/s  (median {median:>8.1})  {:>6.2} GB/s", best * bytes as f64 / 1e3);
+    println!("{name:<40} {best:>8.1} M/s  (median {median:>8.1})  {:>6.2} GB/s", best * bytes as f64 / 1e3);
 }
