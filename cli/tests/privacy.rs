@@ -1,4 +1,5 @@
 //! Transcripts of `skep privacy`.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod harness;
 
