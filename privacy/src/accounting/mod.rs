@@ -1,7 +1,7 @@
 //! How much privacy a run costs: events in, (ε, δ) out.
 //!
 //! A [`Composition`] lists what was released. [`analytic`] is exact for Gaussian noise without sampling; [`pld`] is
-//! within a chosen tolerance of the truth and covers every event; [`rdp`] is looser, and quick.
+//! within a chosen tolerance of the truth and covers all events but one; [`rdp`] is looser, and quick.
 
 pub mod amplification;
 pub mod analytic;
@@ -11,6 +11,7 @@ mod log_space;
 mod normal;
 pub mod pld;
 pub mod rdp;
+mod without_replacement;
 
 use std::sync::OnceLock;
 
@@ -43,6 +44,19 @@ pub enum Event {
         cap: u64,
         /// Records to draw from, a public number.
         population: u64,
+    },
+    /// Gaussian noise on a sum over a sample of fixed size, drawn uniformly without replacement.
+    ///
+    /// Amplified only where a record is replaced by another, and only for the rdp accountant. The noise multiplier is
+    /// relative to the norm of one record here as well; Wang, Balle and Kasiviswanathan (arXiv 1808.00087), and
+    /// dp_accounting, divide by the distance of a replacement, so that their σ is half of it.
+    FixedSizeGaussian {
+        /// Records in a sample; below 1 or above `population` it counts as the nearer one.
+        size: u64,
+        /// Records to draw from, a public number.
+        population: u64,
+        /// Noise over sensitivity.
+        noise_multiplier: NoiseMultiplier,
     },
     /// Laplace noise on a number, of this scale over its sensitivity.
     Laplace {
@@ -269,6 +283,15 @@ impl Composition {
                 unsupported("Poisson sampling under replace")
             }
             (Event::TruncatedPoissonGaussian { .. }, _) => unsupported("samples with a cap"),
+            (Event::FixedSizeGaussian { size, population, noise_multiplier }, Adjacency::Replace) => {
+                let rate = size as f64 / population as f64;
+                Ok(without_replacement::curve(rate, self.effective(noise_multiplier)?.get()))
+            }
+            (Event::FixedSizeGaussian { .. }, _) => Err(AccountingError::Unsupported {
+                accountant: "rdp",
+                what: "a sample of fixed size to which a record is added",
+                instead: "use replace adjacency or Poisson sampling, or account for everyone",
+            }),
             (Event::NonPrivate, _) => unsupported("a release without noise"),
         }
     }
@@ -308,6 +331,12 @@ impl Event {
         match self {
             Self::PoissonGaussian { rate: SamplingRate::ONE, noise_multiplier } => {
                 Self::Gaussian { noise_multiplier }
+            }
+            Self::FixedSizeGaussian { size, population, noise_multiplier } if size >= population => {
+                Self::Gaussian { noise_multiplier }
+            }
+            Self::FixedSizeGaussian { size: 0, population, noise_multiplier } => {
+                Self::FixedSizeGaussian { size: 1, population, noise_multiplier }.normalised()
             }
             event => event,
         }
@@ -394,6 +423,32 @@ mod tests {
             sampled.epsilon(Accountant::Analytic, delta()),
             Err(AccountingError::Unsupported { .. })
         ));
+    }
+
+    #[test]
+    fn a_sample_of_fixed_size_is_amplified_by_rdp_under_replace_alone() {
+        let sampled = |adjacency, size| {
+            let mut composition = Composition::new(adjacency);
+            let event = Event::FixedSizeGaussian { size, population: 10_000, noise_multiplier: noise(2.0) };
+            composition.push(event, 1000);
+            composition
+        };
+        let replaced = sampled(Adjacency::Replace, 100);
+        // dp_accounting 0.6.0, REPLACE_ONE, whose noise multiplier of 1 is 2 over the norm of one record
+        let found = replaced.epsilon(Accountant::Rdp, delta()).unwrap().get();
+        assert!((found - 3.576_112).abs() < 1e-6, "{found}");
+        assert_eq!(replaced.best(delta()).unwrap().0, Accountant::Rdp);
+        for accountant in [Accountant::Pld, Accountant::PldOptimistic, Accountant::Analytic] {
+            let refused = replaced.epsilon(accountant, delta());
+            assert!(matches!(refused, Err(AccountingError::Unsupported { .. })), "{accountant}: {refused:?}");
+        }
+        for adjacency in [Adjacency::AddOrRemove, Adjacency::ZeroOut] {
+            let refused = sampled(adjacency, 100).epsilon(Accountant::Rdp, delta());
+            assert!(matches!(refused, Err(AccountingError::Unsupported { .. })), "{adjacency}: {refused:?}");
+        }
+        let everyone = Event::Gaussian { noise_multiplier: noise(2.0) };
+        assert_eq!(sampled(Adjacency::Replace, 10_000).groups(), [(everyone, 1000)]);
+        assert_eq!(sampled(Adjacency::Replace, 0).groups(), sampled(Adjacency::Replace, 1).groups());
     }
 
     #[test]

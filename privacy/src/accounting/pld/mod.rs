@@ -43,7 +43,7 @@ impl Pld {
     /// The loss of all events, on a grid fine enough for an error of about [`TOLERANCE`].
     ///
     /// # Errors
-    /// [`AccountingError::Unsupported`] for an event that promises nothing.
+    /// [`AccountingError::Unsupported`] for an event that promises nothing or samples a fixed size.
     pub fn new(composition: &Composition) -> Result<Self, AccountingError> {
         let losses = losses(composition)?;
         let width = choose_width(&losses);
@@ -53,7 +53,7 @@ impl Pld {
     /// The loss of all events on a grid of this width, in nats: from 10⁻¹² to 0.1.
     ///
     /// # Errors
-    /// [`AccountingError::Unsupported`] for an event that promises nothing, [`AccountingError::Quantity`] for a width
+    /// [`AccountingError::Unsupported`] for an event that promises nothing or samples a fixed size, [`AccountingError::Quantity`] for a width
     /// outside its range.
     pub fn with_width(composition: &Composition, width: f64) -> Result<Self, AccountingError> {
         if !(1e-12..=0.1).contains(&width) {
@@ -242,6 +242,11 @@ fn losses(composition: &Composition) -> Result<Vec<(Loss, u64)>, AccountingError
             let sensitivity = if replace { 2.0 } else { 1.0 };
             Ok(Loss::of(Pair::DiscreteGaussian { sensitivity, sigma: noise_multiplier.get() }))
         }
+        Event::FixedSizeGaussian { .. } => Err(AccountingError::Unsupported {
+            accountant: "pld",
+            what: "a sample of fixed size",
+            instead: "use the rdp accountant under replace adjacency, or Poisson sampling",
+        }),
         Event::NonPrivate => Err(AccountingError::Unsupported {
             accountant: "pld",
             what: "a release without noise",
