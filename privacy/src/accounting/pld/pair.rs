@@ -132,50 +132,22 @@ fn gaussian_cells(
     p: [f64; 3],
     q: [f64; 3],
 ) -> Cells {
-    let edges: Vec<NormalEdge> =
-        edges.map(|x| NormalEdge::at(x, sigma, [true, p[1] > 0.0, q[2] > 0.0])).collect();
-    let between = |high: &NormalEdge, low: &NormalEdge| {
-        let parts = high.down_to(low);
-        let weigh = |weights: [f64; 3]| weights.iter().zip(parts).map(|(weight, part)| weight * part).sum();
-        Mass { p: weigh(p), r: weigh(q) }
-    };
-    let below = between(&NormalEdge::TOP, &edges[0]);
-    let above = between(&edges[edges.len() - 1], &NormalEdge::BOTTOM);
-    let masses = edges.windows(2).map(|pair| between(&pair[0], &pair[1]));
-    Cells::from_masses(grid, below, masses, above)
-}
-
-/// Where an output lies in N(0, σ²), N(−1, σ²) and N(1, σ²): side of the centre and probability of the tail beyond.
-#[derive(Clone, Copy)]
-struct NormalEdge {
-    right: [bool; 3],
-    tail: [f64; 3],
-}
-
-impl NormalEdge {
-    const TOP: Self = Self { right: [true; 3], tail: [0.0; 3] };
-    const BOTTOM: Self = Self { right: [false; 3], tail: [0.0; 3] };
-
-    fn at(x: f64, sigma: f64, used: [bool; 3]) -> Self {
-        let mut edge = Self::TOP;
+    let edges: Vec<f64> = edges.collect();
+    let between = |high: f64, low: f64| {
+        let mut mass = Mass::default();
         for (part, centre) in [0.0, -1.0, 1.0].into_iter().enumerate() {
-            if used[part] {
-                let z = (x - centre) / sigma;
-                edge.right[part] = z > 0.0;
-                edge.tail[part] = normal::cdf(-z.abs());
+            if p[part] > 0.0 || q[part] > 0.0 {
+                let probability = normal::between((low - centre) / sigma, (high - centre) / sigma);
+                mass.p += p[part] * probability;
+                mass.r += q[part] * probability;
             }
         }
-        edge
-    }
-
-    /// Probability of outputs between this edge and a lower one, from the tails on the outer side.
-    fn down_to(&self, low: &Self) -> [f64; 3] {
-        std::array::from_fn(|part| match (self.right[part], low.right[part]) {
-            (true, true) => low.tail[part] - self.tail[part],
-            (false, false) => self.tail[part] - low.tail[part],
-            _ => 1.0 - self.tail[part] - low.tail[part],
-        })
-    }
+        mass
+    };
+    let below = between(f64::INFINITY, edges[0]);
+    let above = between(edges[edges.len() - 1], f64::NEG_INFINITY);
+    let masses = edges.windows(2).map(|pair| between(pair[0], pair[1]));
+    Cells::from_masses(grid, below, masses, above)
 }
 
 /// Atoms of loss ±1/b outside (0, 1) and the loss (1 − 2x)/b between.
