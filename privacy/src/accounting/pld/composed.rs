@@ -9,6 +9,7 @@ use std::cell::RefCell;
 
 use realfft::RealFftPlanner;
 use realfft::num_complex::Complex64;
+use realfft::num_traits::One;
 
 use super::cells::exponentials;
 use super::pmf::{Cumulants, Pmf};
@@ -79,6 +80,14 @@ impl Composed {
     pub(crate) fn delta(&self, epsilon: f64) -> Option<Bounded> {
         let tilt = self.tilt_where(|at, _| at.mean >= epsilon);
         Some(self.tilted_sum(tilt)?.delta(epsilon))
+    }
+
+    /// A bound on δ at ε that needs no transform: Chernoff's, times the most that (1 − e^−y)·e^−θy can be.
+    pub(crate) fn delta_at_most(&self, epsilon: f64) -> f64 {
+        let tilt = self.tilt_where(|at, _| at.mean >= epsilon);
+        let log_most = tilt * tilt.max(f64::MIN_POSITIVE).ln() - (1.0 + tilt) * tilt.ln_1p();
+        let rounding: f64 = self.parts.iter().map(|(pmf, steps)| *steps as f64 * pmf.summing_error()).sum();
+        self.infinity() + (self.cumulants(tilt).log_mgf + rounding - tilt * epsilon + log_most).exp()
     }
 
     /// ε at δ, not below 0: as computed, and moved to the given side by the error of the arithmetic.
@@ -192,7 +201,7 @@ impl Composed {
         let (forward, inverse) = PLANNER
             .with_borrow_mut(|planner| (planner.plan_fft_forward(length), planner.plan_fft_inverse(length)));
         let mut product = vec![Complex64::new(1.0, 0.0); length / 2 + 1];
-        let mut errors = vec![SpectralError::default(); product.len()];
+        let mut errors = vec![SpectralError::NONE; product.len()];
         let mut spectrum = forward.make_output_vec();
         for (pmf, steps) in &self.parts {
             let log_mgf = pmf.cumulants(tilt).log_mgf;
@@ -200,8 +209,11 @@ impl Composed {
             forward.process(&mut wrapped, &mut spectrum).expect("the buffers have the length of the plan");
             let error = transform_error(length) + pmf.rounding_error(tilt, log_mgf) + 3.0 * UNIT_ROUNDOFF;
             for ((total, bound), one) in product.iter_mut().zip(&mut errors).zip(&spectrum) {
-                *total *= power(*one, *steps);
-                bound.multiply(one.norm_sqr().sqrt(), error, *steps as f64);
+                if bound.vanished() {
+                    continue;
+                }
+                bound.multiply(one.norm_sqr().sqrt(), error, *steps);
+                *total = if bound.vanished() { Complex64::ZERO } else { *total * power(*one, *steps) };
             }
         }
         // Every frequency but the first and last stands for two.
@@ -308,29 +320,32 @@ impl TiltedSum {
 }
 
 /// What the errors of the factors do to their product at one frequency.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct SpectralError {
-    log_magnitude: f64,
-    relative: f64,
+    /// Π (m + e)^T over factors of magnitude m known up to e.
+    largest: f64,
+    /// Σ T·e/(m + e), at least the share of `largest` that the errors contribute.
+    share: f64,
 }
 
 impl SpectralError {
+    const NONE: Self = Self { largest: 1.0, share: 0.0 };
+
     /// Multiplies by a factor of this magnitude, known up to `error`, `steps` times.
-    fn multiply(&mut self, magnitude: f64, error: f64, steps: f64) {
-        let magnitude = magnitude.max(error);
-        self.log_magnitude += steps * magnitude.ln();
-        self.relative += steps * error / magnitude;
+    fn multiply(&mut self, magnitude: f64, error: f64, steps: u64) {
+        let largest = magnitude + error;
+        self.largest *= power(largest, steps);
+        self.share += steps as f64 * (error / largest);
     }
 
-    /// (m + e)^T − m^T ≤ m^T·(exp(T·e/m) − 1).
+    /// Whether the product is as good as 0. The error is then all of it, and no later factor is above 1 but for rounding.
+    fn vanished(&self) -> bool {
+        self.largest < VANISHING
+    }
+
+    /// Π (m + e)^T − Π m^T, because Π (1 − e/(m + e))^T ≥ 1 − Σ T·e/(m + e).
     fn bound(&self) -> f64 {
-        if self.log_magnitude + self.relative < NEGLIGIBLE {
-            0.0
-        } else if self.relative > 30.0 {
-            (self.log_magnitude + self.relative).exp()
-        } else {
-            self.log_magnitude.exp() * self.relative.exp_m1()
-        }
+        if self.vanished() { 2.0 * VANISHING } else { self.largest * self.share.min(1.0) }
     }
 }
 
@@ -346,8 +361,8 @@ fn wrap(pmf: &Pmf, tilt: f64, log_mgf: f64, length: usize) -> Vec<f64> {
 }
 
 /// The power by repeated squaring, whose relative error is below 3·exponent·2⁻⁵³.
-fn power(base: Complex64, exponent: u64) -> Complex64 {
-    let (mut result, mut square, mut left) = (Complex64::new(1.0, 0.0), base, exponent);
+fn power<T: Copy + One + std::ops::MulAssign>(base: T, exponent: u64) -> T {
+    let (mut result, mut square, mut left) = (T::one(), base, exponent);
     while left > 0 {
         if left & 1 == 1 {
             result *= square;
@@ -376,8 +391,8 @@ thread_local! {
     static PLANNER: RefCell<RealFftPlanner<f64>> = RefCell::new(RealFftPlanner::new());
 }
 
-/// Log of a spectral error that vanishes beside all others.
-const NEGLIGIBLE: f64 = -150.0;
+/// Magnitude of a frequency that is set to 0, since it vanishes beside the rounding of the others.
+const VANISHING: f64 = 1e-30;
 /// Longest transform: half a gigabyte of working memory.
 const LONGEST_TRANSFORM: usize = 1 << 23;
 /// Tilt by one grid point, in nats, beyond which nothing but the largest loss counts.

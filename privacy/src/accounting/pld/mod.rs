@@ -19,7 +19,7 @@ mod truncation;
 use super::{AccountingError, Composition, Event};
 use crate::quantities::{Adjacency, Delta, Epsilon};
 use cells::{Cells, Grid};
-use composed::{Composed, Crossing, Side};
+use composed::{Composed, Side};
 use pair::Pair;
 use truncation::Truncation;
 
@@ -79,7 +79,7 @@ impl Pld {
     /// # Errors
     /// [`AccountingError::TooFine`] when the losses spread too far for the grid.
     pub fn epsilon(&self, delta: Delta) -> Result<PldEpsilon, AccountingError> {
-        self.worst(Cells::pessimistic, |composed| composed.epsilon(delta.get(), Side::Above))
+        self.worst(Cells::pessimistic, delta.get(), Side::Above)
     }
 
     /// ε at δ, never above the truth; its distance from [`Pld::epsilon`] bounds the error of both.
@@ -87,7 +87,7 @@ impl Pld {
     /// # Errors
     /// [`AccountingError::TooFine`] when the losses spread too far for the grid.
     pub fn epsilon_optimistic(&self, delta: Delta) -> Result<PldEpsilon, AccountingError> {
-        self.worst(Cells::optimistic, |composed| composed.epsilon(delta.get(), Side::Below))
+        self.worst(Cells::optimistic, delta.get(), Side::Below)
     }
 
     /// δ at ε, never below the truth; at most 1.
@@ -111,13 +111,11 @@ impl Pld {
         if losses.iter().any(|(loss, _)| loss.range(tail) > width * 4.0 * MOST_POINTS) {
             return Err(AccountingError::TooFine { width });
         }
-        let forward: Vec<_> = losses.iter().map(|(loss, steps)| (loss.cells(width, tail), *steps)).collect();
-        let mut directions = Vec::with_capacity(2);
-        if !losses.iter().all(|(loss, _)| loss.is_symmetric()) {
-            directions.push(forward.iter().map(|(cells, steps)| (cells.reversed(), *steps)).collect());
-        }
-        directions.push(forward);
-        Ok(Self { width, directions })
+        let remove: Vec<_> = losses.iter().map(|(loss, steps)| (loss.cells(width, tail), *steps)).collect();
+        let symmetric = losses.iter().all(|(loss, _)| loss.is_symmetric());
+        let add = (!symmetric)
+            .then(|| remove.iter().map(|(cells, steps)| (cells.reversed(), *steps)).collect::<Vec<_>>());
+        Ok(Self { width, directions: std::iter::once(remove).chain(add).collect() })
     }
 
     fn compositions(&self, place: fn(&Cells) -> pmf::Pmf) -> impl Iterator<Item = Composed> {
@@ -126,14 +124,21 @@ impl Pld {
         })
     }
 
+    /// The larger ε of the directions. One that is shown to be smaller without a transform is not computed.
     fn worst(
         &self,
         place: fn(&Cells) -> pmf::Pmf,
-        ask: impl Fn(&Composed) -> Option<Crossing>,
+        delta: f64,
+        side: Side,
     ) -> Result<PldEpsilon, AccountingError> {
         let mut worst = PldEpsilon { epsilon: Epsilon::ZERO, estimate: Epsilon::ZERO };
         for composed in self.compositions(place) {
-            let found = ask(&composed).ok_or(AccountingError::TooFine { width: self.width })?;
+            let least = worst.estimate.get().min(worst.epsilon.get());
+            if least > 0.0 && (least.is_infinite() || composed.delta_at_most(least) <= delta) {
+                continue;
+            }
+            let found =
+                composed.epsilon(delta, side).ok_or(AccountingError::TooFine { width: self.width })?;
             let (estimate, epsilon) =
                 (Epsilon::from_computed(found.estimate), Epsilon::from_computed(found.moved));
             if estimate > worst.estimate {
@@ -157,6 +162,9 @@ impl Pld {
         }
         let mut worst: f64 = 0.0;
         for composed in self.compositions(place) {
+            if worst > 0.0 && composed.delta_at_most(epsilon.get()) <= worst {
+                continue;
+            }
             let delta =
                 composed.delta(epsilon.get()).ok_or(AccountingError::TooFine { width: self.width })?;
             worst = worst.max((delta.value + sign * delta.error).clamp(0.0, 1.0));

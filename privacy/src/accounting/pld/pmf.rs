@@ -58,6 +58,11 @@ impl Pmf {
         self.grid.exponentials(tilt, -log_mgf).zip(&self.masses).map(|(factor, mass)| mass * factor)
     }
 
+    /// Relative rounding error of Σ m_j e^{θ e_j} in [`Pmf::cumulants`]: one for each step and each power of e^{θΔ}.
+    pub(crate) fn summing_error(&self) -> f64 {
+        4.0 * UNIT_ROUNDOFF * self.masses.len() as f64
+    }
+
     /// Relative rounding error of the tilted masses: that of the exponent and a few operations.
     pub(crate) fn rounding_error(&self, tilt: f64, log_mgf: f64) -> f64 {
         let ends = [self.grid.first, self.grid.last]

@@ -131,7 +131,7 @@ fn acceptance_17_the_two_directions_are_one_curve() {
     let composition = steps(0.1, 1.0, 10);
     let losses = losses(&composition).unwrap();
     let pld = Pld::on_grid(&losses, 1e-4).unwrap();
-    let [add, remove] = &pld.compositions(Cells::pessimistic).collect::<Vec<_>>()[..] else {
+    let [remove, add] = &pld.compositions(Cells::pessimistic).collect::<Vec<_>>()[..] else {
         panic!("two directions")
     };
     for epsilon in [0.01_f64, 0.1, 0.3, 0.7] {
@@ -143,6 +143,24 @@ fn acceptance_17_the_two_directions_are_one_curve() {
     // dp_accounting 0.6.0
     assert!((remove.epsilon(1e-6, Side::Above).unwrap().estimate - 3.465_985).abs() < 1e-6);
     assert!((add.epsilon(1e-6, Side::Above).unwrap().estimate - 0.794_701).abs() < 1e-6);
+}
+
+#[test]
+fn ruling_out_a_direction_does_not_change_the_answer() {
+    let at = 1e-6;
+    let (mut ruled_out, mut computed) = (0, 0);
+    for (rate, sigma, count) in [(0.01, 1.0, 1000), (0.3, 0.7, 5), (0.02, 3.0, 5000), (0.9, 2.0, 50)] {
+        let pld = Pld::with_width(&steps(rate, sigma, count), 1e-3).unwrap();
+        let directions: Vec<_> = pld.compositions(Cells::pessimistic).collect();
+        let epsilons: Vec<f64> =
+            directions.iter().map(|direction| direction.epsilon(at, Side::Above).unwrap().moved).collect();
+        let worst = epsilons.iter().copied().fold(0.0, f64::max);
+        assert_eq!(pld.epsilon(delta(at)).unwrap().epsilon.get(), worst, "{rate} {sigma} {count}");
+        let most = directions[1].delta_at_most(worst);
+        assert!(directions[1].delta(worst).unwrap().value <= most, "{rate} {sigma} {count}");
+        *if most <= at { &mut ruled_out } else { &mut computed } += 1;
+    }
+    assert!(ruled_out > 0 && computed > 0, "{ruled_out} {computed}");
 }
 
 #[test]
