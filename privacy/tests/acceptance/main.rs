@@ -7,6 +7,7 @@
 //! | 14 | floating-point noise gives members away by its low bits, exact noise does not | [`floating_point`] |
 //! | 15 | rotation is lossless and unbiased, and sums of rotated updates do not wrap | [`rotating`] |
 //! | 16 to 20 | epsilon agrees with a reference and lies in a bracket; nothing amplifies without a proof | [`accounting`] |
+//! | 25 | correlated noise is that of its matrix, whose sensitivity is that of the worst pattern | [`matrix`] |
 //!
 //! Statistical tests name their n and their alpha, the chance that correct code fails them; as seeds are fixed, it either
 //! does or does not. `cargo test --release -p skep-privacy --test acceptance t14` runs those of one number.
@@ -16,6 +17,7 @@
 mod accounting;
 mod clipping;
 mod floating_point;
+mod matrix;
 mod noise;
 mod rotating;
 #[path = "../../src/sampler/statistics.rs"]
