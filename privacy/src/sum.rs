@@ -140,7 +140,8 @@ pub struct Sum {
 impl Sum {
     /// Adds the noise that the charge paid for, drawn in tiles from the substreams of `noise`.
     ///
-    /// The key must be fresh and secret: whoever knows it can subtract the noise. Mode `none` draws nothing.
+    /// The key must be fresh and secret: whoever knows it can subtract the noise. Its generator is always
+    /// [ChaCha20](crate::prg::PrgId::ChaCha20). Mode `none` draws nothing.
     ///
     /// # Errors
     /// [`ReleaseError`] when the charge does not match the updates or the sampler. The sum is then lost.
