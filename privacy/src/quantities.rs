@@ -110,6 +110,11 @@ quantity!(
     SamplingRate, "sampling rate", "above 0 and at most 1", |value| value > 0.0 && value <= 1.0
 );
 
+impl ClipNorm {
+    /// The unit, where only ratios to the clip norm matter.
+    pub const ONE: Self = Self(1.0);
+}
+
 impl SamplingRate {
     /// Everyone joins.
     pub const ONE: Self = Self(1.0);
@@ -267,6 +272,16 @@ names!(
     Client = "client",
     /// One example of one client.
     Example = "example"
+);
+names!(
+    /// Who adds the noise, which decides against whom a promise holds.
+    TrustMode, "mode", "central, distributed, local",
+    /// The server, to the sum: against those who receive the models, not against the server.
+    Central = "central",
+    /// Every client a share, under secure aggregation: against the server too.
+    Distributed = "distributed",
+    /// Every client all of it, on its own update: against everyone.
+    Local = "local"
 );
 
 /// How the participants of a round are chosen.

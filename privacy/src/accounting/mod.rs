@@ -5,6 +5,7 @@
 
 pub mod amplification;
 pub mod analytic;
+pub mod calibration;
 pub mod distributed;
 pub mod filter;
 mod log_space;
@@ -14,6 +15,8 @@ pub mod rdp;
 mod without_replacement;
 
 use std::sync::OnceLock;
+
+use serde::Serialize;
 
 use crate::quantities::{Adjacency, Delta, Epsilon, NoiseMultiplier, QuantityError, SamplingRate};
 use pld::Pld;
@@ -73,7 +76,8 @@ pub enum Event {
 }
 
 /// The methods that turn a composition into (ε, δ). All but the last give upper bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Accountant {
     /// Privacy loss distributions: the tightest.
     Pld,
