@@ -68,7 +68,7 @@ fn y(part: f64) -> f64 {
 }
 
 /// The smallest of 1, 2, 4, 8 times a power of ten that is not below `value`.
-fn nice_limit(value: f64) -> f64 {
+pub(crate) fn nice_limit(value: f64) -> f64 {
     let power = 10f64.powf(value.max(1e-6).log10().floor());
     [1.0, 2.0, 4.0, 8.0, 10.0]
         .into_iter()
