@@ -15,8 +15,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 pub(crate) struct ServerBootstrap {
     /// The experiment.
     pub(crate) experiment: ExperimentFile,
-    /// What its keys follow from.
-    pub(crate) root: Secret,
+    /// What the choice of every cohort follows from.
+    pub(crate) cohort: Secret,
+    /// What all noise follows from.
+    pub(crate) noise: Secret,
     /// The launcher's temporary directory.
     pub(crate) directory: PathBuf,
 }

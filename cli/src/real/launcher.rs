@@ -8,6 +8,7 @@ use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::ExperimentFile;
 use skep_protocol::{Digest, Round};
+use skep_server::federation::ServerKeys;
 use skep_simulations::population;
 use tokio::process::ChildStdin;
 use tokio::task::JoinSet;
@@ -119,9 +120,12 @@ impl Launch<'_> {
     }
 
     fn server(&self) -> ServerBootstrap {
+        // Not the root: with it the server could derive the clients' keys.
+        let [cohort, noise] = ServerKeys::derive(self.root);
         ServerBootstrap {
             experiment: ExperimentFile::from(self.experiment),
-            root: Secret::of(self.root),
+            cohort: Secret::of(&cohort),
+            noise: Secret::of(&noise),
             directory: self.directory.to_owned(),
         }
     }

@@ -27,7 +27,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     child::run(async {
         let (bootstrap, launcher) = Launcher::meet::<ServerBootstrap>()?;
         let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
-        let keys = ServerKeys::from_root(&bootstrap.root.key());
+        let keys = ServerKeys::from_derived(bootstrap.cohort.key(), bootstrap.noise.key());
         let deployment = deployment(&experiment, keys, &bootstrap.state())?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Failure::other)?;
         let invitations = invite_all(&deployment, &listener, experiment.population.clients)?;

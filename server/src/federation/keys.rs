@@ -16,8 +16,19 @@ enum Source {
 impl ServerKeys {
     /// Keys that follow from a root. Whoever knows the root can subtract the noise.
     pub fn from_root(root: &Key) -> Self {
-        let derived = |purpose| root.derive(purpose, 0, 0);
-        ServerKeys(Source::Root { cohort: derived(Purpose::Cohort), noise: derived(Purpose::Noise) })
+        let [cohort, noise] = Self::derive(root);
+        Self::from_derived(cohort, noise)
+    }
+
+    /// What [`ServerKeys::from_root`] takes from a root, the cohorts' key first. To be handed to a process that must not
+    /// learn the root, from which the clients' keys follow too.
+    pub fn derive(root: &Key) -> [Key; 2] {
+        [Purpose::Cohort, Purpose::Noise].map(|purpose| root.derive(purpose, 0, 0))
+    }
+
+    /// Keys that [`ServerKeys::derive`] made.
+    pub fn from_derived(cohort: Key, noise: Key) -> Self {
+        ServerKeys(Source::Root { cohort, noise })
     }
 
     /// Fresh keys from the operating system for every round, so that a process restored from a snapshot never
