@@ -56,12 +56,16 @@ async fn zero_updates_come_back_over_tls_as_the_noise_that_the_plan_claims() {
 }
 
 #[test]
-fn half_of_the_noise_or_next_to_none_does_not_pass_for_all_of_it() {
+fn half_of_the_noise_or_none_does_not_pass_for_all_of_it() {
     let sigma = run(NOISE_MULTIPLIER).1;
     assert_eq!(check(&run(NOISE_MULTIPLIER).0, sigma), Ok(()));
     assert_eq!(check(&run(NOISE_MULTIPLIER / 2.0).0, sigma), Err(Doubt::Variance));
     assert_eq!(check(&run(1e-6).0, sigma), Err(Doubt::Variance));
     assert_eq!(check(&run(NOISE_MULTIPLIER * 1.01).0, sigma), Err(Doubt::Variance));
+    // No plan can ask for a release without any noise, so this one is made up.
+    let silent =
+        run(NOISE_MULTIPLIER).0.into_iter().map(|release| vec![0.0; release.len()]).collect::<Vec<_>>();
+    assert_eq!(check(&silent, sigma), Err(Doubt::Variance));
 }
 
 #[test]
