@@ -47,15 +47,7 @@ pub(crate) fn private_file() -> ExperimentFile {
 }
 
 pub(crate) fn public_file() -> ExperimentFile {
-    let privacy = PrivacyFile {
-        mode: ModeFile::None,
-        unit: None,
-        adjacency: None,
-        clip_norm: None,
-        noise_multiplier: None,
-        delta: None,
-        epsilon_limit: None,
-    };
+    let privacy = PrivacyFile::NONE;
     ExperimentFile { privacy, ..private_file() }
 }
 

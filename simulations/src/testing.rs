@@ -45,15 +45,7 @@ pub(crate) fn file() -> ExperimentFile {
             max_examples: None,
             server_learning_rate: 1.0,
         },
-        privacy: PrivacyFile {
-            mode: ModeFile::None,
-            unit: None,
-            adjacency: None,
-            clip_norm: None,
-            noise_multiplier: None,
-            delta: None,
-            epsilon_limit: None,
-        },
+        privacy: PrivacyFile::NONE,
     }
 }
 

@@ -34,15 +34,7 @@ fn reference(seed: u64, rounds: u64) -> ExperimentFile {
             max_examples: None,
             server_learning_rate: 1.0,
         },
-        privacy: PrivacyFile {
-            mode: ModeFile::None,
-            unit: None,
-            adjacency: None,
-            clip_norm: None,
-            noise_multiplier: None,
-            delta: None,
-            epsilon_limit: None,
-        },
+        privacy: PrivacyFile::NONE,
     }
 }
 

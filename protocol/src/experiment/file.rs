@@ -201,6 +201,19 @@ pub struct PrivacyFile {
     pub epsilon_limit: Option<f64>,
 }
 
+impl PrivacyFile {
+    /// `mode = "none"`, which allows no other key.
+    pub const NONE: PrivacyFile = PrivacyFile {
+        mode: ModeFile::None,
+        unit: None,
+        adjacency: None,
+        clip_norm: None,
+        noise_multiplier: None,
+        delta: None,
+        epsilon_limit: None,
+    };
+}
+
 /// `privacy.mode`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -332,15 +332,7 @@ fn strategy_file(strategy: &Strategy) -> StrategyFile {
 
 fn privacy_file(privacy: &Privacy) -> PrivacyFile {
     match privacy {
-        Privacy::None => PrivacyFile {
-            mode: ModeFile::None,
-            unit: None,
-            adjacency: None,
-            clip_norm: None,
-            noise_multiplier: None,
-            delta: None,
-            epsilon_limit: None,
-        },
+        Privacy::None => PrivacyFile::NONE,
         Privacy::Central(central) => PrivacyFile {
             mode: ModeFile::Central,
             unit: Some(central.unit.to_string()),

@@ -63,15 +63,7 @@ pub fn public_file(clients: u64, rounds: u64, deadline_s: f64) -> ExperimentFile
             max_examples: None,
             server_learning_rate: 1.0,
         },
-        privacy: PrivacyFile {
-            mode: ModeFile::None,
-            unit: None,
-            adjacency: None,
-            clip_norm: None,
-            noise_multiplier: None,
-            delta: None,
-            epsilon_limit: None,
-        },
+        privacy: PrivacyFile::NONE,
     }
 }
 
