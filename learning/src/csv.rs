@@ -1,6 +1,7 @@
-//! A data set from a CSV file: a header line, a label column, numeric features.
+//! A data set from a CSV file: a header line, a label column, numeric features, perhaps a column that says whose
+//! example a line is. Plain or compressed with gzip.
 
-use std::fs::File;
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -8,15 +9,18 @@ use ::csv::{ReaderBuilder, StringRecord, Trim};
 use ndarray::{Array1, Array2};
 use thiserror::Error;
 
-use crate::{Dataset, DatasetError};
+use crate::source::{BoundedLines, open};
+use crate::{Classes, Dataset, DatasetError, Owners};
 
-/// Which columns of a table are not features, by their names in the header line.
+/// What the columns of a table are, by their names in the header line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns {
-    /// The column that holds the label, an integer from 0 to below the number of classes.
+    /// The column that holds the label.
     pub label: String,
-    /// A column that says whose example it is, if there is one. Its content is not read.
+    /// The column that says whose example it is, if there is one.
     pub client: Option<String>,
+    /// The columns that hold features, in this order; all others if not given.
+    pub features: Option<Vec<String>>,
 }
 
 /// What a CSV file holds.
@@ -24,7 +28,7 @@ pub struct Columns {
 pub struct Table {
     /// The examples, one a line.
     pub dataset: Dataset,
-    /// Names of the features, in the order of the file.
+    /// Names of the features, in their order.
     pub features: Vec<String>,
 }
 
@@ -65,6 +69,19 @@ pub enum CsvError {
         /// The column.
         column: String,
     },
+    /// A value is missing.
+    #[error(
+        "{}, line {line}, column `{column}`: the value is missing; fill it in, or leave the line out",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: u64,
+        /// Name of the column.
+        column: String,
+    },
     /// A feature is not a finite number that `f32` can hold.
     #[error("{}, line {line}, column `{column}`: `{value}` is not a finite number", path.display())]
     NotANumber {
@@ -77,11 +94,8 @@ pub enum CsvError {
         /// What stands there.
         value: String,
     },
-    /// A label is not an integer from 0 to below the number of classes.
-    #[error(
-        "{}, line {line}, column `{column}`: `{value}` is not a label, an integer from 0 to below {classes}",
-        path.display()
-    )]
+    /// A label names no class.
+    #[error("{}, line {line}, column `{column}`: `{value}` is not a label, {expected}", path.display())]
     NotALabel {
         /// The file.
         path: PathBuf,
@@ -91,8 +105,16 @@ pub enum CsvError {
         column: String,
         /// What stands there.
         value: String,
-        /// Number of classes.
-        classes: usize,
+        /// What a label may be.
+        expected: String,
+    },
+    /// There is more than [`MAX_NUMBERS`] to keep in memory.
+    #[error("{}, line {line}: more than {MAX_NUMBERS} numbers so far, the limit; take fewer lines or columns", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: u64,
     },
     /// There are no examples, or no features.
     #[error("{}: {source}", path.display())]
@@ -104,35 +126,52 @@ pub enum CsvError {
     },
 }
 
-/// Reads the examples of `path`, whose labels lie below `classes`. Values are taken as they are:
-/// scaling that depended on the data would reveal it.
+/// The most features that are kept in memory, 4 GiB of them.
+pub const MAX_NUMBERS: usize = 1 << 30;
+
+/// Reads the examples of `path`. Values are taken as they are: scaling that depended on the data would reveal it.
 ///
 /// # Errors
 /// [`CsvError`], which names the file, the line and the column.
-pub fn read(path: &Path, columns: &Columns, classes: usize) -> Result<Table, CsvError> {
-    let file = File::open(path).map_err(|source| CsvError::Open { path: path.to_owned(), source })?;
+pub fn read(path: &Path, columns: &Columns, classes: &Classes) -> Result<Table, CsvError> {
+    let file = open(path).map_err(|source| CsvError::Open { path: path.to_owned(), source })?;
     parse(file, path, columns, classes)
 }
 
-fn parse(source: impl Read, path: &Path, columns: &Columns, classes: usize) -> Result<Table, CsvError> {
+fn parse(source: impl Read, path: &Path, columns: &Columns, classes: &Classes) -> Result<Table, CsvError> {
     let malformed = |source| CsvError::Malformed { path: path.to_owned(), source };
-    let mut reader = ReaderBuilder::new().trim(Trim::All).from_reader(source);
+    let mut reader = table_reader(source);
     let header = Header::new(reader.headers().map_err(malformed)?, path, columns)?;
-    let (mut features, mut labels) = (Vec::new(), Vec::new());
+    let (mut features, mut labels, mut owners) = (Vec::new(), Vec::new(), Owners::default());
     let mut record = StringRecord::new();
     while reader.read_record(&mut record).map_err(malformed)? {
-        let line = record.position().map_or(0, |position| position.line());
-        labels.push(header.label(&record, line, classes)?);
+        let line = Line { header: &header, record: &record };
+        labels.push(line.label(classes)?);
+        if let Some(client) = header.client {
+            owners.push(line.value(client)?);
+        }
         for &feature in &header.features {
-            features.push(header.feature(&record, line, feature)?);
+            features.push(line.feature(feature)?);
+        }
+        if features.len() > MAX_NUMBERS {
+            return Err(CsvError::TooLarge { path: path.to_owned(), line: line.number() });
         }
     }
     let shape = (labels.len(), header.features.len());
-    Array2::from_shape_vec(shape, features)
+    let dataset = Array2::from_shape_vec(shape, features)
         .map_err(|_| DatasetError::Empty { rows: shape.0, columns: shape.1 })
-        .and_then(|features| Dataset::new(features, Array1::from_vec(labels), classes))
-        .map(|dataset| Table { dataset, features: header.feature_names() })
-        .map_err(|source| CsvError::Dataset { path: path.to_owned(), source })
+        .and_then(|features| Dataset::new(features, Array1::from_vec(labels), classes.count()))
+        .and_then(|dataset| match header.client {
+            Some(_) => dataset.owned_by(owners),
+            None => Ok(dataset),
+        })
+        .map_err(|source| CsvError::Dataset { path: path.to_owned(), source })?;
+    Ok(Table { dataset, features: header.feature_names() })
+}
+
+/// Reads records of trimmed values, no line longer than memory allows.
+pub(crate) fn table_reader<R: Read>(source: R) -> ::csv::Reader<BoundedLines<R>> {
+    ReaderBuilder::new().trim(Trim::All).from_reader(BoundedLines::new(source))
 }
 
 /// The header line, and which of its columns is what.
@@ -140,53 +179,87 @@ struct Header<'a> {
     path: &'a Path,
     names: Vec<String>,
     label: usize,
+    client: Option<usize>,
     features: Vec<usize>,
 }
 
 impl<'a> Header<'a> {
     fn new(header: &StringRecord, path: &'a Path, columns: &Columns) -> Result<Self, CsvError> {
-        let names: Vec<String> = header.iter().map(str::to_owned).collect();
-        let repeated = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name));
-        if let Some((_, column)) = repeated {
-            return Err(CsvError::RepeatedColumn { path: path.to_owned(), column: column.clone() });
-        }
-        let find = |column: &str| {
-            names.iter().position(|name| name == column).ok_or_else(|| CsvError::MissingColumn {
-                path: path.to_owned(),
-                column: column.to_owned(),
-                present: names.clone(),
-            })
-        };
+        let names = column_names(header, path)?;
+        let find = |column: &str| find_column(&names, column, path);
         let label = find(&columns.label)?;
         let client = columns.client.as_deref().map(find).transpose()?;
-        let features = (0..names.len()).filter(|&at| at != label && Some(at) != client).collect();
-        Ok(Self { path, names, label, features })
+        let features = match &columns.features {
+            Some(features) => features.iter().map(|feature| find(feature)).collect::<Result<_, _>>()?,
+            None => (0..names.len()).filter(|&at| at != label && Some(at) != client).collect(),
+        };
+        Ok(Self { path, names, label, client, features })
     }
 
     fn feature_names(&self) -> Vec<String> {
         self.features.iter().map(|&at| self.names[at].clone()).collect()
     }
+}
 
-    fn feature(&self, record: &StringRecord, line: u64, at: usize) -> Result<f32, CsvError> {
-        let value = &record[at];
+/// The names in a header line, each of which occurs once.
+pub(crate) fn column_names(header: &StringRecord, path: &Path) -> Result<Vec<String>, CsvError> {
+    let mut seen = HashSet::new();
+    match header.iter().find(|&name| !seen.insert(name)) {
+        Some(column) => Err(CsvError::RepeatedColumn { path: path.to_owned(), column: column.to_owned() }),
+        None => Ok(header.iter().map(str::to_owned).collect()),
+    }
+}
+
+/// Where a column stands.
+pub(crate) fn find_column(names: &[String], column: &str, path: &Path) -> Result<usize, CsvError> {
+    names.iter().position(|name| name == column).ok_or_else(|| CsvError::MissingColumn {
+        path: path.to_owned(),
+        column: column.to_owned(),
+        present: names.to_vec(),
+    })
+}
+
+/// One line below the header.
+struct Line<'a> {
+    header: &'a Header<'a>,
+    record: &'a StringRecord,
+}
+
+impl Line<'_> {
+    fn number(&self) -> u64 {
+        self.record.position().map_or(0, |position| position.line())
+    }
+
+    fn value(&self, at: usize) -> Result<&str, CsvError> {
+        match &self.record[at] {
+            "" => Err(CsvError::Missing {
+                path: self.header.path.to_owned(),
+                line: self.number(),
+                column: self.header.names[at].clone(),
+            }),
+            value => Ok(value),
+        }
+    }
+
+    fn feature(&self, at: usize) -> Result<f32, CsvError> {
+        let value = self.value(at)?;
         let number = value.parse().ok().filter(|number: &f32| number.is_finite());
         number.ok_or_else(|| CsvError::NotANumber {
-            path: self.path.to_owned(),
-            line,
-            column: self.names[at].clone(),
+            path: self.header.path.to_owned(),
+            line: self.number(),
+            column: self.header.names[at].clone(),
             value: value.to_owned(),
         })
     }
 
-    fn label(&self, record: &StringRecord, line: u64, classes: usize) -> Result<u32, CsvError> {
-        let value = &record[self.label];
-        let label = value.parse().ok().filter(|&label: &u32| (label as usize) < classes);
-        label.ok_or_else(|| CsvError::NotALabel {
-            path: self.path.to_owned(),
-            line,
-            column: self.names[self.label].clone(),
+    fn label(&self, classes: &Classes) -> Result<u32, CsvError> {
+        let value = self.value(self.header.label)?;
+        classes.of_label(value).ok_or_else(|| CsvError::NotALabel {
+            path: self.header.path.to_owned(),
+            line: self.number(),
+            column: self.header.names[self.header.label].clone(),
             value: value.to_owned(),
-            classes,
+            expected: classes.expected(),
         })
     }
 }
@@ -198,8 +271,16 @@ mod tests {
     use super::*;
 
     fn table(text: &str) -> Result<Table, CsvError> {
-        let columns = Columns { label: "sick".into(), client: Some("ward".into()) };
-        parse(text.as_bytes(), Path::new("patients.csv"), &columns, 2)
+        table_of(text, None, &Classes::Numbers(2))
+    }
+
+    fn table_of(text: &str, features: Option<&[&str]>, classes: &Classes) -> Result<Table, CsvError> {
+        let columns = Columns {
+            label: "sick".into(),
+            client: Some("ward".into()),
+            features: features.map(|names| names.iter().map(|&name| name.into()).collect()),
+        };
+        parse(text.as_bytes(), Path::new("patients.csv"), &columns, classes)
     }
 
     fn complaint(text: &str) -> String {
@@ -215,6 +296,30 @@ mod tests {
     }
 
     #[test]
+    fn features_are_taken_in_the_order_asked_for_and_labels_by_name() {
+        let classes = Classes::of_labels(["well", "ill"]);
+        let text = "age,ward,sick,heat,note\n61,north,well,38.5,fine\n7,south,ill,37,\n8,north,ill,37,\n";
+        let table = table_of(text, Some(&["heat", "age"]), &classes).unwrap();
+        assert_eq!(table.features, ["heat", "age"]);
+        assert_eq!(table.dataset.features(), arr2(&[[38.5, 61.0], [37.0, 7.0], [37.0, 8.0]]));
+        assert_eq!(table.dataset.labels(), arr1(&[1, 0, 0]));
+        let owners = table.dataset.owners().unwrap();
+        assert_eq!(owners.names(), ["north", "south"]);
+        assert_eq!(owners.of_rows(), [0, 1, 0]);
+        let unknown = table_of("age,ward,sick,heat\n1,n,dead,2\n", Some(&["heat"]), &classes).unwrap_err();
+        assert!(unknown.to_string().ends_with("`dead` is not a label, one of `ill`, `well`"), "{unknown}");
+    }
+
+    #[test]
+    fn a_missing_value_is_named_as_such() {
+        assert_eq!(
+            complaint("age,ward,sick\n61,a,1\n,b,0\n"),
+            "patients.csv, line 3, column `age`: the value is missing; fill it in, or leave the line out"
+        );
+        assert!(complaint("age,ward,sick\n61,,1\n").contains("line 2, column `ward`: the value is missing"));
+    }
+
+    #[test]
     fn an_error_names_file_line_and_column() {
         assert_eq!(
             complaint("age,ward,sick\n61,a,1\nold,b,0\n"),
@@ -223,7 +328,7 @@ mod tests {
         for value in ["inf", "NaN", "1e40", ""] {
             assert!(complaint(&format!("age,ward,sick\n{value},a,1\n")).contains("line 2, column `age`"));
         }
-        for label in ["2", "-1", "yes", "1.0", ""] {
+        for label in ["2", "-1", "yes", "1.0"] {
             assert_eq!(
                 complaint(&format!("age,ward,sick\n61,a,{label}\n")),
                 format!(
@@ -260,8 +365,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_an_error() {
-        let columns = Columns { label: "sick".into(), client: None };
-        let error = read(Path::new("nowhere.csv"), &columns, 2).unwrap_err();
+        let columns = Columns { label: "sick".into(), client: None, features: None };
+        let error = read(Path::new("nowhere.csv"), &columns, &Classes::Numbers(2)).unwrap_err();
         assert!(matches!(error, CsvError::Open { .. }));
         assert!(error.to_string().starts_with("nowhere.csv: "));
     }

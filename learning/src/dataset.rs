@@ -1,5 +1,6 @@
 //! Labelled examples in memory, and views of them that share one copy.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ndarray::{Array1, Array2, ArrayView1, Axis};
@@ -13,6 +14,38 @@ pub struct Dataset {
     features: Array2<f32>,
     labels: Array1<u32>,
     classes: usize,
+    owners: Option<Owners>,
+}
+
+/// Whose example each row is, by names that are numbered in the order in which they appear.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Owners {
+    names: Vec<String>,
+    numbers: HashMap<String, u32>,
+    of_rows: Vec<u32>,
+}
+
+impl Owners {
+    /// Says whose the next row is.
+    pub fn push(&mut self, name: &str) {
+        let number = self.numbers.get(name).copied().unwrap_or_else(|| {
+            let number = self.names.len() as u32;
+            self.names.push(name.to_owned());
+            self.numbers.insert(name.to_owned(), number);
+            number
+        });
+        self.of_rows.push(number);
+    }
+
+    /// The owners' names.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The number of each row's owner, below the number of names.
+    pub fn of_rows(&self) -> &[u32] {
+        &self.of_rows
+    }
 }
 
 /// Why examples do not make a [`Dataset`], a [`Subset`] or a [`Split`].
@@ -33,6 +66,14 @@ pub enum DatasetError {
         features: usize,
         /// Number of labels.
         labels: usize,
+    },
+    /// Not every row has an owner.
+    #[error("{examples} examples but {owners} owners of one")]
+    OwnerMismatch {
+        /// Number of examples.
+        examples: usize,
+        /// Number of owners given.
+        owners: usize,
     },
     /// A label is not below the number of classes.
     #[error("row {row}: label {label} is not below the number of classes, {classes}")]
@@ -88,7 +129,29 @@ impl Dataset {
         }
         check_labels(&labels, classes)?;
         check_finite(&features)?;
-        Ok(Self { features: features.as_standard_layout().into_owned(), labels, classes })
+        // Copies only what lies otherwise: a large data set is not in memory twice.
+        let features =
+            if features.is_standard_layout() { features } else { features.as_standard_layout().into_owned() };
+        Ok(Self { features, labels, classes, owners: None })
+    }
+
+    /// The same data set, each row of which belongs to somebody.
+    ///
+    /// # Errors
+    /// [`DatasetError::OwnerMismatch`].
+    pub fn owned_by(self, owners: Owners) -> Result<Self, DatasetError> {
+        if owners.of_rows.len() != self.examples() {
+            return Err(DatasetError::OwnerMismatch {
+                examples: self.examples(),
+                owners: owners.of_rows.len(),
+            });
+        }
+        Ok(Self { owners: Some(owners), ..self })
+    }
+
+    /// Whose example each row is, if anybody's.
+    pub fn owners(&self) -> Option<&Owners> {
+        self.owners.as_ref()
     }
 
     /// Number of examples, at least 1.
@@ -121,7 +184,7 @@ impl Dataset {
         (row < self.examples()).then(|| self.features.row(row))
     }
 
-    /// A data set of its own with copies of `rows`, in that order. See [`Subset`] for a view.
+    /// A data set of its own with copies of `rows`, in that order, without their owners. See [`Subset`] for a view.
     ///
     /// # Errors
     /// [`DatasetError::RowOutOfRange`], or [`DatasetError::Empty`] if `rows` is empty.
@@ -222,8 +285,8 @@ pub struct Split {
 }
 
 impl Split {
-    /// Holds out the last row of every group of `every` consecutive rows: the test rows are those
-    /// whose number modulo `every` is `every - 1`. Needs no generator, so it never changes.
+    /// Holds out the last row of every group of `every` consecutive rows, of each owner where rows have
+    /// owners: so nobody is left without rows to train on. Needs no generator, so it never changes.
     ///
     /// # Errors
     /// [`DatasetError::EmptySplit`] if `every` is below 2 or above the number of examples.
@@ -232,7 +295,15 @@ impl Split {
         if every < 2 || every > examples {
             return Err(DatasetError::EmptySplit { every, examples });
         }
-        let (test, train) = (0..examples).partition(|row| row % every == every - 1);
+        let mut seen = vec![0_usize; dataset.owners().map_or(1, |owners| owners.names.len())];
+        let (test, train): (Vec<_>, Vec<_>) = (0..examples).partition(|&row| {
+            let seen = &mut seen[dataset.owners().map_or(0, |owners| owners.of_rows[row] as usize)];
+            *seen += 1;
+            seen.is_multiple_of(every)
+        });
+        if test.is_empty() {
+            return Err(DatasetError::EmptySplit { every, examples });
+        }
         Ok(Self { train: Subset::new(dataset.clone(), train)?, test: Subset::new(dataset, test)? })
     }
 
@@ -312,6 +383,17 @@ mod tests {
         let copied = dataset.rows(&[2, 1]).unwrap();
         assert_eq!(copied.features(), arr2(&[[4.0, 5.0], [2.0, 3.0]]));
         assert_eq!(copied.labels(), arr1(&[1, 1]));
+    }
+
+    #[test]
+    fn rows_are_held_out_of_each_owner_so_that_nobody_is_left_without() {
+        let mut owners = Owners::default();
+        ["a", "b", "a", "b", "a", "c"].into_iter().for_each(|name| owners.push(name));
+        let dataset = Dataset::new(Array2::zeros((6, 1)), Array1::zeros(6), 2).unwrap();
+        let dataset = Arc::new(dataset.owned_by(owners).unwrap());
+        let split = Split::hold_out(dataset.clone(), 2).unwrap();
+        assert_eq!((split.train.rows(), split.test_ids()), (&[0, 1, 4, 5][..], &[2, 3][..]));
+        assert!(matches!(Split::hold_out(dataset, 4), Err(DatasetError::EmptySplit { .. })));
     }
 
     #[test]

@@ -4,14 +4,13 @@
 //! each dimension as a big-endian u32, then the elements (Y. LeCun, C. Cortes and C. Burges, The
 //! MNIST Database of Handwritten Digits, 1998, "The IDX file format").
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Result as IoResult};
+use std::io::{Read, Result as IoResult};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::GzDecoder;
 use ndarray::{Array1, Array2};
 use thiserror::Error;
 
+use crate::source::open;
 use crate::{Dataset, DatasetError};
 
 /// Why a pair of IDX files is not a data set.
@@ -60,7 +59,7 @@ pub enum IdxFault {
     Dataset(#[from] DatasetError),
 }
 
-/// Most elements a file may hold, 1 GiB: the memory a hostile header can ask for.
+/// Most elements a file may hold, 4 GiB of features: the memory a hostile header can ask for.
 pub const MAX_BYTES: usize = 1 << 30;
 
 /// Reads images (2 or more dimensions, the first counts them) and their labels (1 dimension), each
@@ -73,21 +72,50 @@ pub fn read(images: &Path, labels: &Path, classes: usize) -> Result<Dataset, Idx
         let path = path.to_owned();
         move |fault: IdxFault| IdxError { path, fault }
     };
-    let image_array = open(images).and_then(IdxArray::parse).map_err(at(images))?;
-    let label_array = open(labels).and_then(IdxArray::parse).map_err(at(labels))?;
-    let features = image_array.into_features().map_err(at(images))?;
-    let labels_of_images = label_array.into_labels().map_err(at(labels))?;
+    let features = open_array(images).and_then(IdxArray::into_features).map_err(at(images))?;
+    let labels_of_images = open_array(labels).and_then(IdxArray::into_labels).map_err(at(labels))?;
     Dataset::new(features, labels_of_images, classes).map_err(|fault| at(labels)(fault.into()))
 }
 
-/// Elements of an IDX file, as many as the product of the dimensions.
-struct IdxArray {
-    dimensions: Vec<usize>,
-    elements: Vec<u8>,
+/// Reads the sizes in a file's header, and the labels that follow if it has one dimension.
+///
+/// # Errors
+/// [`IdxError`], which names the file.
+pub fn inspect(path: &Path) -> Result<(Vec<usize>, Option<Array1<u32>>), IdxError> {
+    let read = || {
+        let array = open_array(path)?;
+        let dimensions = array.dimensions.clone();
+        let labels = if dimensions.len() == 1 { Some(array.into_labels()?) } else { None };
+        Ok((dimensions, labels))
+    };
+    read().map_err(|fault| IdxError { path: path.to_owned(), fault })
 }
 
-impl IdxArray {
-    fn parse(mut source: impl Read) -> Result<Self, IdxFault> {
+/// Whether a file begins as an IDX file of bytes does.
+///
+/// # Errors
+/// [`IdxError`] when it cannot be read.
+pub fn is_idx(path: &Path) -> Result<bool, IdxError> {
+    let read = || {
+        let mut start = Vec::new();
+        open(path)?.take(UNSIGNED_BYTES.len() as u64).read_to_end(&mut start)?;
+        Ok(start == UNSIGNED_BYTES)
+    };
+    read().map_err(|fault| IdxError { path: path.to_owned(), fault })
+}
+
+/// A file whose header has been read; its elements are as many as the product of the dimensions.
+struct IdxArray<R> {
+    dimensions: Vec<usize>,
+    elements: R,
+}
+
+fn open_array(path: &Path) -> Result<IdxArray<Box<dyn Read>>, IdxFault> {
+    IdxArray::begin(open(path)?)
+}
+
+impl<R: Read> IdxArray<R> {
+    fn begin(mut source: R) -> Result<Self, IdxFault> {
         let [zero, also_zero, kind, count] = four_bytes(&mut source)?;
         if [zero, also_zero, kind] != UNSIGNED_BYTES {
             return Err(IdxFault::Magic([zero, also_zero, kind]));
@@ -96,16 +124,27 @@ impl IdxArray {
         for _ in 0..count {
             dimensions.push(u32::from_be_bytes(four_bytes(&mut source)?) as usize);
         }
-        let promised = dimensions.iter().copied().fold(1, usize::saturating_mul);
-        if promised > MAX_BYTES {
+        if product(&dimensions) > MAX_BYTES {
             return Err(IdxFault::TooLarge { dimensions });
         }
-        let mut elements = Vec::new();
-        let found = source.take(promised as u64 + 1).read_to_end(&mut elements)?;
-        if found != promised {
-            return Err(IdxFault::Length { promised, found });
+        Ok(Self { dimensions, elements: source })
+    }
+
+    /// All elements, each as `convert` makes it, without a copy of the file in memory.
+    fn read<T>(self, convert: impl Fn(u8) -> T) -> Result<Vec<T>, IdxFault> {
+        let promised = product(&self.dimensions);
+        let mut source = self.elements.take(promised as u64 + 1);
+        let (mut read, mut buffer) = (Vec::new(), [0; BUFFER]);
+        loop {
+            match source.read(&mut buffer)? {
+                0 => break,
+                count => read.extend(buffer[..count].iter().map(|&byte| convert(byte))),
+            }
         }
-        Ok(Self { dimensions, elements })
+        match read.len() {
+            found if found == promised => Ok(read),
+            found => Err(IdxFault::Length { promised, found }),
+        }
     }
 
     fn into_features(self) -> Result<Array2<f32>, IdxFault> {
@@ -115,24 +154,21 @@ impl IdxArray {
         if rest.is_empty() {
             return Err(IdxFault::Dimensions { actual: 1, needed: IMAGES });
         }
-        let shape = (*images, rest.iter().copied().fold(1, usize::saturating_mul));
-        let scaled = self.elements.into_iter().map(|byte| f32::from(byte) / 255.0).collect();
-        Array2::from_shape_vec(shape, scaled)
+        let shape = (*images, product(rest));
+        Array2::from_shape_vec(shape, self.read(|byte| f32::from(byte) / 255.0)?)
             .map_err(|_| DatasetError::Empty { rows: shape.0, columns: shape.1 }.into())
     }
 
     fn into_labels(self) -> Result<Array1<u32>, IdxFault> {
         match self.dimensions.len() {
-            1 => Ok(self.elements.into_iter().map(u32::from).collect()),
+            1 => Ok(self.read(u32::from)?.into()),
             actual => Err(IdxFault::Dimensions { actual, needed: LABELS }),
         }
     }
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read>, IdxFault> {
-    let mut file = BufReader::new(File::open(path)?);
-    let compressed = file.fill_buf()?.starts_with(&GZIP);
-    Ok(if compressed { Box::new(GzDecoder::new(file)) } else { Box::new(file) })
+fn product(dimensions: &[usize]) -> usize {
+    dimensions.iter().copied().fold(1, usize::saturating_mul)
 }
 
 fn four_bytes(source: &mut impl Read) -> IoResult<[u8; 4]> {
@@ -142,7 +178,7 @@ fn four_bytes(source: &mut impl Read) -> IoResult<[u8; 4]> {
 }
 
 const UNSIGNED_BYTES: [u8; 3] = [0, 0, 8];
-const GZIP: [u8; 2] = [0x1f, 0x8b];
+const BUFFER: usize = 1 << 16;
 const IMAGES: &str = "2 or more, the first counting images";
 const LABELS: &str = "1, counting labels";
 

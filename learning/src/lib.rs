@@ -8,23 +8,27 @@
 
 mod architecture;
 mod burn_learner;
+mod classes;
 pub mod csv;
 mod dataset;
 pub mod digits;
 pub mod idx;
 mod initialization;
+pub mod inspect;
 mod learner;
 mod metrics;
 mod model_file;
 mod network;
 mod partition;
+mod source;
 mod training;
 
 pub use architecture::{
     Activation, Architecture, ArchitectureError, MAX_CLASSES, MAX_HIDDEN_LAYERS, MAX_PARAMETERS, Segment,
 };
 pub use burn_learner::BurnLearner;
-pub use dataset::{Dataset, DatasetError, Split, Subset};
+pub use classes::Classes;
+pub use dataset::{Dataset, DatasetError, Owners, Split, Subset};
 pub use learner::{LearnError, Learner, TrainReport};
 pub use metrics::{ClassScores, Confusion, Evaluation};
 pub use model_file::{ModelFile, ModelFileError, TensorFault, canonical_bytes};

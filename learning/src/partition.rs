@@ -27,6 +27,14 @@ pub enum Scheme {
         /// Concentration: the smaller, the fewer clients share a label.
         alpha: Alpha,
     },
+    /// Sorted by label and cut into shards of almost equal size, of which each client gets `per_client` at random
+    /// (McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, 2017, section 3).
+    Shards {
+        /// Shards of one client, at least 1.
+        per_client: usize,
+    },
+    /// Each client has what it owns, in the order in which owners appear.
+    Owners,
 }
 
 /// Concentration of a symmetric Dirichlet distribution, within 1e-6..=1e6.
@@ -58,6 +66,31 @@ pub enum PartitionError {
         /// Number of examples there are.
         examples: usize,
     },
+    /// There are fewer examples than shards, or no shards.
+    #[error("{examples} examples cannot be cut into {shards} shards, one or more for each client")]
+    Shards {
+        /// Number of shards asked for.
+        shards: usize,
+        /// Number of examples there are.
+        examples: usize,
+    },
+    /// Nobody owns an example.
+    #[error("the data have no column of clients to divide them by")]
+    NoOwners,
+    /// There are more or fewer owners than clients.
+    #[error("the data belong to {owners} clients, not to {clients}")]
+    OwnerCount {
+        /// Number of clients asked for.
+        clients: usize,
+        /// Number of owners.
+        owners: usize,
+    },
+    /// All that somebody owns is held out.
+    #[error("client `{owner}` has no example to train on: all of its examples are held out")]
+    OwnerWithoutExample {
+        /// The owner.
+        owner: String,
+    },
     /// The concentration is out of range or not a number.
     #[error("a Dirichlet concentration lies within 1e-6 and 1e6, not {alpha}")]
     Alpha {
@@ -69,7 +102,7 @@ pub enum PartitionError {
 /// Spreads the examples of `source` over `clients` clients, a function of `key` alone.
 ///
 /// # Errors
-/// [`PartitionError::NoClients`], [`PartitionError::TooManyClients`].
+/// [`PartitionError`], any but [`PartitionError::Alpha`].
 pub fn partition(
     source: &Subset,
     clients: usize,
@@ -86,6 +119,8 @@ pub fn partition(
     let mut shares = match scheme {
         Scheme::Iid => iid(source, clients, key),
         Scheme::Dirichlet { alpha } => dirichlet(source, clients, alpha, key),
+        Scheme::Shards { per_client } => shards(source, clients, per_client, key)?,
+        Scheme::Owners => by_owner(source, clients)?,
     };
     shares.iter_mut().for_each(|share| share.sort_unstable());
     let repaired = repair(&mut shares);
@@ -160,6 +195,43 @@ fn dirichlet(source: &Subset, clients: usize, alpha: Alpha, key: [u8; 32]) -> Ve
         }
     }
     shares
+}
+
+/// Positions in `source` by client. The shards are shuffled with stream 0 of the key.
+fn shards(
+    source: &Subset,
+    clients: usize,
+    per_client: usize,
+    key: [u8; 32],
+) -> Result<Vec<Vec<usize>>, PartitionError> {
+    let (examples, shards) = (source.len(), clients.saturating_mul(per_client));
+    if shards == 0 || shards > examples {
+        return Err(PartitionError::Shards { shards, examples });
+    }
+    let labels: Vec<u32> = source.labels().collect();
+    let mut sorted: Vec<usize> = (0..examples).collect();
+    sorted.sort_by_key(|&position| labels[position]);
+    let mut order: Vec<usize> = (0..shards).collect();
+    order.shuffle(&mut stream(key, 0));
+    let cut = |shard: usize| shard * examples / shards;
+    let shard = |&shard: &usize| sorted[cut(shard)..cut(shard + 1)].iter().copied();
+    Ok(order.chunks(per_client).map(|mine| mine.iter().flat_map(shard).collect()).collect())
+}
+
+/// Positions in `source` by client.
+fn by_owner(source: &Subset, clients: usize) -> Result<Vec<Vec<usize>>, PartitionError> {
+    let owners = source.dataset().owners().ok_or(PartitionError::NoOwners)?;
+    if owners.names().len() != clients {
+        return Err(PartitionError::OwnerCount { clients, owners: owners.names().len() });
+    }
+    let mut shares = vec![Vec::new(); clients];
+    for (position, &row) in source.rows().iter().enumerate() {
+        shares[owners.of_rows()[row] as usize].push(position);
+    }
+    match shares.iter().position(Vec::is_empty) {
+        Some(owner) => Err(PartitionError::OwnerWithoutExample { owner: owners.names()[owner].clone() }),
+        None => Ok(shares),
+    }
 }
 
 /// Proportions that add up to one: normalised Gamma(alpha) variables, each drawn as
@@ -321,11 +393,63 @@ mod tests {
     }
 
     #[test]
+    fn shards_leave_each_client_few_labels_and_almost_equal_shares() {
+        let train = digits::load().train;
+        let partition = partition(&train, 100, Scheme::Shards { per_client: 2 }, [1; 32]).unwrap();
+        assert_eq!(partition.repaired, 0);
+        for client in &partition.clients {
+            assert!((14..=16).contains(&client.len()), "{}", client.len());
+            // A shard crosses at most one border between labels.
+            assert!(client.label_counts().iter().filter(|&&count| count > 0).count() <= 4);
+        }
+        let mut rows: Vec<_> = partition.clients.iter().flat_map(|client| client.rows().to_vec()).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, train.rows());
+        let sizes: Vec<_> = partition.clients.iter().map(|client| client.rows().to_vec()).collect();
+        let scheme = Scheme::Shards { per_client: 2 };
+        let other = super::partition(&train, 100, scheme, [2; 32]).unwrap();
+        assert!(other.clients.iter().zip(sizes).any(|(client, rows)| client.rows() != rows));
+    }
+
+    #[test]
+    fn owners_get_what_is_theirs_and_nobody_is_left_without() {
+        let mut owners = crate::Owners::default();
+        ["b", "a", "b", "c"].into_iter().for_each(|name| owners.push(name));
+        let dataset = Dataset::new(Array2::zeros((4, 1)), Array1::zeros(4), 2).unwrap();
+        let dataset = Arc::new(dataset.owned_by(owners).unwrap());
+        let all = Subset::all(dataset.clone());
+        let shares = partition(&all, 3, Scheme::Owners, [1; 32]).unwrap();
+        let rows: Vec<_> = shares.clients.iter().map(|client| client.rows().to_vec()).collect();
+        assert_eq!(rows, [vec![0, 2], vec![1], vec![3]]);
+        assert_eq!(
+            partition(&all, 2, Scheme::Owners, [1; 32]).unwrap_err(),
+            PartitionError::OwnerCount { clients: 2, owners: 3 }
+        );
+        let without_c = Subset::new(dataset, vec![0, 1, 2]).unwrap();
+        assert_eq!(
+            partition(&without_c, 3, Scheme::Owners, [1; 32]).unwrap_err(),
+            PartitionError::OwnerWithoutExample { owner: "c".into() }
+        );
+        assert_eq!(
+            partition(&labelled(vec![0, 1]), 2, Scheme::Owners, [1; 32]).unwrap_err(),
+            PartitionError::NoOwners
+        );
+    }
+
+    #[test]
     fn what_cannot_be_spread_is_refused() {
         let source = labelled(vec![0, 1]);
         let refuse = |clients| partition(&source, clients, Scheme::Iid, [1; 32]).unwrap_err();
         assert_eq!(refuse(0), PartitionError::NoClients);
         assert_eq!(refuse(3), PartitionError::TooManyClients { clients: 3, examples: 2 });
+        for per_client in [0, 2, usize::MAX] {
+            let scheme = Scheme::Shards { per_client };
+            let refused = partition(&source, 2, scheme, [1; 32]).unwrap_err();
+            assert_eq!(
+                refused,
+                PartitionError::Shards { shards: 2usize.saturating_mul(per_client), examples: 2 }
+            );
+        }
         for alpha in [0.0, -1.0, 1e7, f64::INFINITY, f64::NAN] {
             assert!(matches!(Alpha::new(alpha), Err(PartitionError::Alpha { .. })));
         }
