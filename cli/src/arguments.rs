@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use skep_learning::Classes;
 use skep_protocol::net::invitation::Address;
 
 use crate::data::DataSource;
@@ -33,6 +34,14 @@ pub enum Command {
     /// Every client of the experiment takes part, each with its share of the data. Without FILE the built-in federation
     /// runs: handwritten digits, 100 clients, with privacy.
     Simulate(Simulate),
+    /// Write an experiment file to start from.
+    ///
+    /// With comments on every key: the built-in federation, or one that learns from a CSV file. `skep check` says what it
+    /// costs, `skep simulate` runs it.
+    Init(Init),
+    /// Look at data.
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Say what an experiment file means and what it costs in privacy.
     ///
     /// Prints the experiment with every value spelled out, what an update weighs, and both epsilons after all rounds. A file
@@ -100,7 +109,7 @@ pub struct Simulate {
     /// Results that are there already are replaced.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Where data sets lie that are not built in. The digits are.
+    /// Where the files lie that `task.data` names by relative paths; beside the experiment file if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// What to print on standard output at the end.
@@ -113,6 +122,9 @@ pub struct Simulate {
 pub struct Check {
     /// The experiment file; the built-in federation if none is given.
     pub file: Option<PathBuf>,
+    /// Where the files lie that `task.data` names by relative paths; beside the experiment file if not given.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
     /// What to print on standard output.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
@@ -143,6 +155,9 @@ pub struct Serve {
     /// How long they are waited for, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub wait_s: u64,
+    /// Where the files lie that `task.data` names by relative paths; beside the experiment file if not given.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
     /// What to print on standard output at the end.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
@@ -170,20 +185,70 @@ pub struct Invite {
 pub struct Join {
     /// The line that `skep invite` printed; needed once.
     pub invitation: Option<String>,
-    /// What to train on: `digits:K/N`, which is part K (from 0) of the built-in digits in N equal parts, or a CSV file.
+    /// What to train on: `digits:K/N`, which is part K (from 0) of the built-in digits in N equal parts, or a file.
     ///
-    /// A CSV file has a header line, a column of labels from 0, and numbers in all other columns.
+    /// A CSV file has a header line, a column of labels, and columns of numbers. An IDX file of images comes with a
+    /// file of labels. Both may be compressed with gzip.
     #[arg(long, value_name = "DATA")]
     pub data: DataSource,
     /// The column of labels in a CSV file.
     #[arg(long, value_name = "COLUMN", default_value = "label")]
     pub label: String,
-    /// Classes in a CSV file; the federation's number.
-    #[arg(long, value_name = "N")]
-    pub classes: Option<usize>,
+    /// The columns of features in a CSV file, in the federation's order; all but the label if not given.
+    #[arg(long, value_name = "COLUMN,COLUMN,...", value_delimiter = ',')]
+    pub features: Option<Vec<String>>,
+    /// The labels of an IDX file of images.
+    #[arg(long, value_name = "FILE", conflicts_with = "features")]
+    pub labels: Option<PathBuf>,
+    /// The federation's classes, where DATA is a file: their number, or their names in its order.
+    #[arg(long, value_name = "N|NAME,NAME,...", value_parser = classes)]
+    pub classes: Option<Classes>,
     /// The client's key and certificate. Made on the first call.
     #[arg(long, value_name = "DIR")]
     pub state: PathBuf,
+}
+
+/// What `skep data` can do.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Say what a file of examples holds.
+    ///
+    /// Shape, classes, missing values and clients of a CSV or an IDX file, plain or compressed with gzip, and what
+    /// `task.data` of an experiment would say of it.
+    Inspect(Inspect),
+}
+
+/// Arguments of `skep data inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A CSV file with a header line, or an IDX file.
+    pub file: PathBuf,
+    /// The column of labels in a CSV file; `label`, if there is one, when not given.
+    #[arg(long, value_name = "COLUMN")]
+    pub label: Option<String>,
+    /// The column of a CSV file that says whose example a line is.
+    #[arg(long, value_name = "COLUMN")]
+    pub client: Option<String>,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `skep init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The file to write. One that is there already is left alone.
+    #[arg(default_value = "experiment.toml")]
+    pub file: PathBuf,
+    /// A CSV file to learn from, instead of the built-in digits.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// The column of labels in the CSV file.
+    #[arg(long, value_name = "COLUMN", default_value = "label", requires = "data")]
+    pub label: String,
+    /// The column of the CSV file that says whose example a line is.
+    #[arg(long, value_name = "COLUMN", requires = "data")]
+    pub client: Option<String>,
 }
 
 /// How a result is printed.
@@ -194,6 +259,18 @@ pub enum Output {
     Text,
     /// One JSON object, and nothing else.
     Json,
+}
+
+/// Reads a number of classes, or their names.
+fn classes(text: &str) -> Result<Classes, String> {
+    if let Ok(count) = text.parse() {
+        return Ok(Classes::Numbers(count));
+    }
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.len() < 2 || names.iter().any(String::is_empty) {
+        return Err("say how many classes there are, or name two and more, with commas between".to_owned());
+    }
+    Ok(Classes::Names(names))
 }
 
 /// Reads a length of time such as `90m`.
@@ -236,6 +313,13 @@ mod tests {
     #[test]
     fn the_description_of_the_command_line_contradicts_itself_nowhere() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn classes_are_counted_or_named() {
+        assert_eq!(classes("10"), Ok(Classes::Numbers(10)));
+        assert_eq!(classes("no, yes"), Ok(Classes::Names(vec!["no".into(), "yes".into()])));
+        assert!(classes("no").is_err() && classes("no,").is_err());
     }
 
     #[test]

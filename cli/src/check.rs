@@ -7,7 +7,7 @@ use skep_privacy::quantities::Epsilon;
 use skep_protocol::experiment::{Experiment, Privacy};
 use skep_protocol::plan::PlanSigner;
 use skep_server::federation::{Federation, ServerKeys};
-use skep_simulations::population;
+use skep_simulations::population::{self, DataError};
 
 use crate::arguments::{Check, Output};
 use crate::experiment_file;
@@ -19,7 +19,7 @@ use crate::privacy_words;
 /// # Errors
 /// [`Failure`] when the file makes no sense or the budget does not allow its schedule.
 pub(crate) fn run(arguments: &Check) -> Result<(), Failure> {
-    let experiment = experiment_file::read(arguments.file.as_deref())?;
+    let experiment = experiment_file::read(arguments.file.as_deref(), arguments.data_dir.as_deref())?;
     let price = Price::of(&experiment)?;
     match arguments.output {
         Output::Json => println!("{}", json!({ "experiment": experiment.name, "price": price })),
@@ -59,8 +59,7 @@ impl Price {
     /// # Errors
     /// [`Failure`] when the federation cannot be set up: the model is too large, the data do not suffice.
     pub(crate) fn of(experiment: &Experiment) -> Result<Self, Failure> {
-        population::shares(experiment, &population::data(experiment).train)
-            .map_err(Failure::configuration)?;
+        check_data(experiment)?;
         let federation = never_to_run(experiment)?;
         let grid = federation.grid();
         let parameters = experiment.task.parameter_count().unwrap_or_default();
@@ -125,6 +124,17 @@ impl Price {
             ))),
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether the data are what the experiment says, as far as they are here: a server has no training data.
+fn check_data(experiment: &Experiment) -> Result<(), Failure> {
+    match population::data(experiment) {
+        Ok(data) => population::shares(experiment, &data.train).map(drop).map_err(Failure::configuration),
+        Err(DataError::NoTraining) => {
+            population::test_data(experiment).map(drop).map_err(Failure::configuration)
+        }
+        Err(error) => Err(Failure::configuration(error)),
     }
 }
 

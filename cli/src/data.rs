@@ -5,9 +5,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use skep_learning::csv::{self, Columns};
-use skep_learning::{Scheme, Subset, digits, partition};
+use skep_learning::{Classes, Dataset, Scheme, Subset, digits, idx, partition};
 use skep_privacy::prg::{Key, Purpose};
 
+use crate::arguments::Join;
 use crate::failure::Failure;
 
 /// A place where examples are.
@@ -20,15 +21,15 @@ pub enum DataSource {
         /// How many parts there are.
         parts: usize,
     },
-    /// The path of a CSV file with a header line.
-    Csv(PathBuf),
+    /// The path of a CSV file with a header line, or of an IDX file of images.
+    File(PathBuf),
 }
 
 impl FromStr for DataSource {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some(rest) = text.strip_prefix("digits:") else { return Ok(DataSource::Csv(text.into())) };
+        let Some(rest) = text.strip_prefix("digits:") else { return Ok(DataSource::File(text.into())) };
         rest.split_once('/')
             .and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)))
             .filter(|(part, parts)| part < parts)
@@ -37,15 +38,15 @@ impl FromStr for DataSource {
     }
 }
 
-/// Reads the examples. `label` and `classes` describe a CSV file.
+/// Reads the examples that a client trains on.
 ///
 /// # Errors
-/// [`Failure::Usage`] when there are fewer digits than parts, when a CSV file comes without its number of classes, or
-/// when the file does not hold what it should.
-pub fn read(source: &DataSource, label: &str, classes: Option<usize>) -> Result<Subset, Failure> {
-    match source {
+/// [`Failure::Usage`] when there are fewer digits than parts, when a file comes without its classes, or when it does not
+/// hold what it should.
+pub fn read(arguments: &Join) -> Result<Subset, Failure> {
+    match &arguments.data {
         DataSource::Digits { part, parts } => part_of_digits(*part, *parts),
-        DataSource::Csv(path) => table(path, label, classes),
+        DataSource::File(path) => file(path, arguments),
     }
 }
 
@@ -56,16 +57,42 @@ fn part_of_digits(part: usize, parts: usize) -> Result<Subset, Failure> {
     Ok(divided.clients[part].clone())
 }
 
-fn table(path: &Path, label: &str, classes: Option<usize>) -> Result<Subset, Failure> {
-    let Some(classes) = classes else {
+fn file(path: &Path, arguments: &Join) -> Result<Subset, Failure> {
+    let Some(classes) = &arguments.classes else {
         return Err(Failure::Usage {
             problem: format!("--data {}: the number of classes is not known", path.display()),
-            help: Some("say it with --classes N".to_owned()),
+            help: Some("say it with --classes N, or name them: --classes NAME,NAME,...".to_owned()),
         });
     };
-    let columns = Columns { label: label.to_owned(), client: None };
-    let table = csv::read(path, &columns, classes).map_err(usage)?;
-    Ok(Subset::all(Arc::new(table.dataset)))
+    let dataset = match (&arguments.labels, idx::is_idx(path).map_err(usage)?) {
+        (Some(labels), true) => idx::read(path, labels, classes.count()).map_err(usage)?,
+        (None, false) => table(path, arguments, classes)?,
+        (None, true) => {
+            return Err(Failure::Usage {
+                problem: format!(
+                    "--data {}: this is an IDX file, whose labels are in another",
+                    path.display()
+                ),
+                help: Some("name it with --labels FILE".to_owned()),
+            });
+        }
+        (Some(_), false) => {
+            return Err(Failure::Usage {
+                problem: format!(
+                    "--data {}: --labels goes with an IDX file, which this is not",
+                    path.display()
+                ),
+                help: Some("say which column of a CSV file holds the labels with --label COLUMN".to_owned()),
+            });
+        }
+    };
+    Ok(Subset::all(Arc::new(dataset)))
+}
+
+fn table(path: &Path, arguments: &Join, classes: &Classes) -> Result<Dataset, Failure> {
+    let (label, features) = (arguments.label.clone(), arguments.features.clone());
+    let columns = Columns { label, client: None, features };
+    csv::read(path, &columns, classes).map(|table| table.dataset).map_err(usage)
 }
 
 fn usage(error: impl std::fmt::Display) -> Failure {
@@ -79,7 +106,7 @@ mod tests {
     #[test]
     fn a_part_of_the_digits_is_named_by_number_and_count() {
         assert_eq!("digits:2/3".parse(), Ok(DataSource::Digits { part: 2, parts: 3 }));
-        assert_eq!("ward.csv".parse(), Ok(DataSource::Csv("ward.csv".into())));
+        assert_eq!("ward.csv".parse(), Ok(DataSource::File("ward.csv".into())));
         for wrong in ["digits:", "digits:3/3", "digits:1", "digits:-1/3", "digits:0/0", "digits:a/b"] {
             assert!(wrong.parse::<DataSource>().is_err(), "{wrong}");
         }

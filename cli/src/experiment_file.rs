@@ -1,7 +1,7 @@
 //! Reading an experiment file: what is wrong with it is shown at its line and column.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
@@ -28,6 +28,12 @@ pub enum ExperimentFileError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The directory of the data has a name that no experiment file can hold.
+    #[error("{path}: the name of this directory is not UTF-8; move the data elsewhere")]
+    Directory {
+        /// Its path.
+        path: String,
+    },
     /// The file says something that is not understood or makes no sense.
     #[error("{problem}")]
     Wrong {
@@ -45,16 +51,30 @@ pub enum ExperimentFileError {
     },
 }
 
-/// Reads the file at `path`, or [`BUILT_IN`].
+/// Reads the file at `path`, or [`BUILT_IN`]. Data sets that it names by relative paths are below `data_dir`, or beside
+/// the file if that is not given; the experiment names them by absolute ones.
 ///
 /// # Errors
 /// [`ExperimentFileError`].
-pub fn read(path: Option<&Path>) -> Result<Experiment, ExperimentFileError> {
+pub fn read(path: Option<&Path>, data_dir: Option<&Path>) -> Result<Experiment, ExperimentFileError> {
     let Some(path) = path else { return parse(BUILT_IN_NAME, BUILT_IN) };
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ExperimentFileError::Unreadable { path: name.clone(), source })?;
-    parse(&name, &text)
+    let unreadable = |source| ExperimentFileError::Unreadable { path: name.clone(), source };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let mut experiment = parse(&name, &text)?;
+    let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    experiment.data.place_below(&directory(data_dir.unwrap_or(beside))?);
+    Ok(experiment)
+}
+
+/// An absolute path that an experiment file can hold.
+fn directory(path: &Path) -> Result<PathBuf, ExperimentFileError> {
+    let absolute = std::path::absolute(path)
+        .map_err(|source| ExperimentFileError::Unreadable { path: path.display().to_string(), source })?;
+    match absolute.to_str() {
+        Some(_) => Ok(absolute),
+        None => Err(ExperimentFileError::Directory { path: absolute.display().to_string() }),
+    }
 }
 
 /// Reads `text`; `name` is what diagnostics call it.
@@ -103,7 +123,9 @@ fn meaning_fault(document: &Spanned<DeTable<'_>>, invalid: &Invalid) -> Fault {
 /// `scheme` decides what may stand in them; this finds it there as well.
 fn culprit(text: &str, document: &Spanned<DeTable<'_>>, message: &str) -> Option<Range<usize>> {
     let table: toml::Table = toml::from_str(text).ok()?;
-    smallest(document.get_ref(), &mut Vec::new(), &|path| {
+    // Without the tag of a table every error about its keys is another one; so the key that is named comes first.
+    let named = message.split('`').nth(1).unwrap_or_default();
+    smallest(document.get_ref(), named, &mut Vec::new(), &|path| {
         let mut without = table.clone();
         remove(&mut without, path);
         without
@@ -115,13 +137,16 @@ fn culprit(text: &str, document: &Spanned<DeTable<'_>>, message: &str) -> Option
 
 fn smallest<'a>(
     table: &'a DeTable<'_>,
+    named: &str,
     path: &mut Vec<&'a str>,
     is_culprit: &dyn Fn(&[&str]) -> bool,
 ) -> Option<Range<usize>> {
-    for (key, value) in table {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.get_ref() != named);
+    for (key, value) in entries {
         path.push(key.get_ref());
         if is_culprit(path) {
-            let inner = value.get_ref().as_table().and_then(|table| smallest(table, path, is_culprit));
+            let inner = value.get_ref().as_table().and_then(|table| smallest(table, named, path, is_culprit));
             return Some(inner.unwrap_or_else(|| entry_span(key.span(), value)));
         }
         path.pop();
@@ -252,6 +277,44 @@ mod tests {
         assert_eq!(place("noise_multiplier = 5.0", ""), "privacy");
         assert_eq!(place("count = 60", ""), "rounds");
         assert_eq!(place("kind = \"dirichlet\"", ""), "partition");
+    }
+
+    /// The built-in experiment with a table of data.
+    const TABLE: &str = "\
+kind = \"csv\"\ntrain = \"a.csv\"\nhold_out_every = 5\nlabel = \"sick\"\nfeatures = [\"age\"]\nclasses = 2";
+
+    fn with_table(table: &str) -> String {
+        BUILT_IN.replacen("[task]\ndata = \"digits\"", &format!("[task.data]\n{table}"), 1)
+    }
+
+    #[test]
+    fn data_are_beside_the_file_or_where_the_user_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("x.toml");
+        std::fs::write(&file, with_table(TABLE)).unwrap();
+        let resolved = |data_dir| to_toml(&read(Some(&file), data_dir).unwrap());
+        let beside = format!("train = \"{}\"", directory.path().join("a.csv").display());
+        assert!(resolved(None).contains(&beside), "{}", resolved(None));
+        assert!(resolved(Some(Path::new("/data"))).contains("train = \"/data/a.csv\""));
+        // What is written down is found again from anywhere.
+        std::fs::write(&file, resolved(Some(Path::new("/data")))).unwrap();
+        assert!(resolved(None).contains("train = \"/data/a.csv\""));
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_table_of_data_is_shown_at_its_place() {
+        let place = |from: &str, to: &str| {
+            let text = with_table(&TABLE.replacen(from, to, 1));
+            match parse("changed.toml", &text).expect_err("the change makes no sense") {
+                ExperimentFileError::Wrong { span, .. } => text[span.offset()..][..span.len()].to_owned(),
+                error => panic!("{error}"),
+            }
+        };
+        assert_eq!(place("label =", "lable ="), "lable = \"sick\"");
+        assert_eq!(place("every = 5", "every = 1"), "hold_out_every = 1");
+        assert_eq!(place("\"csv\"", "\"cvs\""), "kind = \"cvs\"");
+        assert_eq!(place("classes = 2", "classes = 1"), "classes = 1");
+        assert_eq!(place("classes = 2", "classes = true"), "classes = true");
     }
 
     #[test]

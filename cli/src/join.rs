@@ -25,7 +25,7 @@ use crate::serve::runtime;
 /// [`Failure`].
 pub(crate) fn run(arguments: &Join) -> Result<(), Failure> {
     let invitation = arguments.invitation.as_deref().map(parsed).transpose()?;
-    let data = data::read(&arguments.data, &arguments.label, arguments.classes)?;
+    let data = data::read(arguments)?;
     let keys = ClientKeys::from_os().map_err(Failure::other)?;
     interrupt::flag()?;
     let report = runtime()?.block_on(async {

@@ -4,7 +4,7 @@
 //! | file | what it is about |
 //! | --- | --- |
 //! | `experiment_file` | TOML, and diagnostics that point into it |
-//! | `check`, `simulate`, `serve`, `invite`, `join`, `privacy` | a command each |
+//! | `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `join`, `privacy` | a command each |
 //! | `real` | the processes of `simulate --real` |
 //! | `recorder`, `progress`, `results`, `summary`, `report`, `picture` | what is seen and kept of a run |
 
@@ -13,6 +13,8 @@ mod check;
 pub mod data;
 pub mod experiment_file;
 pub mod failure;
+mod init;
+mod inspect;
 mod interrupt;
 mod invite;
 mod join;
@@ -30,7 +32,7 @@ mod server_state;
 mod simulate;
 mod summary;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, DataCommand};
 use failure::Failure;
 
 /// Runs what was typed to its end.
@@ -41,6 +43,8 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let log = arguments.log;
     match arguments.command {
         Command::Simulate(arguments) => simulate::run(&arguments, &log),
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Data(DataCommand::Inspect(arguments)) => inspect::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Privacy(command) => Ok(privacy::run(&command, &mut std::io::stdout().lock())?),
         Command::Serve(arguments) => serve::run(&arguments),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use skep_learning::Subset;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::net::invitation::Address;
 use skep_server::authority::Authority;
@@ -31,8 +32,9 @@ use crate::summary::{Run, Summary};
 /// [`Failure`]. An exhausted budget and an interruption are failures after the results are written.
 pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let started = Instant::now();
-    let experiment = experiment_file::read(Some(&arguments.file))?;
-    let deployment = deployment(&experiment, ServerKeys::from_os(), &arguments.state)?;
+    let experiment = experiment_file::read(Some(&arguments.file), arguments.data_dir.as_deref())?;
+    let test = population::test_data(&experiment).map_err(Failure::configuration)?;
+    let deployment = deployment(&experiment, &test, ServerKeys::from_os(), &arguments.state)?;
     let results = Results::create(&arguments.out, &experiment)?;
     interrupt::flag()?;
     let mut recorder = Recorder::new(started, Progress::new(experiment.rounds.count), Some(results));
@@ -55,23 +57,22 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
         bytes_down: served.bytes_down,
         peak_rss_bytes: machine::peak_rss_bytes(),
     };
-    let data = population::data(&experiment);
-    let summary = Summary::new(&experiment, &data, &recorded.records, &recorded.pace, run);
+    let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
     report::finish(&experiment, recorded, &summary, served.federation.model().to_vec(), arguments.output, end)
 }
 
-/// What a server needs: the clients of the experiment are numbered from 0.
+/// What a server needs, which measures with `test`: the clients of the experiment are numbered from 0.
 ///
 /// # Errors
 /// [`Failure`] when the federation cannot be set up or the state directory cannot be used.
 pub(crate) fn deployment(
     experiment: &Experiment,
+    test: &Subset,
     keys: ServerKeys,
     state: &std::path::Path,
 ) -> Result<Deployment, Failure> {
     let authority = Arc::new(Authority::open(state).map_err(Failure::other)?);
     let enrolment = Enrolment::open(state).map_err(Failure::other)?;
-    let data = population::data(experiment);
     let federation = Federation::new(
         experiment.clone(),
         population::segments(experiment),
@@ -83,7 +84,9 @@ pub(crate) fn deployment(
     Ok(Deployment {
         federation,
         roster: Box::new(Contiguous(experiment.population.clients)),
-        evaluator: Some(Box::new(TestSet::new(&experiment.task, data.test).map_err(Failure::configuration)?)),
+        evaluator: Some(Box::new(
+            TestSet::new(&experiment.task, test.clone()).map_err(Failure::configuration)?,
+        )),
         authority,
         enrolment,
     })

@@ -27,23 +27,24 @@ use crate::summary::{Run, Summary};
 /// [`Failure`]. An exhausted budget and an interruption are failures after the results are written.
 pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     let started = Instant::now();
-    let experiment = experiment_file::read(arguments.file.as_deref())?;
-    if let Some(directory) = &arguments.data_dir {
-        tracing::warn!("--data-dir {} is not read: the digits are built in", directory.display());
-    }
+    let experiment = experiment_file::read(arguments.file.as_deref(), arguments.data_dir.as_deref())?;
     interrupt::flag()?;
     let root = root_key(arguments.seed)?;
-    let data = population::data(&experiment);
+    let data = (!arguments.real).then(|| population::data(&experiment)).transpose();
+    let data = data.map_err(Failure::configuration)?;
+    let test = match &data {
+        Some(data) => data.test.clone(),
+        None => population::test_data(&experiment).map_err(Failure::configuration)?,
+    };
     let results = arguments.out.as_deref().map(|out| Results::create(out, &experiment)).transpose()?;
     let mut recorder = Recorder::new(started, Progress::new(experiment.rounds.count), results);
-    let ran = if arguments.real {
-        over_sockets(arguments, log, &experiment, &root, &mut recorder)
-    } else {
-        in_memory(arguments, &experiment, &data, &root, &mut recorder)
+    let ran = match &data {
+        Some(data) => in_memory(arguments, &experiment, data, &root, &mut recorder),
+        None => over_sockets(arguments, log, &experiment, &root, &mut recorder),
     };
     let recorded = recorder.finish()?;
     let Ran { end, run, model } = ran?;
-    let summary = Summary::new(&experiment, &data, &recorded.records, &recorded.pace, run);
+    let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
     report::finish(&experiment, recorded, &summary, model, arguments.output, end)
 }
 

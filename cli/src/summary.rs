@@ -1,7 +1,7 @@
 //! The summary of a run: the object of `summary.json` and of `--output json`.
 
 use serde::Serialize;
-use skep_learning::Split;
+use skep_learning::Subset;
 use skep_protocol::Digest;
 use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::record::{OutcomeKind, RoundRecord};
@@ -102,7 +102,7 @@ impl Summary {
     /// Adds up a run.
     pub(crate) fn new(
         experiment: &Experiment,
-        data: &Split,
+        test: &Subset,
         records: &[RoundRecord],
         pace: &Pace,
         run: Run,
@@ -123,7 +123,7 @@ impl Summary {
             model_sha256: run.model.to_string(),
             accuracy: measured.and_then(|record| record.accuracy),
             loss: measured.and_then(|record| record.loss),
-            test_ids_sha256: test_ids_digest(data).to_string(),
+            test_ids_sha256: test_ids_digest(test).to_string(),
             rounds_completed: count(OutcomeKind::Complete),
             rounds_degraded: count(OutcomeKind::Degraded),
             rounds_aborted: count(OutcomeKind::Aborted),
@@ -151,7 +151,7 @@ impl Summary {
     }
 }
 
-fn test_ids_digest(data: &Split) -> Digest {
-    let bytes: Vec<u8> = data.test_ids().iter().flat_map(|&row| (row as u64).to_le_bytes()).collect();
+fn test_ids_digest(test: &Subset) -> Digest {
+    let bytes: Vec<u8> = test.rows().iter().flat_map(|&row| (row as u64).to_le_bytes()).collect();
     Digest::of(&bytes)
 }

@@ -12,6 +12,7 @@
 //!    ╰────── record ─────╯
 //! ```
 
+mod data;
 mod error;
 mod fault;
 mod latency;

@@ -3,26 +3,23 @@
 //! Simulations and federations of local processes share this, so that both learn the same.
 
 use skep_client::task::architecture;
-use skep_learning::{Alpha, ArchitectureError, PartitionError, Scheme, Split, Subset, digits, partition};
+use skep_learning::{Alpha, ArchitectureError, PartitionError, Scheme, Subset, partition};
 use skep_privacy::prg::{Key, Purpose};
-use skep_protocol::experiment::{Data, Experiment, Partition};
+use skep_protocol::experiment::{Experiment, Partition};
 use skep_protocol::plan::Segment;
 
-/// The experiment's data set, split into what clients train on and what the server evaluates on.
-pub fn data(experiment: &Experiment) -> Split {
-    match experiment.data {
-        Data::Digits => digits::load(),
-    }
-}
+pub use crate::data::{DataError, class_names, data, test_data};
 
 /// Each client's share of the training data, by client id; none is empty.
 ///
 /// # Errors
-/// [`PartitionError`] when there are more clients than examples, or the concentration is out of range.
+/// [`PartitionError`] when the data cannot be divided as the experiment says.
 pub fn shares(experiment: &Experiment, train: &Subset) -> Result<Vec<Subset>, PartitionError> {
     let scheme = match experiment.population.partition {
         Partition::Iid => Scheme::Iid,
         Partition::Dirichlet { alpha } => Scheme::Dirichlet { alpha: Alpha::new(alpha)? },
+        Partition::Shards { per_client } => Scheme::Shards { per_client: per_client as usize },
+        Partition::Column => Scheme::Owners,
     };
     let clients = usize::try_from(experiment.population.clients).unwrap_or(usize::MAX);
     let key = Key::from_seed(experiment.seed).derive(Purpose::Partition, 0, 0);
@@ -64,7 +61,7 @@ mod tests {
     #[test]
     fn every_client_has_data_and_no_example_has_two_owners() {
         let experiment = experiment();
-        let train = data(&experiment).train;
+        let train = data(&experiment).unwrap().train;
         let shares = shares(&experiment, &train).unwrap();
         assert_eq!(shares.len() as u64, experiment.population.clients);
         assert!(shares.iter().all(|share| !share.is_empty()));
@@ -77,7 +74,7 @@ mod tests {
     fn the_partition_follows_from_the_public_seed_alone() {
         let rows = |seed| -> Vec<_> {
             let experiment = Experiment { seed, ..experiment() };
-            let shares = shares(&experiment, &data(&experiment).train).unwrap();
+            let shares = shares(&experiment, &data(&experiment).unwrap().train).unwrap();
             shares.iter().map(|share| share.rows().to_vec()).collect()
         };
         assert_eq!(rows(1), rows(1));
@@ -96,7 +93,7 @@ mod tests {
     fn more_clients_than_examples_are_refused() {
         let mut experiment = experiment();
         experiment.population.clients = 1439;
-        let train = data(&experiment).train;
+        let train = data(&experiment).unwrap().train;
         let error = shares(&experiment, &train).unwrap_err();
         assert_eq!(error, PartitionError::TooManyClients { clients: 1439, examples: 1438 });
     }

@@ -54,7 +54,7 @@ fn private(mut file: ExperimentFile) -> ExperimentFile {
 fn report(file: &ExperimentFile, root: &Key, threads: usize) -> SimulationReport {
     let experiment = Experiment::try_from(file).unwrap();
     let options = SimulationOptions::new(NonZeroUsize::new(threads).unwrap());
-    let data = population::data(&experiment);
+    let data = population::data(&experiment).unwrap();
     let report = simulate(&experiment, &data, root, &options, &AtomicBool::new(false), &mut ()).unwrap();
     assert_eq!(report.ended, Ended::Finished);
     report

@@ -47,8 +47,8 @@ async fn all(mut members: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
 /// Every client as a task.
 fn members(bootstrap: ClientsBootstrap) -> Result<JoinSet<Result<(), Failure>>, Failure> {
     let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
-    let shares = population::shares(&experiment, &population::data(&experiment).train)
-        .map_err(Failure::configuration)?;
+    let data = population::data(&experiment).map_err(Failure::configuration)?;
+    let shares = population::shares(&experiment, &data.train).map_err(Failure::configuration)?;
     let options = JoinOptions::new(TrainingSlots::new(bootstrap.threads));
     let enrolling = Arc::new(Semaphore::new(ENROLLING));
     let mut members = JoinSet::new();

@@ -11,6 +11,7 @@ use skep_protocol::{ClientId, Round};
 use skep_server::federation::ServerKeys;
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::serve::{Deployment, End, ServeOptions, serve};
+use skep_simulations::population;
 use tokio::net::TcpListener;
 
 use super::bootstrap::{Report, ServedEnd, ServerBootstrap};
@@ -28,7 +29,8 @@ pub(crate) fn run() -> Result<(), Failure> {
         let (bootstrap, launcher) = Launcher::meet::<ServerBootstrap>()?;
         let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
         let keys = ServerKeys::from_derived(bootstrap.cohort.key(), bootstrap.noise.key());
-        let deployment = deployment(&experiment, keys, &bootstrap.state())?;
+        let test = population::test_data(&experiment).map_err(Failure::configuration)?;
+        let deployment = deployment(&experiment, &test, keys, &bootstrap.state())?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Failure::other)?;
         let invitations = invite_all(&deployment, &listener, experiment.population.clients)?;
         tell(&Report::Listening { invitations });

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::data_file::{CsvFile, DataFile, IdxFile};
 pub use super::task::Activation;
 
 /// The whole file.
@@ -32,20 +33,12 @@ pub struct ExperimentFile {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskFile {
-    /// The data set: `"digits"`.
+    /// The data set: `"digits"`, or a table that names files.
     pub data: DataFile,
     /// The model.
     pub model: ModelFile,
     /// The local training.
     pub training: TrainingFile,
-}
-
-/// `task.data`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DataFile {
-    /// The embedded handwritten digits.
-    Digits,
 }
 
 /// `[task.model]`
@@ -114,6 +107,13 @@ pub enum PartitionFile {
         /// Concentration.
         alpha: f64,
     },
+    /// `kind = "shards"`
+    Shards {
+        /// Shards of one client.
+        per_client: u32,
+    },
+    /// `kind = "column"`: by the data's column of clients.
+    Column {},
 }
 
 /// `[rounds]`

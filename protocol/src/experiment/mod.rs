@@ -3,6 +3,8 @@
 //! [`mod@file`] holds the same description as it is typed; [`Experiment::try_from`] is the only way from there to
 //! here, and names the key that is wrong. Reading TOML, with its lines and columns, belongs to the command line.
 
+mod data;
+mod data_file;
 pub mod file;
 mod task;
 mod validate;
@@ -10,6 +12,7 @@ mod validate;
 use serde::{Deserialize, Serialize};
 use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
 
+pub use data::{CountOrNames, CsvData, Data, Files, IdxData, IdxPair};
 pub use task::{Activation, Batch, Model, Task, Training};
 pub use validate::Invalid;
 
@@ -36,13 +39,6 @@ pub struct Experiment {
     pub privacy: Privacy,
 }
 
-/// A data set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Data {
-    /// The embedded handwritten digits: 1,797 images of 8x8 pixels in ten classes.
-    Digits,
-}
-
 /// The clients of a federation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Population {
@@ -62,6 +58,13 @@ pub enum Partition {
         /// Concentration, above 0: small values give each client few classes.
         alpha: f64,
     },
+    /// Sorted by label and cut into shards, of which each client gets some at random: few classes each.
+    Shards {
+        /// Shards of one client, at least 1.
+        per_client: u32,
+    },
+    /// Each client has the examples that the data's column of clients says are its own.
+    Column,
 }
 
 /// The rounds of an experiment.

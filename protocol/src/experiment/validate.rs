@@ -35,15 +35,13 @@ impl TryFrom<&ExperimentFile> for Experiment {
         if file.name.is_empty() || file.name.len() > 64 || file.name.chars().any(char::is_control) {
             return Err(invalid("name", "must be 1 to 64 bytes of printable text"));
         }
-        let data = match file.task.data {
-            DataFile::Digits => Data::Digits,
-        };
+        let data = Data::try_from(&file.task.data)?;
         let population = population(&file.population)?;
         let experiment = Experiment {
             name: file.name.clone(),
             seed: file.seed,
+            task: task(file, &data)?,
             data,
-            task: task(file)?,
             rounds: rounds(&file.rounds, population.clients)?,
             strategy: strategy(&file.strategy)?,
             privacy: privacy(&file.privacy, population.clients)?,
@@ -54,15 +52,12 @@ impl TryFrom<&ExperimentFile> for Experiment {
     }
 }
 
-fn task(file: &ExperimentFile) -> Result<Task, Invalid> {
-    let (inputs, classes) = match file.task.data {
-        DataFile::Digits => (64, 10),
-    };
+fn task(file: &ExperimentFile, data: &Data) -> Result<Task, Invalid> {
     let task = Task {
         name: file.name.clone(),
         seed: file.seed,
-        inputs,
-        classes,
+        inputs: data.features(),
+        classes: data.classes(),
         model: match &file.task.model {
             ModelFile::Softmax {} => Model::Softmax,
             ModelFile::Mlp { hidden, activation } => {
@@ -100,6 +95,11 @@ fn population(file: &PopulationFile) -> Result<Population, Invalid> {
                 format!("is {alpha}, but must be a finite number above 0"),
             ));
         }
+        PartitionFile::Shards { per_client: 0 } => {
+            return Err(invalid("population.partition.per_client", "must be at least 1"));
+        }
+        PartitionFile::Shards { per_client } => Partition::Shards { per_client },
+        PartitionFile::Column {} => Partition::Column,
     };
     Ok(Population { clients: file.clients, partition })
 }
@@ -213,6 +213,13 @@ fn central(file: &PrivacyFile, clients: u64) -> Result<CentralPrivacy, Invalid> 
 }
 
 fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid> {
+    let client_column = matches!(&experiment.data, Data::Csv(csv) if csv.client.is_some());
+    if experiment.population.partition == Partition::Column && !client_column {
+        return Err(invalid(
+            "population.partition",
+            "cannot be by column: only data of kind \"csv\" with `client`, a column of clients, have one",
+        ));
+    }
     let Privacy::Central(privacy) = &experiment.privacy else { return Ok(()) };
     if experiment.strategy.weighting() != Weighting::Uniform {
         return Err(invalid(
@@ -265,7 +272,7 @@ fn at(key: &str) -> impl Fn(QuantityError) -> Invalid {
     move |error| invalid(&key, format!("is wrong: {error}"))
 }
 
-fn invalid(key: &str, problem: impl Into<String>) -> Invalid {
+pub(super) fn invalid(key: &str, problem: impl Into<String>) -> Invalid {
     Invalid { key: key.to_owned(), problem: problem.into() }
 }
 
@@ -281,6 +288,8 @@ impl From<&Experiment> for ExperimentFile {
                 partition: match experiment.population.partition {
                     Partition::Iid => PartitionFile::Iid {},
                     Partition::Dirichlet { alpha } => PartitionFile::Dirichlet { alpha },
+                    Partition::Shards { per_client } => PartitionFile::Shards { per_client },
+                    Partition::Column => PartitionFile::Column {},
                 },
             },
             rounds: RoundsFile {
@@ -301,9 +310,7 @@ impl From<&Experiment> for ExperimentFile {
 
 fn task_file(experiment: &Experiment) -> TaskFile {
     TaskFile {
-        data: match experiment.data {
-            Data::Digits => DataFile::Digits,
-        },
+        data: DataFile::from(&experiment.data),
         model: match &experiment.task.model {
             Model::Softmax => ModelFile::Softmax {},
             Model::Mlp { hidden, activation } => {
@@ -432,6 +439,14 @@ mod tests {
             "rounds.sampling.size"
         );
         assert_eq!(refused_key(|f| f.population.clients = 0), "population.clients");
+        assert_eq!(
+            refused_key(|f| f.population.partition = PartitionFile::Shards { per_client: 0 }),
+            "population.partition.per_client"
+        );
+        assert_eq!(
+            refused_key(|f| f.population.partition = PartitionFile::Column {}),
+            "population.partition"
+        );
         assert_eq!(refused_key(|f| f.task.training.learning_rate = 0.0), "task.training.learning_rate");
     }
 

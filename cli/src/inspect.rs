@@ -1,0 +1,195 @@
+//! `skep data inspect`: what a file of examples holds, and what an experiment would say of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use serde_json::json;
+use skep_learning::inspect::{self, FeatureReport, Flaws, MAX_VALUES, TableReport, ValuesReport};
+use skep_learning::{Classes, csv, idx};
+
+use crate::arguments::{Inspect, Output};
+use crate::failure::Failure;
+
+/// Runs `skep data inspect`.
+///
+/// # Errors
+/// [`Failure::Usage`] when the file cannot be read or is neither a table nor an IDX file.
+pub(crate) fn run(arguments: &Inspect) -> Result<(), Failure> {
+    let path = &arguments.file;
+    let (text, json) = if idx::is_idx(path).map_err(Failure::configuration)? {
+        array(path)?
+    } else {
+        let report = table(path, arguments.label.as_deref(), arguments.client.as_deref())?;
+        (table_text(path, &report), table_json(&report))
+    };
+    match arguments.output {
+        Output::Text => print!("{text}"),
+        Output::Json => println!("{json}"),
+    }
+    Ok(())
+}
+
+/// Looks through a table; the column `label` is the label's if no other is named and there is one.
+///
+/// # Errors
+/// [`Failure::Usage`], which names file, line and column.
+pub(crate) fn table(path: &Path, label: Option<&str>, client: Option<&str>) -> Result<TableReport, Failure> {
+    let report = inspect::table(path, Some(label.unwrap_or(LABEL)), client);
+    match (report, label) {
+        (Err(csv::CsvError::MissingColumn { column, .. }), None) if column == LABEL => {
+            inspect::table(path, None, client)
+        }
+        (report, _) => report,
+    }
+    .map_err(Failure::configuration)
+}
+
+/// The classes that the labels of a table suggest, with their examples in order.
+pub(crate) fn classes(label: &ValuesReport) -> Option<(Classes, Vec<u64>)> {
+    let examples = label.examples.as_ref()?;
+    let classes = Classes::of_labels(examples.keys().map(String::as_str));
+    let counts = (0..classes.count()).map(|class| examples[&classes.name(class)]).collect();
+    Some((classes, counts))
+}
+
+fn table_json(report: &TableReport) -> serde_json::Value {
+    let classes = report.label.as_ref().and_then(classes).map(|(classes, counts)| {
+        let name = |class| classes.name(class);
+        counts
+            .iter()
+            .enumerate()
+            .map(|(class, examples)| json!({ "class": name(class), "examples": examples }))
+            .collect::<Vec<_>>()
+    });
+    json!({
+        "format": "csv",
+        "examples": report.examples,
+        "features": report.features,
+        "label": report.label.as_ref().map(|label| json!({
+            "column": label.column, "missing": label.missing, "classes": classes
+        })),
+        "client": report.client,
+    })
+}
+
+fn table_text(path: &Path, report: &TableReport) -> String {
+    let mut lines = Lines::default();
+    lines.add("file", format!("{}, a table", path.display()));
+    lines.add("examples", report.examples.to_string());
+    lines.add("features", features_text(&report.features));
+    lines.add("missing", flaws_text(report, |feature| feature.missing));
+    if report.features.iter().any(|feature| feature.not_numbers.count > 0) {
+        lines.add("no numbers", flaws_text(report, |feature| feature.not_numbers));
+    }
+    match &report.label {
+        Some(label) => lines.add("label", label_text(label)),
+        None => lines.add("label", "no column `label`; name another with --label COLUMN".to_owned()),
+    }
+    match &report.client {
+        Some(client) => lines.add("clients", clients_text(client)),
+        None => lines.add("clients", "no column was named; --client COLUMN names one".to_owned()),
+    }
+    lines.0
+}
+
+fn features_text(features: &[FeatureReport]) -> String {
+    let range = |feature: &FeatureReport| match (feature.minimum, feature.maximum) {
+        (Some(least), Some(most)) => format!("`{}` {least} to {most}", feature.column),
+        _ => format!("`{}`", feature.column),
+    };
+    format!("{}: {}", features.len(), listed(features.iter().map(range)))
+}
+
+fn flaws_text(report: &TableReport, flaws: impl Fn(&FeatureReport) -> Flaws) -> String {
+    let label = report.label.iter().chain(&report.client).map(|values| (&values.column, values.missing));
+    let features = report.features.iter().map(|feature| (&feature.column, flaws(feature)));
+    let columns: Vec<_> = features.chain(label).filter(|(_, flaws)| flaws.count > 0).collect();
+    let count: u64 = columns.iter().map(|(_, flaws)| flaws.count).sum();
+    let place = |(column, flaws): (&String, Flaws)| {
+        format!("`{column}` {}, first in line {}", flaws.count, flaws.first_line.unwrap_or(0))
+    };
+    match count {
+        0 => "none".to_owned(),
+        count => format!("{count}: {}", listed(columns.into_iter().map(place))),
+    }
+}
+
+fn label_text(label: &ValuesReport) -> String {
+    let Some((classes, counts)) = classes(label) else {
+        return format!("`{}`: more than {MAX_VALUES} different values, which are no classes", label.column);
+    };
+    let each = counts.iter().enumerate().map(|(class, count)| format!("{} {count}", classes.name(class)));
+    format!("`{}`, {} classes: {}", label.column, classes.count(), listed(each))
+}
+
+fn clients_text(client: &ValuesReport) -> String {
+    let Some(examples) = &client.examples else {
+        return format!("`{}`: more than {MAX_VALUES}", client.column);
+    };
+    let mut sizes: Vec<u64> = examples.values().copied().collect();
+    sizes.sort_unstable();
+    match (sizes.first(), sizes.get(sizes.len() / 2), sizes.last()) {
+        (Some(least), Some(median), Some(most)) => format!(
+            "`{}`: {}, with {least} to {most} examples each, median {median}",
+            client.column,
+            sizes.len()
+        ),
+        _ => format!("`{}`: none", client.column),
+    }
+}
+
+fn array(path: &Path) -> Result<(String, serde_json::Value), Failure> {
+    let (dimensions, labels) = idx::inspect(path).map_err(Failure::configuration)?;
+    let mut lines = Lines::default();
+    lines.add("file", format!("{}, IDX", path.display()));
+    let (examples, sizes) = dimensions.split_first().map_or((0, &[][..]), |(count, rest)| (*count, rest));
+    lines.add("examples", examples.to_string());
+    let mut classes = None;
+    match labels {
+        Some(labels) => {
+            let mut counts = BTreeMap::<u32, u64>::new();
+            labels.iter().for_each(|&label| *counts.entry(label).or_default() += 1);
+            let each = counts.iter().map(|(label, count)| format!("{label} {count}"));
+            lines.add("labels", format!("{} classes: {}", counts.len(), listed(each)));
+            let each = counts
+                .iter()
+                .map(|(class, examples)| json!({ "class": class.to_string(), "examples": examples }));
+            classes = Some(each.collect::<Vec<_>>());
+        }
+        None => {
+            let shape: Vec<String> = sizes.iter().map(usize::to_string).collect();
+            let features = sizes.iter().copied().fold(1, usize::saturating_mul);
+            lines.add("features", format!("{features}: {}", shape.join(" x ")));
+        }
+    }
+    lines.add("missing", "none: the format has no missing values".to_owned());
+    let json = json!({ "format": "idx", "examples": examples, "shape": sizes, "classes": classes });
+    Ok((lines.0, json))
+}
+
+/// The first few, and how many more.
+fn listed(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    let more = items.len().saturating_sub(SHOWN);
+    let mut text = items.into_iter().take(SHOWN).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ", and {more} more");
+    }
+    text
+}
+
+/// Labels and what belongs to them.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, label: &str, value: String) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{label:<12}{value}");
+    }
+}
+
+const LABEL: &str = "label";
+const SHOWN: usize = 20;

@@ -1,0 +1,328 @@
+//! Transcripts about data from disk: `skep init`, `skep data inspect`, and federations that learn from files.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod harness;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use harness::{Transcript, command, path, skep};
+use serde_json::Value;
+
+/// A table of two kinds of flowers in three gardens: what they are follows from their size.
+fn flowers(directory: &Path, lines: u32) -> PathBuf {
+    let mut text = "petal,garden,sepal,kind\n".to_owned();
+    for line in 0..lines {
+        let (kind, size) = if line % 2 == 0 { ("iris", 1.0) } else { ("rose", -1.0) };
+        let wobble = f64::from(line * 37 % 19) / 20.0 - 0.45;
+        let garden = ["north", "south", "west"][(line / 2 % 3) as usize];
+        text += &format!("{},{garden},{},{kind}\n", size + wobble, size - wobble);
+    }
+    let table = directory.join("flowers.csv");
+    fs::write(&table, text).unwrap();
+    table
+}
+
+/// An experiment file that learns from the flowers in so many rounds without privacy.
+fn experiment(directory: &Path, changes: &[(&str, &str)]) -> PathBuf {
+    let mut text = "\
+name = \"flowers\"
+seed = 1
+
+[task.data]
+kind = \"csv\"
+train = \"flowers.csv\"
+hold_out_every = 5
+label = \"kind\"
+client = \"garden\"
+features = 2
+classes = [\"iris\", \"rose\"]
+
+[task.model]
+kind = \"softmax\"
+
+[task.training]
+learning_rate = 0.5
+local_epochs = 2
+batch_size = \"full\"
+
+[population]
+clients = 3
+partition = { kind = \"column\" }
+
+[rounds]
+count = 4
+sampling = { scheme = \"all\" }
+min_updates = 3
+deadline_s = 30.0
+
+[strategy]
+kind = \"fedavg\"
+weighting = \"uniform\"
+
+[privacy]
+mode = \"none\"
+"
+    .to_owned();
+    for (from, to) in changes {
+        assert!(text.contains(from), "the experiment has {from:?}");
+        text = text.replacen(from, to, 1);
+    }
+    let file = directory.join("flowers.toml");
+    fs::write(&file, text).unwrap();
+    file
+}
+
+/// A diagnostic without the lines that it is broken into.
+fn one_line(err: &str) -> String {
+    err.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ")
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn summary(file: &Path, arguments: &[&str]) -> Value {
+    let all = [&["simulate", path(file), "--output", "json", "--seed", "1"], arguments].concat();
+    let Transcript { code, out, err } = skep(&all);
+    assert_eq!(code, 0, "{err}");
+    json(&out)
+}
+
+#[test]
+fn a_table_is_learned_from_by_the_clients_that_its_column_names() {
+    let directory = tempfile::tempdir().unwrap();
+    flowers(directory.path(), 120);
+    let file = experiment(directory.path(), &[]);
+    let learned = summary(&file, &[]);
+    assert_eq!(learned["accuracy"], 1.0, "{learned}");
+    assert_eq!(learned["rounds_completed"], 4);
+    // The same over sockets, and with other shares another model.
+    assert_eq!(summary(&file, &["--real"])["model_sha256"], learned["model_sha256"]);
+    for partition in ["kind = \"iid\"", "kind = \"shards\", per_client = 2"] {
+        let file = experiment(directory.path(), &[("kind = \"column\"", partition)]);
+        assert_ne!(summary(&file, &[])["model_sha256"], learned["model_sha256"], "{partition}");
+    }
+}
+
+#[test]
+fn files_are_found_beside_the_experiment_or_where_data_dir_says() {
+    let [here, there] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    flowers(there.path(), 120);
+    let file = experiment(here.path(), &[]);
+    let Transcript { code, err, .. } = skep(&["check", path(&file)]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("flowers.csv: No such file"), "{err}");
+    assert_eq!(skep(&["check", path(&file), "--data-dir", path(there.path())]).code, 0);
+    let out = here.path().join("out");
+    summary(&file, &["--data-dir", path(there.path()), "--out", path(&out)]);
+    // The resolved experiment finds its data from anywhere.
+    assert_eq!(skep(&["check", path(&out.join("experiment.toml"))]).code, 0);
+}
+
+#[test]
+fn what_is_wrong_in_a_table_is_named_by_file_line_and_column() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = flowers(directory.path(), 120);
+    let good = fs::read_to_string(&table).unwrap();
+    let file = experiment(directory.path(), &[]);
+    let complaint = |lines: &str| {
+        fs::write(&table, good.clone() + lines).unwrap();
+        let Transcript { code, err, .. } = skep(&["simulate", path(&file)]);
+        assert_eq!(code, 2, "{err}");
+        one_line(&err)
+    };
+    for (lines, says) in [
+        ("1,north,,iris\n", "flowers.csv, line 122, column `sepal`: the value is missing"),
+        ("1,north,big,iris\n", "flowers.csv, line 122, column `sepal`: `big` is not a finite number"),
+        ("1,north,2,tulip\n", "line 122, column `kind`: `tulip` is not a label, one of `iris`, `rose`"),
+        ("1,north,2\n", "line: 122"),
+        ("1,east,2,iris\n", "the data belong to 4 clients, not to 3"),
+    ] {
+        let said = complaint(lines);
+        assert!(said.contains(says), "{says:?} is not in {said}");
+    }
+    let wide = experiment(directory.path(), &[("features = 2", "features = 3")]);
+    fs::write(&table, &good).unwrap();
+    let err = skep(&["check", path(&wide)]).err;
+    assert!(one_line(&err).contains("has 2 features"), "{err}");
+    let only = experiment(directory.path(), &[("features = 2", "features = [\"sepal\"]")]);
+    assert_eq!(skep(&["check", path(&only)]).code, 0);
+}
+
+#[test]
+fn inspect_counts_what_a_table_holds_and_lacks() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = flowers(directory.path(), 120);
+    let whole = fs::read_to_string(&table).unwrap() + ",west,2,rose\nfar,west,,rose\n";
+    fs::write(&table, whole).unwrap();
+    let columns = ["--label", "kind", "--client", "garden"];
+    let inspect = [&["data", "inspect", path(&table)], &columns[..]].concat();
+    let Transcript { code, out, err } = skep(&inspect);
+    assert_eq!((code, err.as_str()), (0, ""));
+    for line in [
+        "examples    122\n",
+        "features    2: `petal` -1.45 to 1.45, `sepal` -1.45 to 2\n",
+        "missing     2: `petal` 1, first in line 122, `sepal` 1, first in line 123\n",
+        "no numbers  1: `petal` 1, first in line 123\n",
+        "label       `kind`, 2 classes: iris 60, rose 62\n",
+        "clients     `garden`: 3, with 40 to 42 examples each, median 40\n",
+    ] {
+        assert!(out.contains(line), "{line:?} is not in\n{out}");
+    }
+    let report = json(&skep(&[&inspect[..], &["--output", "json"]].concat()).out);
+    assert_eq!(report["examples"], 122);
+    assert_eq!(report["features"][0]["not_numbers"]["first_line"], 123);
+    assert_eq!(report["label"]["classes"][1]["examples"], 62);
+    assert_eq!(report["client"]["examples"]["west"], 42);
+    let err = skep(&["data", "inspect", path(&table), "--label", "kidn"]).err;
+    assert!(err.contains("no column `kidn`"), "{err}");
+}
+
+#[test]
+fn init_writes_the_built_in_experiment_and_overwrites_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("experiment.toml");
+    let Transcript { code, out, err } = skep(&["init", path(&file)]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("skep check"), "{out}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), harness::DIGITS);
+    let Transcript { code, err, .. } = skep(&["init", path(&file)]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("is there already"), "{err}");
+}
+
+#[test]
+fn init_writes_an_experiment_that_learns_from_a_table() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = flowers(directory.path(), 1200);
+    let with_note = fs::read_to_string(&table).unwrap().replace('\n', ",note \"é\"\n");
+    fs::write(&table, with_note.replacen("note \"é\"", "re\"mark", 1)).unwrap();
+    for client in [&[][..], &["--client", "garden"]] {
+        let file = directory.path().join(format!("{}.toml", client.len()));
+        let all = [&["init", path(&file), "--data", path(&table), "--label", "kind"], client].concat();
+        let Transcript { code, err, .. } = skep(&all);
+        assert_eq!(code, 0, "{err}");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains("classes = [\"iris\", \"rose\"]"), "{text}");
+        assert!(text.contains("features = [\"petal\", \"sepal\"]"), "{text}");
+        assert!(text.contains("kind = \"column\"") != client.is_empty(), "{text}");
+        let Transcript { code, err, .. } = skep(&["check", path(&file)]);
+        assert_eq!(code, 0, "{err}\n{text}");
+    }
+    let never = directory.path().join("never.toml");
+    let Transcript { code, err, .. } = skep(&["init", path(&never), "--data", path(&table)]);
+    assert_eq!((code, never.exists()), (2, false), "{err}");
+    assert!(err.contains("no column `label`"), "{err}");
+}
+
+#[test]
+fn a_server_measures_with_its_file_and_clients_train_on_theirs() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = flowers(directory.path(), 120);
+    fs::copy(&table, directory.path().join("test.csv")).unwrap();
+    let file = experiment(
+        directory.path(),
+        &[
+            ("train = \"flowers.csv\"\nhold_out_every = 5\n", "test = \"test.csv\"\n"),
+            ("clients = 3", "clients = 2"),
+            ("min_updates = 3", "min_updates = 2"),
+        ],
+    );
+    let [state, out] = ["state", "out"].map(|name| directory.path().join(name));
+    let mut server = command(&[
+        "serve",
+        path(&file),
+        "--listen",
+        "127.0.0.1:0",
+        "--state",
+        path(&state),
+        "--out",
+        path(&out),
+    ])
+    .stdout(Stdio::null())
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut line = String::new();
+    let mut err = BufReader::new(server.stderr.take().unwrap());
+    err.read_line(&mut line).unwrap();
+    assert!(line.starts_with("listening"), "{line}");
+    let clients: Vec<_> = ["one", "two"]
+        .map(|name| {
+            let invitation = skep(&["invite", "--state", path(&state)]).out;
+            let state = directory.path().join(name);
+            let data = ["--data", path(&table), "--label", "kind", "--features", "petal,sepal"];
+            let join = ["join", invitation.trim(), "--classes", "iris,rose", "--state", path(&state)];
+            command(&[&join[..], &data].concat()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .into();
+    for client in clients {
+        let Transcript { code, err, .. } = harness::transcript(client.wait_with_output().unwrap());
+        assert_eq!(code, 0, "{err}");
+    }
+    assert!(server.wait().unwrap().success());
+    let summary = json(&fs::read_to_string(out.join("summary.json")).unwrap());
+    assert_eq!(summary["accuracy"], 1.0, "{summary}");
+}
+
+#[test]
+fn a_client_is_told_what_its_file_lacks() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = flowers(directory.path(), 12);
+    let state = directory.path().join("state");
+    let join = |arguments: &[&str]| {
+        let all = ["join", "--data", path(&table), "--state", path(&state)];
+        let Transcript { code, err, .. } = skep(&[&all[..], arguments].concat());
+        assert_eq!(code, 2, "{err}");
+        err
+    };
+    assert!(join(&[]).contains("--classes"), "the classes are not known");
+    assert!(join(&["--classes", "2"]).contains("no column `label`"));
+    assert!(join(&["--classes", "2", "--labels", "x"]).contains("--labels goes with an IDX file"));
+}
+
+/// The images of MNIST, as they ship.
+#[test]
+fn mnist_is_an_experiment() {
+    let mnist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mnist");
+    let labels = mnist.join("t10k-labels-idx1-ubyte.gz");
+    if !labels.exists() {
+        eprintln!("skipped: MNIST is not at {}", mnist.display());
+        return;
+    }
+    let images = mnist.join("t10k-images-idx3-ubyte.gz");
+    let out = skep(&["data", "inspect", path(&images)]).out;
+    assert!(out.contains("features    784: 28 x 28\n"), "{out}");
+    let out = skep(&["data", "inspect", path(&labels)]).out;
+    assert!(out.contains("labels      10 classes: 0 980, 1 1135"), "{out}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let data = "kind = \"idx\"
+train = { images = \"t10k-images-idx3-ubyte.gz\", labels = \"t10k-labels-idx1-ubyte.gz\" }
+hold_out_every = 5
+features = 784
+classes = 10
+";
+    let csv = "kind = \"csv\"\ntrain = \"flowers.csv\"\nhold_out_every = 5\nlabel = \"kind\"\nclient = \"garden\"\n\
+               features = 2\nclasses = [\"iris\", \"rose\"]\n";
+    let file = experiment(
+        directory.path(),
+        &[
+            (csv, data),
+            ("clients = 3", "clients = 50"),
+            ("kind = \"column\"", "kind = \"shards\", per_client = 2"),
+            ("batch_size = \"full\"", "batch_size = 20"),
+            ("learning_rate = 0.5", "learning_rate = 0.05"),
+        ],
+    );
+    let learned = summary(&file, &["--data-dir", path(&mnist)]);
+    assert!(learned["accuracy"].as_f64().unwrap() > 0.5, "{learned}");
+    let swapped = fs::read_to_string(&file).unwrap().replace("features = 784", "features = 783");
+    fs::write(&file, swapped).unwrap();
+    let Transcript { code, err, .. } = skep(&["check", path(&file), "--data-dir", path(&mnist)]);
+    assert_eq!(code, 2, "{err}");
+    assert!(one_line(&err).contains("has 784 features"), "{err}");
+}

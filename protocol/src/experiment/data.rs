@@ -1,0 +1,136 @@
+//! Where the examples of a federation are, before anybody has read them.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A data set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// The embedded handwritten digits: 1,797 images of 8x8 pixels in ten classes.
+    Digits,
+    /// Tables with a header line.
+    Csv(CsvData),
+    /// Images and labels in the format of MNIST.
+    Idx(IdxData),
+}
+
+/// Tables with a header line, a label column and numeric features.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CsvData {
+    /// The tables.
+    pub files: Files<PathBuf>,
+    /// The column that holds the label.
+    pub label: String,
+    /// The column that says whose example it is, if there is one.
+    pub client: Option<String>,
+    /// The columns that hold features: these, or all others, of which there are so many.
+    pub features: CountOrNames,
+    /// The classes that labels name: integers from 0, or these texts.
+    pub classes: CountOrNames,
+}
+
+/// Images with labels in the IDX format, plain or compressed with gzip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdxData {
+    /// The images and their labels.
+    pub files: Files<IdxPair>,
+    /// Pixels of an image.
+    pub features: u32,
+    /// What the labels 0, 1, 2, ... stand for.
+    pub classes: CountOrNames,
+}
+
+/// A file of images and the file of their labels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdxPair {
+    /// The images.
+    pub images: PathBuf,
+    /// One label an image.
+    pub labels: PathBuf,
+}
+
+/// What is trained on and what is measured with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Files<F> {
+    /// Files of their own.
+    Apart {
+        /// What simulated clients share; a server needs none.
+        train: Option<F>,
+        /// What the server measures with.
+        test: F,
+    },
+    /// One file, the last of every so many examples of which are held out to measure with.
+    HeldOut {
+        /// The file.
+        all: F,
+        /// Size of a group of examples, at least 2.
+        every: u32,
+    },
+}
+
+/// So many things, or each by its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number or a list of names")]
+pub enum CountOrNames {
+    /// So many.
+    Count(u32),
+    /// These.
+    Names(Vec<String>),
+}
+
+impl CountOrNames {
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        match self {
+            CountOrNames::Count(count) => *count,
+            CountOrNames::Names(names) => u32::try_from(names.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Data {
+    /// Numbers in one example.
+    pub fn features(&self) -> u32 {
+        match self {
+            Data::Digits => 64,
+            Data::Csv(csv) => csv.features.count(),
+            Data::Idx(idx) => idx.features,
+        }
+    }
+
+    /// Classes to tell apart.
+    pub fn classes(&self) -> u32 {
+        match self {
+            Data::Digits => 10,
+            Data::Csv(csv) => csv.classes.count(),
+            Data::Idx(idx) => idx.classes.count(),
+        }
+    }
+
+    /// Places files that are named by a relative path below `directory`.
+    pub fn place_below(&mut self, directory: &Path) {
+        let place = |path: &mut PathBuf| *path = directory.join(&*path);
+        match self {
+            Data::Digits => {}
+            Data::Csv(csv) => csv.files.each_mut(place),
+            Data::Idx(idx) => idx.files.each_mut(|pair| {
+                place(&mut pair.images);
+                place(&mut pair.labels);
+            }),
+        }
+    }
+}
+
+impl<F> Files<F> {
+    fn each_mut(&mut self, mut change: impl FnMut(&mut F)) {
+        match self {
+            Files::Apart { train, test } => {
+                train.iter_mut().for_each(&mut change);
+                change(test);
+            }
+            Files::HeldOut { all, .. } => change(all),
+        }
+    }
+}

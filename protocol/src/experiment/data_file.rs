@@ -1,0 +1,305 @@
+//! `task.data` as it is typed, and what it means.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Invalid;
+use super::data::{CountOrNames, CsvData, Data, Files, IdxData, IdxPair};
+use super::validate::invalid;
+
+/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"` or `"idx"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataFile {
+    /// The embedded handwritten digits.
+    Digits,
+    /// `kind = "csv"`
+    Csv(CsvFile),
+    /// `kind = "idx"`
+    Idx(IdxFile),
+}
+
+/// Tables with a header line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CsvFile {
+    /// What simulated clients share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<PathBuf>,
+    /// What the server measures with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<PathBuf>,
+    /// Instead of `test`: the last of every so many lines of `train` is held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_out_every: Option<u32>,
+    /// The column that holds the label.
+    pub label: String,
+    /// The column that says whose example a line is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// How many columns hold features, or which.
+    pub features: CountOrNames,
+    /// How many classes there are, or what their labels are.
+    pub classes: CountOrNames,
+}
+
+/// Images with labels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdxFile {
+    /// What simulated clients share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<IdxPair>,
+    /// What the server measures with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<IdxPair>,
+    /// Instead of `test`: the last of every so many images of `train` is held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_out_every: Option<u32>,
+    /// Pixels of an image.
+    pub features: u32,
+    /// How many classes there are, or what they are called.
+    pub classes: CountOrNames,
+}
+
+/// The table that may stand in place of a word.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+enum DataTable {
+    Digits {},
+    Csv(CsvFile),
+    Idx(IdxFile),
+}
+
+impl From<DataTable> for DataFile {
+    fn from(table: DataTable) -> Self {
+        match table {
+            DataTable::Digits {} => DataFile::Digits,
+            DataTable::Csv(csv) => DataFile::Csv(csv),
+            DataTable::Idx(idx) => DataFile::Idx(idx),
+        }
+    }
+}
+
+impl Serialize for DataFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.clone() {
+            DataFile::Digits => DIGITS.serialize(serializer),
+            DataFile::Csv(csv) => DataTable::Csv(csv).serialize(serializer),
+            DataFile::Idx(idx) => DataTable::Idx(idx).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DataFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WordOrTable)
+    }
+}
+
+struct WordOrTable;
+
+impl<'de> Visitor<'de> for WordOrTable {
+    type Value = DataFile;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"digits\" or a table with `kind`")
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<DataFile, E> {
+        match word {
+            DIGITS => Ok(DataFile::Digits),
+            word => Err(E::unknown_variant(word, &[DIGITS])),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DataFile, A::Error> {
+        DataTable::deserialize(MapAccessDeserializer::new(map)).map(DataFile::from)
+    }
+}
+
+impl TryFrom<&DataFile> for Data {
+    type Error = Invalid;
+
+    fn try_from(file: &DataFile) -> Result<Self, Invalid> {
+        Ok(match file {
+            DataFile::Digits => Data::Digits,
+            DataFile::Csv(csv) => Data::Csv(CsvData {
+                files: files(&csv.train, &csv.test, csv.hold_out_every)?,
+                label: named("task.data.label", &csv.label)?,
+                client: csv.client.as_ref().map(|name| named("task.data.client", name)).transpose()?,
+                features: several("task.data.features", &csv.features, 1)?,
+                classes: several("task.data.classes", &csv.classes, 2)?,
+            }),
+            DataFile::Idx(idx) => Data::Idx(IdxData {
+                files: files(&idx.train, &idx.test, idx.hold_out_every)?,
+                features: several("task.data.features", &CountOrNames::Count(idx.features), 1)?.count(),
+                classes: several("task.data.classes", &idx.classes, 2)?,
+            }),
+        })
+    }
+}
+
+impl From<&Data> for DataFile {
+    fn from(data: &Data) -> Self {
+        match data {
+            Data::Digits => DataFile::Digits,
+            Data::Csv(csv) => {
+                let (train, test, hold_out_every) = parts(&csv.files);
+                DataFile::Csv(CsvFile {
+                    train,
+                    test,
+                    hold_out_every,
+                    label: csv.label.clone(),
+                    client: csv.client.clone(),
+                    features: csv.features.clone(),
+                    classes: csv.classes.clone(),
+                })
+            }
+            Data::Idx(idx) => {
+                let (train, test, hold_out_every) = parts(&idx.files);
+                let classes = idx.classes.clone();
+                DataFile::Idx(IdxFile { train, test, hold_out_every, features: idx.features, classes })
+            }
+        }
+    }
+}
+
+fn files<F: Clone>(
+    train: &Option<F>,
+    test: &Option<F>,
+    hold_out_every: Option<u32>,
+) -> Result<Files<F>, Invalid> {
+    match (train.clone(), test.clone(), hold_out_every) {
+        (train, Some(test), None) => Ok(Files::Apart { train, test }),
+        (Some(all), None, Some(every)) if every >= 2 => Ok(Files::HeldOut { all, every }),
+        (Some(_), None, Some(_)) => Err(invalid("task.data.hold_out_every", "must be at least 2")),
+        (None, None, _) => Err(invalid(
+            "task.data",
+            "names no file: simulated clients share `train`, and the server measures with `test`",
+        )),
+        (_, Some(_), Some(_)) => Err(invalid(
+            "task.data.hold_out_every",
+            "has no meaning beside `test`, a file to measure with: remove one of them",
+        )),
+        (Some(_), None, None) => Err(invalid(
+            "task.data",
+            "does not say what to measure with: name a file `test`, or set `hold_out_every` to hold out \
+             the last of every so many examples",
+        )),
+    }
+}
+
+/// The keys `train`, `test` and `hold_out_every`.
+fn parts<F: Clone>(files: &Files<F>) -> (Option<F>, Option<F>, Option<u32>) {
+    match files.clone() {
+        Files::Apart { train, test } => (train, Some(test), None),
+        Files::HeldOut { all, every } => (Some(all), None, Some(every)),
+    }
+}
+
+fn named(key: &str, name: &str) -> Result<String, Invalid> {
+    match name.trim() {
+        "" => Err(invalid(key, "must name a column")),
+        _ => Ok(name.to_owned()),
+    }
+}
+
+fn several(key: &str, given: &CountOrNames, fewest: u32) -> Result<CountOrNames, Invalid> {
+    if given.count() < fewest {
+        return Err(invalid(key, format!("must be at least {fewest}, or as many names")));
+    }
+    if let CountOrNames::Names(names) = given {
+        let mut sorted: Vec<&str> = names.iter().map(|name| name.trim()).collect();
+        sorted.sort_unstable();
+        if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(invalid(key, format!("names `{}` twice", twice[0])));
+        }
+        if sorted.first() == Some(&"") {
+            return Err(invalid(key, "has an empty name"));
+        }
+    }
+    Ok(given.clone())
+}
+
+const DIGITS: &str = "digits";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn csv() -> CsvFile {
+        CsvFile {
+            train: Some("train.csv".into()),
+            test: Some("test.csv".into()),
+            hold_out_every: None,
+            label: "sick".into(),
+            client: Some("ward".into()),
+            features: CountOrNames::Count(3),
+            classes: CountOrNames::Names(vec!["no".into(), "yes".into()]),
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut CsvFile)) -> String {
+        let mut file = csv();
+        change(&mut file);
+        Data::try_from(&DataFile::Csv(file)).unwrap_err().key
+    }
+
+    #[test]
+    fn files_come_back_as_they_were() {
+        let pair = |name: &str| IdxPair { images: format!("{name}-images").into(), labels: name.into() };
+        let held_out = CsvFile { test: None, hold_out_every: Some(5), client: None, ..csv() };
+        let idx = IdxFile {
+            train: None,
+            test: Some(pair("t10k")),
+            hold_out_every: None,
+            features: 784,
+            classes: CountOrNames::Count(10),
+        };
+        for file in [DataFile::Digits, DataFile::Csv(csv()), DataFile::Csv(held_out), DataFile::Idx(idx)] {
+            let data = Data::try_from(&file).unwrap();
+            assert_eq!(DataFile::from(&data), file);
+            let json = serde_json::to_string(&file).unwrap();
+            assert_eq!(serde_json::from_str::<DataFile>(&json).unwrap(), file, "{json}");
+        }
+        assert_eq!(serde_json::to_string(&DataFile::Digits).unwrap(), "\"digits\"");
+    }
+
+    #[test]
+    fn unknown_words_kinds_and_keys_are_named() {
+        let error = |json: &str| serde_json::from_str::<DataFile>(json).unwrap_err().to_string();
+        assert!(error("\"digit\"").starts_with("unknown variant `digit`, expected `digits`"));
+        assert!(error("{\"kind\": \"tsv\"}").starts_with("unknown variant `tsv`"));
+        let csv = "{\"kind\": \"csv\", \"label\": \"y\", \"features\": 3, \"classes\": 2, \"lable\": 1}";
+        assert!(error(csv).starts_with("unknown field `lable`"), "{}", error(csv));
+        assert!(error("3").contains("expected \"digits\" or a table with `kind`"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_key() {
+        assert_eq!(refused(|csv| csv.test = None), "task.data");
+        assert_eq!(refused(|csv| (csv.train, csv.test) = (None, None)), "task.data");
+        assert_eq!(refused(|csv| csv.hold_out_every = Some(5)), "task.data.hold_out_every");
+        assert_eq!(
+            refused(|csv| (csv.test, csv.hold_out_every) = (None, Some(1))),
+            "task.data.hold_out_every"
+        );
+        assert_eq!(refused(|csv| csv.label = " ".into()), "task.data.label");
+        assert_eq!(refused(|csv| csv.features = CountOrNames::Count(0)), "task.data.features");
+        assert_eq!(refused(|csv| csv.classes = CountOrNames::Count(1)), "task.data.classes");
+        let twice = CountOrNames::Names(vec!["a".into(), "b".into(), "a".into()]);
+        assert_eq!(refused(|csv| csv.features = twice), "task.data.features");
+    }
+
+    #[test]
+    fn relative_paths_are_placed_below_a_directory() {
+        let mut data = Data::try_from(&DataFile::Csv(csv())).unwrap();
+        data.place_below(std::path::Path::new("/data"));
+        let Data::Csv(CsvData { files: Files::Apart { train, test }, .. }) = data else { panic!("{data:?}") };
+        assert_eq!((train.unwrap(), test), ("/data/train.csv".into(), "/data/test.csv".into()));
+    }
+}

@@ -1,0 +1,208 @@
+//! Reading what an experiment says its data are.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use skep_learning::csv::{self, Columns, CsvError};
+use skep_learning::idx::{self, IdxError};
+use skep_learning::{Classes, Dataset, DatasetError, Split, Subset, digits};
+use skep_protocol::experiment::{CountOrNames, CsvData, Data, Experiment, Files, IdxPair};
+use thiserror::Error;
+
+/// Why an experiment's data cannot be used.
+#[derive(Debug, Error)]
+pub enum DataError {
+    /// A table cannot be read.
+    #[error(transparent)]
+    Csv(#[from] CsvError),
+    /// Images or labels cannot be read.
+    #[error(transparent)]
+    Idx(#[from] IdxError),
+    /// A file holds other examples than the experiment says.
+    #[error("{}: has {found} features, but task.data.features says {expected}", path.display())]
+    Features {
+        /// The file.
+        path: PathBuf,
+        /// Features of the task.
+        expected: usize,
+        /// Features of an example in the file.
+        found: usize,
+    },
+    /// Too few examples to hold some out.
+    #[error("{}: task.data.hold_out_every: {source}", path.display())]
+    Split {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: DatasetError,
+    },
+    /// There is nothing to share among simulated clients.
+    #[error("task.data.train is missing: simulated clients have nothing to train on")]
+    NoTraining,
+}
+
+/// The experiment's data, split into what clients train on and what the server evaluates on.
+///
+/// # Errors
+/// [`DataError`], which names the file and the place in it.
+pub fn data(experiment: &Experiment) -> Result<Split, DataError> {
+    match &experiment.data {
+        Data::Digits => Ok(digits::load()),
+        Data::Csv(csv) => split(&csv.files, |path| table(experiment, csv, path), |path| path),
+        Data::Idx(idx) => split(&idx.files, |pair| images(experiment, pair), |pair| &pair.images),
+    }
+}
+
+/// What the server evaluates on. A file of clients' examples is read only if those are held out of it.
+///
+/// # Errors
+/// [`DataError`], which names the file and the place in it.
+pub fn test_data(experiment: &Experiment) -> Result<Subset, DataError> {
+    match &experiment.data {
+        Data::Csv(csv) if let Files::Apart { test, .. } = &csv.files => {
+            table(experiment, csv, test).map(whole)
+        }
+        Data::Idx(idx) if let Files::Apart { test, .. } = &idx.files => images(experiment, test).map(whole),
+        _ => Ok(data(experiment)?.test),
+    }
+}
+
+/// What the classes of the experiment's data are called, in their order.
+pub fn class_names(experiment: &Experiment) -> Vec<String> {
+    let classes = match &experiment.data {
+        Data::Digits => Classes::Numbers(digits::CLASSES),
+        Data::Csv(csv) => classes(&csv.classes),
+        Data::Idx(idx) => classes(&idx.classes),
+    };
+    (0..classes.count()).map(|class| classes.name(class)).collect()
+}
+
+/// Reads `files`; `path` says which file is at fault when nothing can be held out.
+fn split<F>(
+    files: &Files<F>,
+    read: impl Fn(&F) -> Result<Dataset, DataError>,
+    path: impl Fn(&F) -> &PathBuf,
+) -> Result<Split, DataError> {
+    match files {
+        Files::Apart { train, test } => {
+            let train = train.as_ref().ok_or(DataError::NoTraining)?;
+            Ok(Split { train: whole(read(train)?), test: whole(read(test)?) })
+        }
+        Files::HeldOut { all, every } => Split::hold_out(Arc::new(read(all)?), *every as usize)
+            .map_err(|source| DataError::Split { path: path(all).clone(), source }),
+    }
+}
+
+fn whole(dataset: Dataset) -> Subset {
+    Subset::all(Arc::new(dataset))
+}
+
+fn table(experiment: &Experiment, csv: &CsvData, path: &Path) -> Result<Dataset, DataError> {
+    let columns = Columns {
+        label: csv.label.clone(),
+        client: csv.client.clone(),
+        features: match &csv.features {
+            CountOrNames::Count(_) => None,
+            CountOrNames::Names(names) => Some(names.clone()),
+        },
+    };
+    expected(experiment, path, csv::read(path, &columns, &classes(&csv.classes))?.dataset)
+}
+
+fn images(experiment: &Experiment, pair: &IdxPair) -> Result<Dataset, DataError> {
+    let dataset = idx::read(&pair.images, &pair.labels, experiment.task.classes as usize)?;
+    expected(experiment, &pair.images, dataset)
+}
+
+fn expected(experiment: &Experiment, path: &Path, dataset: Dataset) -> Result<Dataset, DataError> {
+    let (expected, found) = (experiment.task.inputs as usize, dataset.inputs());
+    if expected == found {
+        return Ok(dataset);
+    }
+    Err(DataError::Features { path: path.to_owned(), expected, found })
+}
+
+fn classes(classes: &CountOrNames) -> Classes {
+    match classes {
+        CountOrNames::Count(count) => Classes::Numbers(*count as usize),
+        CountOrNames::Names(names) => Classes::Names(names.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_protocol::experiment::file::{CsvFile, DataFile, PartitionFile};
+
+    use super::*;
+    use crate::population;
+    use crate::testing::file;
+
+    const TABLE: &str = "age,ward,sick,heat\n61,north,no,38\n7,south,yes,37\n8,north,yes,37\n9,south,no,39\n";
+
+    /// An experiment over `train.csv` in `directory`.
+    fn experiment(directory: &Path, text: &str, change: impl FnOnce(&mut CsvFile)) -> Experiment {
+        let train = directory.join("train.csv");
+        std::fs::write(&train, text).unwrap();
+        let mut csv = CsvFile {
+            train: Some(train.clone()),
+            test: Some(train),
+            hold_out_every: None,
+            label: "sick".into(),
+            client: Some("ward".into()),
+            features: CountOrNames::Count(2),
+            classes: CountOrNames::Names(vec!["no".into(), "yes".into()]),
+        };
+        change(&mut csv);
+        let mut file = file();
+        file.task.data = DataFile::Csv(csv);
+        file.population.clients = 2;
+        file.population.partition = PartitionFile::Column {};
+        file.rounds.min_updates = 1;
+        Experiment::try_from(&file).unwrap()
+    }
+
+    #[test]
+    fn clients_get_the_lines_that_bear_their_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let experiment = experiment(directory.path(), TABLE, |_| {});
+        let data = data(&experiment).unwrap();
+        let shares = population::shares(&experiment, &data.train).unwrap();
+        let rows: Vec<_> = shares.iter().map(|share| share.rows().to_vec()).collect();
+        assert_eq!(rows, [vec![0, 2], vec![1, 3]]);
+        assert_eq!(data.test.len(), 4);
+        assert_eq!(class_names(&experiment), ["no", "yes"]);
+    }
+
+    #[test]
+    fn a_server_with_a_test_file_needs_no_training_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let experiment = experiment(directory.path(), TABLE, |csv| csv.train = None);
+        assert_eq!(test_data(&experiment).unwrap().len(), 4);
+        assert!(matches!(data(&experiment), Err(DataError::NoTraining)));
+    }
+
+    #[test]
+    fn lines_are_held_out_of_the_same_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let hold_out = |every| {
+            move |csv: &mut CsvFile| {
+                csv.test = None;
+                csv.hold_out_every = Some(every);
+            }
+        };
+        let held = experiment(directory.path(), TABLE, hold_out(4));
+        let split = data(&held).unwrap();
+        assert_eq!((split.train.rows(), split.test_ids()), (&[0, 1, 2][..], &[3][..]));
+        assert_eq!(test_data(&held).unwrap().rows(), [3]);
+        let too_few = data(&experiment(directory.path(), TABLE, hold_out(5))).unwrap_err();
+        assert!(too_few.to_string().contains("task.data.hold_out_every"), "{too_few}");
+    }
+
+    #[test]
+    fn a_file_of_other_examples_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let wide = experiment(directory.path(), TABLE, |csv| csv.features = CountOrNames::Count(3));
+        let error = data(&wide).unwrap_err().to_string();
+        assert!(error.ends_with("train.csv: has 2 features, but task.data.features says 3"), "{error}");
+    }
+}
