@@ -13,7 +13,7 @@
 //! rounds to the integers of a [`grid`] and tests their norm exactly. [`sum`] adds integers, so its result depends on no
 //! order, and opens only to a [`Charge`](budget::Charge) of the [`budget`], with the noise of the [`mechanism`] that was
 //! paid for. Where there is no sampling, a run may release its sums with the correlated noise of [`matrix`] instead.
-//! [`sampler`] draws that noise in integers, with the law that [`accounting`] assumes and not one close to it. All
+//! [`empirical`] measures what a run gave away, to set beside the claim. [`sampler`] draws that noise in integers, with the law that [`accounting`] assumes and not one close to it. All
 //! randomness comes from the keys of [`prg`].
 //!
 //! # Why integers
@@ -35,6 +35,7 @@
 pub mod accounting;
 pub mod adaptive_clip;
 pub mod budget;
+pub mod empirical;
 pub mod grid;
 pub mod layer_clip;
 pub mod matrix;

@@ -9,7 +9,7 @@ pub mod calibration;
 pub mod distributed;
 pub mod filter;
 mod log_space;
-mod normal;
+pub(crate) mod normal;
 pub mod pld;
 pub mod rdp;
 mod without_replacement;

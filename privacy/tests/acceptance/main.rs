@@ -7,6 +7,7 @@
 //! | 14 | floating-point noise gives members away by its low bits, exact noise does not | [`floating_point`] |
 //! | 15 | rotation is lossless and unbiased, and sums of rotated updates do not wrap | [`rotating`] |
 //! | 16 to 20 | epsilon agrees with a reference and lies in a bracket; nothing amplifies without a proof | [`accounting`] |
+//! | 24 | what is seen to be given away bounds epsilon from below, with the confidence stated | [`empirical`] |
 //! | 25 | correlated noise is that of its matrix, whose sensitivity is that of the worst pattern | [`matrix`] |
 //!
 //! Statistical tests name their n and their alpha, the chance that correct code fails them; as seeds are fixed, it either
@@ -16,6 +17,7 @@
 
 mod accounting;
 mod clipping;
+mod empirical;
 mod floating_point;
 mod matrix;
 mod noise;
