@@ -47,5 +47,6 @@ pub mod quantities;
 pub mod rotation;
 mod rounding;
 pub mod sampler;
+pub mod secagg;
 pub mod sum;
 pub mod update;

@@ -57,7 +57,7 @@ pub fn pack(coordinates: &[i32], bits: u32) -> Result<Vec<u8>, PackingError> {
     if bits == 32 {
         return Ok(coordinates.iter().flat_map(|value| value.to_le_bytes()).collect());
     }
-    Ok(pack_narrow(coordinates, bits))
+    Ok(pack_narrow(coordinates.iter().map(|&value| value as u64), coordinates.len(), bits))
 }
 
 /// Reads back `len` coordinates.
@@ -65,32 +65,75 @@ pub fn pack(coordinates: &[i32], bits: u32) -> Result<Vec<u8>, PackingError> {
 /// # Errors
 /// [`PackingError`] unless the bytes are what [`pack`] gives for some vector of this length.
 pub fn unpack(bytes: &[u8], len: usize, bits: u32) -> Result<Vec<i32>, PackingError> {
-    check_width(bits)?;
-    let expected = packed_len(len, bits).unwrap_or(usize::MAX);
-    if bytes.len() != expected {
-        return Err(PackingError::Length { expected, found: bytes.len() });
-    }
+    check_packed(bytes, len, bits)?;
     if bits == 32 {
         return Ok(bytes.as_chunks().0.iter().map(|chunk| i32::from_le_bytes(*chunk)).collect());
     }
-    let used = (len * bits as usize) % 8;
-    if used != 0 && bytes.last().is_some_and(|last| last >> used != 0) {
-        return Err(PackingError::Padding);
+    let mut coordinates = Vec::with_capacity(len);
+    for_each_field(bytes, len, bits, |field| {
+        coordinates.push((field << (32 - bits)) as i32 >> (32 - bits));
+    });
+    Ok(coordinates)
+}
+
+/// Packs the low bits of residues modulo 2ᵇ.
+///
+/// # Errors
+/// [`PackingError::Width`].
+pub(crate) fn pack_residues(residues: &[u32], bits: u32) -> Result<Vec<u8>, PackingError> {
+    check_width(bits)?;
+    if bits == 32 {
+        return Ok(residues.iter().flat_map(|value| value.to_le_bytes()).collect());
     }
-    Ok(unpack_narrow(bytes, len, bits))
+    Ok(pack_narrow(residues.iter().map(|&value| u64::from(value)), residues.len(), bits))
+}
+
+/// Adds packed residues modulo 2ᵇ to as many sums. The bits of a sum above b are not meaningful.
+///
+/// # Errors
+/// [`PackingError`] unless the bytes are residues of this width, one for each sum; nothing is added then.
+pub(crate) fn add_packed(bytes: &[u8], bits: u32, sums: &mut [u32]) -> Result<(), PackingError> {
+    check_packed(bytes, sums.len(), bits)?;
+    if bits == 32 {
+        for (sum, chunk) in sums.iter_mut().zip(bytes.as_chunks().0) {
+            *sum = sum.wrapping_add(u32::from_le_bytes(*chunk));
+        }
+    } else {
+        let mut sums = sums.iter_mut();
+        let len = sums.len();
+        for_each_field(bytes, len, bits, |field| {
+            if let Some(sum) = sums.next() {
+                *sum = sum.wrapping_add(field);
+            }
+        });
+    }
+    Ok(())
 }
 
 const fn check_width(bits: u32) -> Result<(), PackingError> {
     if bits >= 1 && bits <= 32 { Ok(()) } else { Err(PackingError::Width { bits }) }
 }
 
+fn check_packed(bytes: &[u8], len: usize, bits: u32) -> Result<(), PackingError> {
+    check_width(bits)?;
+    let expected = packed_len(len, bits).unwrap_or(usize::MAX);
+    if bytes.len() != expected {
+        return Err(PackingError::Length { expected, found: bytes.len() });
+    }
+    let used = (len * bits as usize) % 8;
+    if used != 0 && bytes.last().is_some_and(|last| last >> used != 0) {
+        return Err(PackingError::Padding);
+    }
+    Ok(())
+}
+
 /// Bits wait in the low end of `pending`, always fewer than 32 of them, until they fill a word of the message.
-fn pack_narrow(coordinates: &[i32], bits: u32) -> Vec<u8> {
+fn pack_narrow(coordinates: impl Iterator<Item = u64>, len: usize, bits: u32) -> Vec<u8> {
     let mask = (1_u64 << bits) - 1;
-    let mut bytes = Vec::with_capacity(coordinates.len() * bits as usize / 8 + 4);
+    let mut bytes = Vec::with_capacity(len * bits as usize / 8 + 4);
     let (mut pending, mut count) = (0_u64, 0);
-    for &value in coordinates {
-        pending |= (value as u64 & mask) << count;
+    for value in coordinates {
+        pending |= (value & mask) << count;
         count += bits;
         if count >= 32 {
             bytes.extend_from_slice(&(pending as u32).to_le_bytes());
@@ -102,24 +145,23 @@ fn pack_narrow(coordinates: &[i32], bits: u32) -> Vec<u8> {
     bytes
 }
 
-fn unpack_narrow(bytes: &[u8], len: usize, bits: u32) -> Vec<i32> {
+/// Hands over the fields of a message in order; the bits above the field are those of later fields.
+#[inline]
+fn for_each_field(bytes: &[u8], len: usize, bits: u32, mut take: impl FnMut(u32)) {
     let (words, rest) = bytes.as_chunks::<4>();
     let mut last = [0; 4];
     last[..rest.len()].copy_from_slice(rest);
     let mut words = words.iter().chain([&last]).map(|word| u64::from(u32::from_le_bytes(*word)));
     let (mut pending, mut count) = (0_u64, 0);
-    let mut coordinates = Vec::with_capacity(len);
     for _ in 0..len {
         if count < bits {
             pending |= words.next().unwrap_or(0) << count;
             count += 32;
         }
-        let field = pending as u32;
-        coordinates.push((field << (32 - bits)) as i32 >> (32 - bits));
+        take(pending as u32);
         pending >>= bits;
         count -= bits;
     }
-    coordinates
 }
 
 #[cfg(test)]

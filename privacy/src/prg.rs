@@ -84,25 +84,15 @@ impl TryFrom<u16> for PrgId {
 ///
 /// All draws come from one sequence of little-endian 64-bit words; a draw of fewer bytes uses up the whole word.
 pub struct Prg {
-    cipher: Cipher,
+    cipher: Keystream,
     words: [u64; BUFFER_WORDS],
     next: usize,
 }
 
 impl Prg {
     fn new(generator: PrgId, key: &[u8; KEY_BYTES], tile: u64) -> Self {
-        let cipher = match generator {
-            PrgId::ChaCha20 => {
-                let mut cipher = ChaCha20Rng::from_seed(*key);
-                cipher.set_stream(tile);
-                Cipher::ChaCha20(cipher)
-            }
-            PrgId::Aes256Ctr => {
-                let key =
-                    UnboundKey::new(&aead::AES_256_GCM, key).expect("the key has the length of the cipher's");
-                Cipher::Aes256Ctr { key: LessSafeKey::new(key), tile, chunk: 0 }
-            }
-        };
+        let mut cipher = Keystream::new(generator, key);
+        cipher.seek(tile);
         Prg { cipher, words: [0; BUFFER_WORDS], next: BUFFER_WORDS }
     }
 
@@ -134,7 +124,7 @@ impl Prg {
 
     #[cold]
     fn refill(&mut self) {
-        let mut bytes = [0; BUFFER_WORDS * 8];
+        let mut bytes = [0; CHUNK_BYTES];
         self.cipher.fill(&mut bytes);
         for (word, chunk) in self.words.iter_mut().zip(bytes.as_chunks().0) {
             *word = u64::from_le_bytes(*chunk);
@@ -144,15 +134,39 @@ impl Prg {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "short-lived, and small beside the buffer of words")]
-enum Cipher {
+/// The bytes of a key's generator, [`CHUNK_BYTES`] at a time, one substream after another.
+#[expect(clippy::large_enum_variant, reason = "short-lived, and small beside what it fills")]
+pub(crate) enum Keystream {
     ChaCha20(ChaCha20Rng),
     Aes256Ctr { key: LessSafeKey, tile: u64, chunk: u32 },
 }
 
-impl Cipher {
-    /// Puts the next bytes of the key stream in place of zeros.
-    fn fill(&mut self, zeros: &mut [u8]) {
+impl Keystream {
+    /// At the beginning of substream 0.
+    pub(crate) fn new(generator: PrgId, key: &[u8; KEY_BYTES]) -> Self {
+        match generator {
+            PrgId::ChaCha20 => Self::ChaCha20(ChaCha20Rng::from_seed(*key)),
+            PrgId::Aes256Ctr => {
+                let key =
+                    UnboundKey::new(&aead::AES_256_GCM, key).expect("the key has the length of the cipher's");
+                Self::Aes256Ctr { key: LessSafeKey::new(key), tile: 0, chunk: 0 }
+            }
+        }
+    }
+
+    /// Goes to the beginning of a substream.
+    pub(crate) fn seek(&mut self, substream: u64) {
+        match self {
+            Self::ChaCha20(cipher) => {
+                cipher.set_stream(substream);
+                cipher.set_word_pos(0);
+            }
+            Self::Aes256Ctr { tile, chunk, .. } => (*tile, *chunk) = (substream, 0),
+        }
+    }
+
+    /// Puts the next bytes in place of zeros: [`CHUNK_BYTES`] of them, or fewer at the end of a substream.
+    pub(crate) fn fill(&mut self, zeros: &mut [u8]) {
         match self {
             Self::ChaCha20(cipher) => cipher.try_fill_bytes(zeros).unwrap_or_else(|never| match never {}),
             Self::Aes256Ctr { key, tile, chunk } => {
@@ -204,8 +218,10 @@ impl fmt::Debug for Prg {
     }
 }
 
-/// Words drawn from the cipher at a time, 4096 bytes. Part of the result for [`PrgId::Aes256Ctr`].
-const BUFFER_WORDS: usize = 512;
+/// Bytes drawn from the cipher at a time. Part of the result for [`PrgId::Aes256Ctr`].
+pub(crate) const CHUNK_BYTES: usize = 4096;
+
+const BUFFER_WORDS: usize = CHUNK_BYTES / 8;
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -110,6 +110,37 @@ quantity!(
     SamplingRate, "sampling rate", "above 0 and at most 1", |value| value > 0.0 && value <= 1.0
 );
 
+quantity!(
+    /// Largest share γ of a cohort that may be in league with the server; 0 ≤ γ < 1.
+    CorruptFraction, "max corrupt fraction", "at least 0 and below 1", |value| (0.0..1.0).contains(&value)
+);
+quantity!(
+    /// Largest share δ of a cohort that may drop out of a round and leave it alive; 0 ≤ δ < 1.
+    DropoutFraction, "dropout fraction", "at least 0 and below 1", |value| (0.0..1.0).contains(&value)
+);
+
+impl CorruptFraction {
+    /// ⌊γn⌋: the most members of a cohort of n that may be corrupt.
+    ///
+    /// A billionth is added before rounding down, so that 0.29 of 100 is 29, though the double is a little less.
+    #[must_use]
+    pub fn of(self, cohort: u32) -> u32 {
+        floor_share(self.0, cohort)
+    }
+}
+
+impl DropoutFraction {
+    /// ⌊δn⌋: the most of n that may drop out; rounded as [`CorruptFraction::of`].
+    #[must_use]
+    pub fn of(self, cohort: u32) -> u32 {
+        floor_share(self.0, cohort)
+    }
+}
+
+fn floor_share(share: f64, cohort: u32) -> u32 {
+    (share * f64::from(cohort) + 1e-9) as u32
+}
+
 impl ClipNorm {
     /// The unit, where only ratios to the clip norm matter.
     pub const ONE: Self = Self(1.0);

@@ -33,6 +33,14 @@ pub enum SumError {
         /// Grid of what should be added.
         found: Grid,
     },
+    /// The vector has another length than the grid.
+    #[error("the unmasked sum has {found} coordinates instead of {expected}")]
+    Length {
+        /// Coordinates of the grid.
+        expected: usize,
+        /// Coordinates given.
+        found: usize,
+    },
 }
 
 /// Why a sum was not released.
@@ -55,6 +63,24 @@ pub enum ReleaseError {
     /// The mechanism needs noise, and no key was given.
     #[error("the budget was charged for noise, so the sum cannot be released without")]
     NoiseRequired,
+}
+
+/// What can be added to a sum: integers on a grid.
+pub trait Summand {
+    /// The integers.
+    fn coordinates(&self) -> &[i32];
+    /// The grid they count steps of.
+    fn grid(&self) -> Grid;
+}
+
+impl Summand for QuantizedUpdate {
+    fn coordinates(&self) -> &[i32] {
+        self.coordinates()
+    }
+
+    fn grid(&self) -> Grid {
+        *self.grid()
+    }
 }
 
 /// A running sum of verified updates: one 64-bit integer a coordinate.
@@ -138,6 +164,41 @@ pub struct Sum {
 }
 
 impl Sum {
+    /// The sum that unmasking a cohort's contributions has given: of each coordinate the residue modulo 2³², from −2³¹ to
+    /// 2³¹ − 1.
+    ///
+    /// # Errors
+    /// [`SumError::Length`], [`SumError::CohortFull`].
+    pub(crate) fn unmasked(grid: Grid, residues: &[u32], members: u32) -> Result<Self, SumError> {
+        let (expected, found, cohort_max) = (grid.dimension(), residues.len(), grid.cohort_max());
+        if expected != found {
+            return Err(SumError::Length { expected, found });
+        }
+        if members > cohort_max {
+            return Err(SumError::CohortFull { cohort_max });
+        }
+        let coordinates = residues.iter().map(|&residue| i64::from(residue as i32)).collect();
+        Ok(Self { coordinates, members, grid })
+    }
+
+    /// Adds the sum of another group of the cohort.
+    ///
+    /// # Errors
+    /// [`SumError`]; both sums are lost then.
+    pub fn merge(mut self, other: Self) -> Result<Self, SumError> {
+        if other.grid != self.grid {
+            return Err(SumError::OtherGrid { expected: self.grid, found: other.grid });
+        }
+        let cohort_max = self.grid.cohort_max();
+        match self.members.checked_add(other.members) {
+            Some(total) if total <= cohort_max => self.members = total,
+            _ => return Err(SumError::CohortFull { cohort_max }),
+        }
+        // The grid bounds the sum of the largest cohort, and residues are smaller than that.
+        self.coordinates.iter_mut().zip(other.coordinates).for_each(|(sum, q)| *sum += q);
+        Ok(self)
+    }
+
     /// Adds the noise that the charge paid for, drawn in tiles from the substreams of `noise`.
     ///
     /// The key must be fresh and secret: whoever knows it can subtract the noise. Its generator is always

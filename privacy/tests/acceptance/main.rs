@@ -22,6 +22,7 @@ mod floating_point;
 mod matrix;
 mod noise;
 mod rotating;
+mod secagg;
 #[path = "../../src/sampler/statistics.rs"]
 mod statistics;
 

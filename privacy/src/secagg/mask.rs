@@ -1,0 +1,108 @@
+//! Masks: key streams as vectors modulo 2³², added in tiles that stay in the cache.
+//!
+//! Number j of tile i of a mask is the j-th little-endian 32-bit word of substream i of its key. Keeping the low b bits of a sum
+//! is a homomorphism to arithmetic modulo 2ᵇ, so every width shares one kernel.
+
+use std::sync::Mutex;
+use std::thread::Builder;
+
+use zeroize::Zeroize;
+
+use super::session::Shape;
+use crate::packing::pack_residues;
+use crate::prg::{CHUNK_BYTES, Key, Keystream, PrgId};
+
+/// Numbers of a tile, 64 KiB. Part of the result: changing it changes masks.
+pub(super) const TILE: usize = 1 << 14;
+
+/// Which way a mask goes into a sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sign {
+    Plus,
+    Minus,
+}
+
+/// A key and the sign of its mask.
+pub(super) struct SignedKey {
+    pub(super) key: Key,
+    pub(super) sign: Sign,
+}
+
+/// The masks of some keys, ready to be expanded.
+struct Masks(Vec<(Keystream, Sign)>);
+
+impl Masks {
+    fn new(generator: PrgId, keys: &[SignedKey]) -> Self {
+        let stream = |mask: &SignedKey| (Keystream::new(generator, mask.key.expose()), mask.sign);
+        Self(keys.iter().map(stream).collect())
+    }
+
+    /// Adds one tile of every mask.
+    fn add_tile(&mut self, index: u64, sums: &mut [u32]) {
+        for (stream, sign) in &mut self.0 {
+            stream.seek(index);
+            add_stream(stream, *sign, sums);
+        }
+    }
+}
+
+fn add_stream(stream: &mut Keystream, sign: Sign, sums: &mut [u32]) {
+    let mut bytes = [0; CHUNK_BYTES];
+    for sums in sums.chunks_mut(CHUNK_BYTES / 4) {
+        let bytes = &mut bytes[..4 * sums.len()];
+        bytes.fill(0);
+        stream.fill(bytes);
+        let words = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+        match sign {
+            Sign::Plus => sums.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(word)),
+            Sign::Minus => sums.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_sub(word)),
+        }
+    }
+    bytes.zeroize();
+}
+
+/// Masks a vector and packs the low bits of it. Nothing of the length of the vector but the result is made.
+pub(super) fn mask_and_pack(values: &[i32], keys: &[SignedKey], shape: Shape) -> Vec<u8> {
+    let mut masks = Masks::new(shape.generator, keys);
+    let mut packed = Vec::with_capacity(shape.packed_len());
+    let mut sums = [0; TILE];
+    for (index, tile) in (0..).zip(values.chunks(TILE)) {
+        let sums = &mut sums[..tile.len()];
+        sums.iter_mut().zip(tile).for_each(|(sum, &value)| *sum = value as u32);
+        masks.add_tile(index, sums);
+        // Tiles but the last are a whole number of bytes, because 2¹⁴·b is.
+        packed.extend(pack_residues(sums, shape.bits).expect("the session checked the width"));
+    }
+    sums.zeroize();
+    packed
+}
+
+/// Adds the masks of all keys to sums, on all cores if it is worth it.
+pub(super) fn add_masks(sums: &mut [u32], keys: &[SignedKey], generator: PrgId) {
+    let tiles = sums.len().div_ceil(TILE);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let worth = tiles * keys.len() / TILES_PER_THREAD;
+    add_masks_on(cores.min(tiles).min(worth).max(1), sums, keys, generator);
+}
+
+/// Every thread takes one tile after the other, so neither their number nor their speed shows in the result.
+fn add_masks_on(threads: usize, sums: &mut [u32], keys: &[SignedKey], generator: PrgId) {
+    let tiles = Mutex::new((0..).zip(sums.chunks_mut(TILE)));
+    let next = || tiles.lock().expect("nothing panics while it holds the lock").next();
+    let work = || {
+        let mut masks = Masks::new(generator, keys);
+        while let Some((index, tile)) = next() {
+            masks.add_tile(index, tile);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Where the system has no more threads, the work takes longer.
+            let _ = Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+}
+
+/// Tiles of masks that are worth a thread of their own: some milliseconds.
+const TILES_PER_THREAD: usize = 512;
