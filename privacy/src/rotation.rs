@@ -5,7 +5,12 @@
 //! the one before. Every block is an orthonormal map, and so is their product: norms are kept, nothing is padded, and the
 //! inverse applies the same blocks in reverse. In doubles it loses about fifteen digits' last one.
 
+use hadamard::{Aligned, transform};
+
 use crate::prg::Key;
+use crate::vectorize::vectorize;
+
+mod hadamard;
 
 /// Largest block. Its doubles fit the second-level cache of a core.
 const BLOCK_MAX: usize = 1 << 15;
@@ -42,10 +47,10 @@ impl Rotation {
     /// [`OtherLength`] unless it has [`Rotation::len`] numbers; it is then unchanged.
     pub fn forward(&self, vector: &mut [f64]) -> Result<(), OtherLength> {
         self.check(vector)?;
+        let mut room = Aligned::new(self.block());
         for (index, start) in self.starts().enumerate() {
             let block = &mut vector[start..start + self.block()];
-            self.flip_signs(index, block);
-            transform(block);
+            turn(block, &self.signs(index), &KEEP, room.numbers());
         }
         Ok(())
     }
@@ -56,10 +61,10 @@ impl Rotation {
     /// [`OtherLength`] unless it has [`Rotation::len`] numbers; it is then unchanged.
     pub fn inverse(&self, vector: &mut [f64]) -> Result<(), OtherLength> {
         self.check(vector)?;
+        let mut room = Aligned::new(self.block());
         for (index, start) in self.starts().enumerate().collect::<Vec<_>>().into_iter().rev() {
             let block = &mut vector[start..start + self.block()];
-            transform(block);
-            self.flip_signs(index, block);
+            turn(block, &KEEP, &self.signs(index), room.numbers());
         }
         Ok(())
     }
@@ -82,13 +87,33 @@ impl Rotation {
         (0..last).step_by(self.block().max(1)).chain((self.len > 0).then_some(last))
     }
 
-    fn flip_signs(&self, index: usize, block: &mut [f64]) {
-        let mut signs = self.key.substream(index as u64);
-        for part in block.chunks_mut(64) {
-            let word = signs.next_u64();
-            for (i, value) in part.iter_mut().enumerate() {
-                // The sign is the highest bit of a double.
-                *value = f64::from_bits(value.to_bits() ^ (word >> i << 63));
+    fn signs(&self, index: usize) -> Signs {
+        let (mut signs, mut prg) = (KEEP, self.key.substream(index as u64));
+        signs[..self.block().div_ceil(64)].fill_with(|| prg.next_u64());
+        signs
+    }
+}
+
+/// One bit a number of a block: whether its sign is flipped.
+type Signs = [u64; BLOCK_MAX / 64];
+
+const KEEP: Signs = [0; BLOCK_MAX / 64];
+
+/// The orthonormal Walsh-Hadamard transform, which is its own inverse, between two flips of signs.
+fn turn(block: &mut [f64], before: &Signs, after: &Signs, room: &mut [f64]) {
+    let scale = 1.0 / (block.len() as f64).sqrt();
+    scale_and_flip(block, 1.0, before, room);
+    transform(room);
+    scale_and_flip(room, scale, after, block);
+}
+
+vectorize! {
+    fn scale_and_flip(from: &[f64], scale: f64, signs: &Signs, to: &mut [f64]) {
+        for ((from, to), &word) in from.chunks(64).zip(to.chunks_mut(64)).zip(signs) {
+            // The sign is the highest bit of a double.
+            let factors: [u64; 64] = std::array::from_fn(|i| scale.to_bits() ^ (word >> i << 63));
+            for ((to, from), factor) in to.iter_mut().zip(from).zip(factors) {
+                *to = from * f64::from_bits(factor);
             }
         }
     }
@@ -102,24 +127,6 @@ pub struct OtherLength {
     pub expected: usize,
     /// Length of the vector.
     pub found: usize,
-}
-
-/// The orthonormal Walsh-Hadamard transform, which is its own inverse.
-fn transform(block: &mut [f64]) {
-    let scale = 1.0 / (block.len() as f64).sqrt();
-    let mut half = 1;
-    while half < block.len() {
-        for pair in block.chunks_exact_mut(2 * half) {
-            let (low, high) = pair.split_at_mut(half);
-            for (a, b) in low.iter_mut().zip(high) {
-                (*a, *b) = (*a + *b, *a - *b);
-            }
-        }
-        half *= 2;
-    }
-    for value in block {
-        *value *= scale;
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Unbiased stochastic rounding of doubles to integers, on random bits that are drawn as they are needed.
 
 use crate::prg::CryptoRng;
+use crate::vectorize::vectorize;
 
 /// One of the two integers next to y with mean exactly y, for every y = value · scale as a double, |y| < 2³¹.
 ///
@@ -13,33 +14,48 @@ pub(crate) fn round_unbiased<R: CryptoRng + ?Sized>(
 ) {
     for (values, out) in values.chunks(ROUNDING_TILE).zip(out.chunks_mut(ROUNDING_TILE)) {
         let mut bits = [[0; 2]; ROUNDING_TILE];
-        rng.fill_bytes(bits[..values.len()].as_flattened_mut());
-        let mut ties = false;
-        for ((&value, q), bits) in values.iter().zip(&mut *out).zip(bits) {
-            let (floor, first, _) = fixed_point(f64::from(value.abs()) * scale);
-            let digit = i32::from(u16::from_le_bytes(bits));
-            ties |= digit == first;
-            *q = with_sign_of(value, floor + i32::from(digit < first));
-        }
-        if ties {
-            break_ties(values, scale, out, &bits, rng);
+        let bits = &mut bits[..values.len()];
+        rng.fill_bytes(bits.as_flattened_mut());
+        if !round_by_first_bits(values, scale, bits, out) {
+            round_exactly(values, scale, bits, out, rng);
         }
     }
 }
 
+vectorize! {
+    /// Rounds by the first bits alone, and says whether they decide every number; if not, the result is of no use.
+    ///
+    /// |y| is rounded up if d + u < f, where f is its fraction in units of 2⁻¹⁶, d the 16 bits and u in \[0, 1) all bits
+    /// after them. Let n be an integer next to f, at most ½ away. Then d ≤ n − 2 means up and d ≥ n + 1 means down, which
+    /// is when n + 65535 − d carries into the bit of weight 2¹⁶; d = n − 1 and d = n are left open.
+    fn round_by_first_bits(values: &[f32], scale: f64, bits: &[[u8; 2]], out: &mut [i32]) -> bool {
+        // A sum with it has no bits after the point, so it is rounded to an integer, which stands in its low 52 bits.
+        const SHIFT: f64 = (1_u64 << 52) as f64;
+        let scale = scale * 65_536.0;
+        let mut open = false;
+        for ((&value, &bits), q) in values.iter().zip(bits).zip(out) {
+            let nearest = (f64::from(value.abs()) * scale + SHIFT).to_bits();
+            let sum = (nearest as u32 & 0xffff) + u32::from(!u16::from_le_bytes(bits));
+            open |= (sum + 1) & 0xffff < 2;
+            *q = with_sign_of(value, ((nearest >> 16) as i32).wrapping_add((sum >> 16) as i32));
+        }
+        !open
+    }
+}
+
 #[cold]
-fn break_ties<R: CryptoRng + ?Sized>(
+fn round_exactly<R: CryptoRng + ?Sized>(
     values: &[f32],
     scale: f64,
-    out: &mut [i32],
     bits: &[[u8; 2]],
+    out: &mut [i32],
     rng: &mut R,
 ) {
-    for ((&value, q), &bits) in values.iter().zip(out).zip(bits) {
+    for ((&value, &bits), q) in values.iter().zip(bits).zip(out) {
         let (floor, first, rest) = fixed_point(f64::from(value.abs()) * scale);
-        if i32::from(u16::from_le_bytes(bits)) == first {
-            *q = with_sign_of(value, floor + i32::from(is_below(rest, rng)));
-        }
+        let digit = u16::from_le_bytes(bits);
+        let up = digit < first || (digit == first && is_below(rest, rng));
+        *q = with_sign_of(value, floor + i32::from(up));
     }
 }
 
@@ -47,8 +63,8 @@ fn break_ties<R: CryptoRng + ?Sized>(
 fn is_below<R: CryptoRng + ?Sized>(mut p: f64, rng: &mut R) -> bool {
     // Each step removes 16 of the at most 1074 binary digits of p, exactly.
     while p > 0.0 {
-        let (first, rest) = split(p * 65_536.0);
-        let digit = (rng.next_u64() >> 48) as i32;
+        let (first, rest) = first_digit(p);
+        let digit = (rng.next_u64() >> 48) as u16;
         if digit != first {
             return digit < first;
         }
@@ -58,30 +74,22 @@ fn is_below<R: CryptoRng + ?Sized>(mut p: f64, rng: &mut R) -> bool {
 }
 
 /// y ≥ 0 as ⌊y⌋ + (d + r)/2¹⁶ with a whole d < 2¹⁶ and r in \[0, 1), exactly.
-#[inline]
-fn fixed_point(y: f64) -> (i32, i32, f64) {
-    let (floor, fraction) = split(y);
-    let (digit, rest) = split(fraction * 65_536.0);
-    (floor, digit, rest)
+fn fixed_point(y: f64) -> (i32, u16, f64) {
+    let (digit, rest) = first_digit(y.fract());
+    (y as i32, digit, rest)
 }
 
-/// ⌊y⌋ and y − ⌊y⌋ for 0 ≤ y < 2³¹, in operations that every processor does for several numbers at once.
-///
-/// The difference is exact, as it has no digit that y does not have. For negative y it would not be.
-#[inline]
-fn split(y: f64) -> (i32, f64) {
-    // The sum has no bits after the point, so it is rounded to the nearest integer, which stands in its low bits.
-    const SHIFT: f64 = 1.5 * (1_u64 << 52) as f64;
-    let shifted = y + SHIFT;
-    let nearest = shifted - SHIFT;
-    let above = nearest > y;
-    (shifted.to_bits() as i32 - i32::from(above), y - (nearest - f64::from(u8::from(above))))
+/// A fraction as (d + r)/2¹⁶.
+fn first_digit(fraction: f64) -> (u16, f64) {
+    let scaled = fraction * 65_536.0;
+    (scaled as u16, scaled.fract())
 }
 
-#[inline]
+#[inline(always)]
 fn with_sign_of(value: f32, magnitude: i32) -> i32 {
-    let negative = i32::from(value < 0.0);
-    (magnitude ^ -negative) + negative
+    // All ones for a negative number.
+    let sign = value.to_bits() as i32 >> 31;
+    (magnitude ^ sign).wrapping_sub(sign)
 }
 
 /// The integer next to value · scale that is not longer.
@@ -101,6 +109,7 @@ mod tests {
     use super::*;
     use crate::prg::Key;
     use crate::prg::testing::Words;
+    use crate::vectorize::testing::both;
 
     #[test]
     fn rounding_is_unbiased() {
@@ -149,12 +158,42 @@ mod tests {
     proptest! {
         #[test]
         fn splitting_is_exact(y in prop_oneof![0.0..2e9_f64, 0.0..2.0_f64, 0.0..1e-300_f64, (0..1000).prop_map(f64::from)]) {
-            let (floor, fraction) = split(y);
+            let (floor, digit, rest) = fixed_point(y);
             prop_assert_eq!(f64::from(floor), y.floor());
-            prop_assert_eq!(fraction, y.fract());
-            let (whole, digit, rest) = fixed_point(y);
-            prop_assert!((0..1 << 16).contains(&digit) && (0.0..1.0).contains(&rest));
-            prop_assert_eq!(f64::from(whole) + (f64::from(digit) + rest) / 65_536.0, y);
+            prop_assert!((0.0..1.0).contains(&rest));
+            prop_assert_eq!(f64::from(floor) + (f64::from(digit) + rest) / 65_536.0, y);
+        }
+
+        #[test]
+        fn the_first_bits_decide_what_all_bits_would(
+            values in prop::collection::vec(-1.0_f32..1.0, 1..300),
+            log_scale in 0.0_f64..31.0,
+            seed in any::<u64>(),
+        ) {
+            let scale = log_scale.exp2();
+            let mut rng = Key::from_seed(seed).stream();
+            let mut bits = vec![[0; 2]; values.len()];
+            rng.fill_bytes(bits.as_flattened_mut());
+            // Half of the bits are at the fraction itself or next to it.
+            for (i, (bits, value)) in bits.iter_mut().zip(&values).enumerate().filter(|(i, _)| i % 2 == 0) {
+                let (_, first, _) = fixed_point(f64::from(value.abs()) * scale);
+                *bits = first.wrapping_add(i as u16 / 2 % 7).wrapping_sub(3).to_le_bytes();
+            }
+            let (mut decided, mut open) = (0, 0);
+            for ((value, bits), exact) in values.iter().zip(&bits).zip({
+                let mut exact = vec![0; values.len()];
+                round_exactly(&values, scale, &bits, &mut exact, &mut rng);
+                exact
+            }) {
+                let [wide, portable] = both(|| {
+                    let mut out = [0];
+                    round_by_first_bits(&[*value], scale, &[*bits], &mut out).then_some(out[0])
+                });
+                prop_assert_eq!(wide, portable);
+                prop_assert!(wide.is_none_or(|q| q == exact), "{:?} instead of {} for {}", wide, exact, value);
+                *if wide.is_some() { &mut decided } else { &mut open } += 1;
+            }
+            prop_assert!(values.len() < 30 || (decided > values.len() / 2 && open > values.len() / 20));
         }
     }
 }

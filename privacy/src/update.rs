@@ -10,6 +10,7 @@
 
 use crate::grid::{Grid, PUBLIC_STEP, PrivateGrid, PublicGrid};
 use crate::layer_clip::Layer;
+use crate::norm::{largest, norm, norm_squared};
 use crate::prg::CryptoRng;
 use crate::quantities::ClipNorm;
 use crate::rotation::{OtherLength, Rotation};
@@ -109,9 +110,6 @@ impl Update {
     }
 
     /// L2 norm in double precision, summed in a fixed order. Zero for an empty update.
-    ///
-    /// It neither overflows nor loses subnormal numbers: squares of single precision numbers lie between 10⁻⁹⁰ and
-    /// 10⁷⁸, and doubles hold 10⁻³⁰⁸ to 10³⁰⁸.
     #[must_use]
     pub fn norm(&self) -> f64 {
         norm(&self.0)
@@ -266,7 +264,9 @@ impl QuantizedUpdate {
             return Err(Rejected::Dimension { expected: grid.dimension(), found: coordinates.len() });
         }
         let range = grid.range();
-        if let Some(index) = coordinates.iter().position(|q| u64::from(q.unsigned_abs()) > range) {
+        if u64::from(largest(&coordinates)) > range {
+            let outside = |q: &i32| u64::from(q.unsigned_abs()) > range;
+            let index = coordinates.iter().position(outside).expect("the largest one is outside");
             return Err(Rejected::Range { index, value: coordinates[index], range });
         }
         if let Some(sensitivity) = grid.sensitivity() {
@@ -310,30 +310,8 @@ impl QuantizedUpdate {
 /// How often stochastic rounding is tried before falling back to rounding toward zero.
 pub const ROUNDING_ATTEMPTS: usize = 8;
 
-/// Numbers whose squares are added before their sum joins the total. Part of the result: changing it changes bits.
-const NORM_CHUNK: usize = 4096;
-
 fn shrinking_factor(norm: f64, clip: ClipNorm) -> f64 {
     if norm > clip.get() { clip.get() / norm } else { 1.0 }
-}
-
-fn norm(values: &[f32]) -> f64 {
-    values.chunks(NORM_CHUNK).map(sum_of_squares).sum::<f64>().sqrt()
-}
-
-/// Eight running sums, so that the order does not depend on how the compiler vectorises.
-fn sum_of_squares(chunk: &[f32]) -> f64 {
-    let (blocks, rest) = chunk.as_chunks::<8>();
-    let mut sums = [0.0_f64; 8];
-    for block in blocks {
-        for (sum, &value) in sums.iter_mut().zip(block) {
-            *sum += f64::from(value) * f64::from(value);
-        }
-    }
-    for (sum, &value) in sums.iter_mut().zip(rest) {
-        *sum += f64::from(value) * f64::from(value);
-    }
-    sums.iter().sum()
 }
 
 fn check_dimension(expected: usize, found: usize) -> Result<(), QuantizeError> {
@@ -343,17 +321,6 @@ fn check_dimension(expected: usize, found: usize) -> Result<(), QuantizeError> {
 fn within_norm(coordinates: &[i32], sensitivity: u64) -> Result<(), u128> {
     let norm_squared = norm_squared(coordinates);
     if norm_squared <= u128::from(sensitivity).pow(2) { Ok(()) } else { Err(norm_squared) }
-}
-
-/// Σqᵢ² in two halves, neither of which overflows: there are fewer than 2³² squares of at most 2⁶².
-fn norm_squared(coordinates: &[i32]) -> u128 {
-    let (mut low, mut high) = (0, 0);
-    for &q in coordinates {
-        let square = u64::from(q.unsigned_abs()).pow(2);
-        low += square & u64::from(u32::MAX);
-        high += square >> 32;
-    }
-    (u128::from(high) << 32) + u128::from(low)
 }
 
 #[cfg(test)]
@@ -387,17 +354,6 @@ mod tests {
         assert_eq!(update(&[1.0, 3e38]).scaled(2.0), Err(NonFinite { index: 1 }));
         assert_eq!(update(&[1.0]).scaled(f64::NAN), Err(NonFinite { index: 0 }));
         assert_eq!(update(&[1.0, -2.0]).scaled(0.5).unwrap().values(), [0.5, -1.0]);
-    }
-
-    #[test]
-    fn norms_of_extreme_updates_are_right() {
-        assert_eq!(update(&[]).norm(), 0.0);
-        assert_eq!(update(&[0.0, -0.0]).norm(), 0.0);
-        let smallest = f32::from_bits(1);
-        assert_eq!(update(&[smallest; 4]).norm(), 2.0 * f64::from(smallest));
-        let huge = update(&vec![f32::MAX; 10_000]).norm();
-        assert!((huge / (100.0 * f64::from(f32::MAX)) - 1.0).abs() < 1e-12);
-        assert_eq!(update(&[3.0, 4.0]).norm(), 5.0);
     }
 
     #[test]
