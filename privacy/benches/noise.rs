@@ -10,7 +10,7 @@ use skep_privacy::budget::BudgetKeeper;
 use skep_privacy::grid::{Grid, PrivateGrid};
 use skep_privacy::matrix::{BandedMechanism, BandedRun, BandedSquareRoot, Decoder, Participation};
 use skep_privacy::packing::{pack, unpack};
-use skep_privacy::prg::{Key, Prg, PrgId};
+use skep_privacy::prg::{Key, Prg, PrgId, Rng};
 use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, NoiseMultiplier};
 use skep_privacy::rotation::Rotation;
 use skep_privacy::sampler::discrete_gaussian::DiscreteGaussian;
@@ -58,7 +58,8 @@ fn correlated_noise() {
         let mut run = BandedRun::new(keeper.charge_run(mechanism.clone()).expect("there is no limit"));
         let mut decoder = Decoder::new(&mechanism);
         let mut step = || {
-            run.release(Accumulator::new(Grid::from(grid)).finish(), &Key::from_seed(1)).expect("same grid")
+            run.release(Accumulator::new(Grid::from(grid)).finish(), &Key::from_seed(1), PrgId::ChaCha20)
+                .expect("same grid")
         };
         for _ in 1..bands {
             decoder.decode(&step()).expect("in order");
@@ -129,10 +130,10 @@ fn memory_copy() {
 }
 
 fn generator() {
-    let mut words = vec![0; SAMPLES];
+    let mut bytes = vec![0; 8 * SAMPLES];
     for (name, generator) in GENERATORS {
         let mut prg = Key::from_seed(1).substream_of(generator, 0);
-        report(&format!("{name} words"), SAMPLES, 8, || prg.fill_u64(black_box(&mut words)));
+        report(&format!("{name} words"), SAMPLES, 8, || prg.fill_bytes(black_box(&mut bytes)));
     }
 }
 

@@ -85,7 +85,7 @@ impl TryFrom<u16> for PrgId {
 /// All draws come from one sequence of little-endian 64-bit words; a draw of fewer bytes uses up the whole word.
 pub struct Prg {
     cipher: Keystream,
-    words: [u64; BUFFER_WORDS],
+    words: [[u8; 8]; BUFFER_WORDS],
     next: usize,
 }
 
@@ -93,7 +93,7 @@ impl Prg {
     fn new(generator: PrgId, key: &[u8; KEY_BYTES], tile: u64) -> Self {
         let mut cipher = Keystream::new(generator, key);
         cipher.seek(tile);
-        Prg { cipher, words: [0; BUFFER_WORDS], next: BUFFER_WORDS }
+        Prg { cipher, words: [[0; 8]; BUFFER_WORDS], next: BUFFER_WORDS }
     }
 
     /// The next 64 uniform bits.
@@ -104,32 +104,23 @@ impl Prg {
         }
         let word = self.words[self.next];
         self.next += 1;
-        word
+        u64::from_le_bytes(word)
     }
 
-    /// Fills the slice with uniform words: the same words that as many calls of [`Prg::next_u64`] would give.
-    pub fn fill_u64(&mut self, words: &mut [u64]) {
-        let mut rest = words;
-        while !rest.is_empty() {
-            if self.next == BUFFER_WORDS {
-                self.refill();
-            }
-            let count = rest.len().min(BUFFER_WORDS - self.next);
-            let (now, later) = rest.split_at_mut(count);
-            now.copy_from_slice(&self.words[self.next..self.next + count]);
-            self.next += count;
-            rest = later;
+    /// The next words, at least one and at most `count`.
+    fn take(&mut self, count: usize) -> &[[u8; 8]] {
+        if self.next == BUFFER_WORDS {
+            self.refill();
         }
+        let drawn = &self.words[self.next..BUFFER_WORDS.min(self.next + count)];
+        self.next += drawn.len();
+        drawn
     }
 
     #[cold]
     fn refill(&mut self) {
-        let mut bytes = [0; CHUNK_BYTES];
-        self.cipher.fill(&mut bytes);
-        for (word, chunk) in self.words.iter_mut().zip(bytes.as_chunks().0) {
-            *word = u64::from_le_bytes(*chunk);
-        }
-        bytes.zeroize();
+        self.words = [[0; 8]; BUFFER_WORDS];
+        self.cipher.fill(self.words.as_flattened_mut());
         self.next = 0;
     }
 }
@@ -168,7 +159,7 @@ impl Keystream {
     /// Puts the next bytes in place of zeros: [`CHUNK_BYTES`] of them, or fewer at the end of a substream.
     pub(crate) fn fill(&mut self, zeros: &mut [u8]) {
         match self {
-            Self::ChaCha20(cipher) => cipher.try_fill_bytes(zeros).unwrap_or_else(|never| match never {}),
+            Self::ChaCha20(cipher) => cipher.fill_bytes(zeros),
             Self::Aes256Ctr { key, tile, chunk } => {
                 let mut nonce = [0; aead::NONCE_LEN];
                 nonce[..8].copy_from_slice(&tile.to_le_bytes());
@@ -195,8 +186,16 @@ impl TryRng for Prg {
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next_u64().to_le_bytes()[..chunk.len()]);
+        let (words, part) = bytes.as_chunks_mut();
+        let mut rest = words;
+        while !rest.is_empty() {
+            let drawn = self.take(rest.len());
+            let (now, later) = rest.split_at_mut(drawn.len());
+            now.copy_from_slice(drawn);
+            rest = later;
+        }
+        if !part.is_empty() {
+            part.copy_from_slice(&self.take(1)[0][..part.len()]);
         }
         Ok(())
     }
@@ -281,12 +280,12 @@ mod tests {
     #[test]
     fn chunks_and_substreams_of_aes_differ() {
         let key = Key::from_seed(6);
-        let mut words = vec![0; 8 * BUFFER_WORDS];
-        let (first, second) = words.split_at_mut(4 * BUFFER_WORDS);
-        key.substream_of(PrgId::Aes256Ctr, 0).fill_u64(first);
-        key.substream_of(PrgId::Aes256Ctr, 1).fill_u64(second);
-        let distinct: std::collections::BTreeSet<_> = words.iter().collect();
-        assert_eq!(distinct.len(), words.len());
+        let mut distinct = std::collections::BTreeSet::new();
+        for tile in 0..2 {
+            let mut prg = key.substream_of(PrgId::Aes256Ctr, tile);
+            distinct.extend((0..4 * BUFFER_WORDS).map(|_| prg.next_u64()));
+        }
+        assert_eq!(distinct.len(), 8 * BUFFER_WORDS);
     }
 
     #[test]
@@ -299,11 +298,13 @@ mod tests {
     #[test]
     fn bytes_and_words_come_from_the_same_sequence() {
         let key = Key::from_seed(4);
-        let mut words = [0; 1200];
-        key.stream().fill_u64(&mut words);
-        let mut bytes = [0; 9600];
-        key.stream().try_fill_bytes(&mut bytes).unwrap();
-        assert!(words.iter().zip(bytes.chunks(8)).all(|(word, chunk)| word.to_le_bytes() == chunk));
+        // In pieces of 3 to 12,345 bytes, the last word of each cut short.
+        let (mut words, mut prg) = (key.stream(), key.stream());
+        for len in [3, 8, 4096, 12_345, 4095, 5] {
+            let mut bytes = vec![0; len];
+            prg.fill_bytes(&mut bytes);
+            assert!(bytes.chunks(8).all(|chunk| words.next_u64().to_le_bytes()[..chunk.len()] == *chunk));
+        }
     }
 
     #[test]
