@@ -39,11 +39,11 @@ pub enum PrgError {
 
 /// Which generator expands keys, as a plan names it.
 ///
-/// Whoever makes a plan chooses, and everybody follows: no machine looks at its own processor, because a seed must give
-/// the same bytes on all of them. Plans name ChaCha20. AES gives words twice as fast, but words are the smaller part of the
-/// work: on one core with AES instructions rounded Gaussian noise went from 81 to 102 million numbers a second and
-/// rounding from 182 to 205 million (`cargo bench -p skep-privacy --bench noise`), milliseconds in a round of a million
-/// parameters, and processors without such instructions are slow at AES.
+/// Whoever makes a plan chooses, and everybody follows. Keys that are fresh from the system give draws that nobody will
+/// ask for again, so the plan names what its maker's processor is [fastest](PrgId::fastest) at; keys that follow from a
+/// root must give the same bytes on every machine, so the plan names ChaCha20. On a processor with AES instructions AES
+/// makes words three times as fast, which makes noise a third faster and rounding half as fast again (`cargo bench -p
+/// skep-privacy --bench noise`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PrgId {
     /// ChaCha with 20 rounds, a 64-bit block counter and the substream as its 64-bit nonce (Bernstein 2008).
@@ -58,6 +58,18 @@ pub enum PrgId {
 }
 
 impl PrgId {
+    /// AES-256-CTR where the processor has instructions for it, ChaCha20 elsewhere. Both run on every processor.
+    #[must_use]
+    pub fn fastest() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let has_aes = std::is_x86_feature_detected!("aes");
+        #[cfg(target_arch = "aarch64")]
+        let has_aes = std::arch::is_aarch64_feature_detected!("aes");
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let has_aes = false;
+        if has_aes { Self::Aes256Ctr } else { Self::ChaCha20 }
+    }
+
     /// The stable number that stands in a plan.
     #[must_use]
     pub const fn number(self) -> u16 {

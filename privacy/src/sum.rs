@@ -12,7 +12,7 @@ use zeroize::Zeroize;
 use crate::budget::Charge;
 use crate::grid::Grid;
 use crate::mechanism::{Mechanism, SIGMA_MAX};
-use crate::prg::Key;
+use crate::prg::{Key, PrgId};
 use crate::sampler::rounded_gaussian;
 use crate::update::QuantizedUpdate;
 
@@ -199,17 +199,19 @@ impl Sum {
         Ok(self)
     }
 
-    /// Adds the noise that the charge paid for, drawn in tiles from the substreams of `noise`.
+    /// Adds the noise that the charge paid for, drawn in tiles from the substreams of `noise` by the plan's generator.
     ///
-    /// The key must be fresh and secret: whoever knows it can subtract the noise. Its generator is always
-    /// [ChaCha20](crate::prg::PrgId::ChaCha20). Mode `none` draws nothing.
+    /// The key must be fresh and secret: whoever knows it can subtract the noise. Mode `none` draws nothing.
     ///
     /// # Errors
     /// [`ReleaseError`] when the charge does not match the updates or the sampler. The sum is then lost.
-    pub fn release(self, charge: Charge, noise: &Key) -> Result<Release, ReleaseError> {
+    pub fn release(mut self, charge: Charge, noise: &Key, generator: PrgId) -> Result<Release, ReleaseError> {
         let mechanism = charge.mechanism();
         self.check(mechanism)?;
-        Ok(self.noised(mechanism, noise))
+        if let Mechanism::RoundedGaussian { sigma, .. } = mechanism {
+            add_noise(&mut self.coordinates, sigma, noise, generator);
+        }
+        Ok(Release { coordinates: self.coordinates, members: self.members, grid: self.grid })
     }
 
     /// Releases the sum of mode `none` as it is.
@@ -245,13 +247,6 @@ impl Sum {
         };
         let tested = self.grid.sensitivity();
         if charged == tested { Ok(()) } else { Err(ReleaseError::Sensitivity { charged, tested }) }
-    }
-
-    fn noised(mut self, mechanism: Mechanism, noise: &Key) -> Release {
-        if let Mechanism::RoundedGaussian { sigma, .. } = mechanism {
-            add_noise(&mut self.coordinates, sigma, noise);
-        }
-        Release { coordinates: self.coordinates, members: self.members, grid: self.grid }
     }
 }
 
@@ -301,39 +296,48 @@ pub const NOISE_TILE: usize = 4096;
 const TILES_PER_THREAD: usize = 64;
 
 /// Adds independent rounded Gaussian noise, in tiles from the substreams of the key.
-pub(crate) fn add_noise(coordinates: &mut [i64], sigma: u64, key: &Key) {
+pub(crate) fn add_noise(coordinates: &mut [i64], sigma: u64, key: &Key, generator: PrgId) {
     let tiles = coordinates.len().div_ceil(NOISE_TILE);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    add_noise_on(cores.min(tiles / TILES_PER_THREAD).max(1), coordinates, sigma, key);
+    let noise = Noise { sigma, key, generator };
+    noise.add_on(cores.min(tiles / TILES_PER_THREAD).max(1), coordinates);
 }
 
-/// Every thread takes one tile after the other, so neither their number nor their speed shows in the result.
-fn add_noise_on(threads: usize, coordinates: &mut [i64], sigma: u64, key: &Key) {
-    let tiles = Mutex::new((0..).zip(coordinates.chunks_mut(NOISE_TILE)));
-    let next = || tiles.lock().expect("nothing panics while it holds the lock").next();
-    let work = || {
-        while let Some((index, tile)) = next() {
-            add_noise_to_tile(index, tile, sigma, key);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            // Where the system has no more threads, the work takes longer.
-            let _ = Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
+struct Noise<'a> {
+    sigma: u64,
+    key: &'a Key,
+    generator: PrgId,
 }
 
-fn add_noise_to_tile(index: u64, tile: &mut [i64], sigma: u64, key: &Key) {
-    let mut noise = [0; NOISE_TILE];
-    let noise = &mut noise[..tile.len()];
-    rounded_gaussian::fill(&mut key.substream(index), sigma, noise);
-    for (sum, &n) in tile.iter_mut().zip(&*noise) {
-        // Clamping what is already noised is post-processing; it happens with a probability below e^(-2^40).
-        *sum = sum.saturating_add(n);
+impl Noise<'_> {
+    /// Every thread takes one tile after the other, so neither their number nor their speed shows in the result.
+    fn add_on(&self, threads: usize, coordinates: &mut [i64]) {
+        let tiles = Mutex::new((0..).zip(coordinates.chunks_mut(NOISE_TILE)));
+        let next = || tiles.lock().expect("nothing panics while it holds the lock").next();
+        let work = || {
+            while let Some((index, tile)) = next() {
+                self.add_to_tile(index, tile);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                // Where the system has no more threads, the work takes longer.
+                let _ = Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
     }
-    noise.zeroize();
+
+    fn add_to_tile(&self, index: u64, tile: &mut [i64]) {
+        let mut noise = [0; NOISE_TILE];
+        let noise = &mut noise[..tile.len()];
+        rounded_gaussian::fill(&mut self.key.substream_of(self.generator, index), self.sigma, noise);
+        for (sum, &n) in tile.iter_mut().zip(&*noise) {
+            // Clamping what is already noised is post-processing; it happens with a probability below e^(-2^40).
+            *sum = sum.saturating_add(n);
+        }
+        noise.zeroize();
+    }
 }
 
 #[cfg(test)]
@@ -414,16 +418,20 @@ mod tests {
     fn a_release_is_the_sum_plus_the_noise_of_its_tiles() {
         let grid = private();
         let key = Key::from_seed(1);
-        let release = sum_of(grid, &[1000, -300]).release(noise(grid, 50), &key).unwrap();
-        let mut expected = vec![0; DIMENSION];
-        for (tile, noise) in expected.chunks_mut(NOISE_TILE).enumerate() {
-            rounded_gaussian::fill(&mut key.substream(tile as u64), 50, noise);
+        let released =
+            |generator| sum_of(grid, &[1000, -300]).release(noise(grid, 50), &key, generator).unwrap();
+        for generator in [PrgId::ChaCha20, PrgId::Aes256Ctr] {
+            let mut expected = vec![0; DIMENSION];
+            for (tile, noise) in expected.chunks_mut(NOISE_TILE).enumerate() {
+                rounded_gaussian::fill(&mut key.substream_of(generator, tile as u64), 50, noise);
+            }
+            expected[0] += 700;
+            assert_eq!(released(generator).coordinates(), expected);
         }
-        expected[0] += 700;
-        assert_eq!(release.coordinates(), expected);
+        let release = released(PrgId::ChaCha20);
         assert_eq!(release.members(), 2);
-        assert_eq!(release.decode()[1], expected[1] as f64 / 1_048_576.0);
-        let other = sum_of(grid, &[]).release(noise(grid, 50), &Key::from_seed(2)).unwrap();
+        assert_eq!(release.decode()[1], release.coordinates()[1] as f64 / 1_048_576.0);
+        let other = sum_of(grid, &[]).release(noise(grid, 50), &Key::from_seed(2), PrgId::ChaCha20).unwrap();
         assert_ne!(other.coordinates()[1..], release.coordinates()[1..]);
     }
 
@@ -431,13 +439,14 @@ mod tests {
     fn noise_does_not_depend_on_threads() {
         let key = Key::from_seed(3);
         let mut alone = vec![7; DIMENSION];
-        add_noise_on(1, &mut alone, 1000, &key);
+        let noise = Noise { sigma: 1000, key: &key, generator: PrgId::ChaCha20 };
+        noise.add_on(1, &mut alone);
         for threads in 2..8 {
             let mut shared = vec![7; DIMENSION];
-            add_noise_on(threads, &mut shared, 1000, &key);
+            noise.add_on(threads, &mut shared);
             assert_eq!(shared, alone, "{threads} threads");
         }
-        add_noise_on(3, &mut [], 1000, &key);
+        noise.add_on(3, &mut []);
     }
 
     #[test]
@@ -445,7 +454,8 @@ mod tests {
         // Computed by an independent program in Python from the published algorithms: ChaCha20, HMAC, decimal exponentials
         // for the table. Changed values break every recorded run: a new sampler needs a new name instead.
         let grid = private();
-        let release = sum_of(grid, &[]).release(noise(grid, 5 << 20), &Key::from_seed(1)).unwrap();
+        let release =
+            sum_of(grid, &[]).release(noise(grid, 5 << 20), &Key::from_seed(1), PrgId::ChaCha20).unwrap();
         let drawn = release.coordinates();
         assert_eq!(drawn[..4], [-4_034_306, 494_893, -2_516_080, -2_261_355]);
         assert_eq!(drawn[..NOISE_TILE].iter().sum::<i64>(), 316_639_131);
@@ -459,17 +469,17 @@ mod tests {
         let tested = grid.sensitivity();
         let small = Charge::new(1, Mechanism::RoundedGaussian { sensitivity: 1, sigma: 50 });
         assert_eq!(
-            sum_of(grid, &[1]).release(small, &key),
+            sum_of(grid, &[1]).release(small, &key, PrgId::ChaCha20),
             Err(ReleaseError::Sensitivity { charged: Some(1), tested })
         );
         let free = || Charge::new(1, Mechanism::None);
         let refused = Err(ReleaseError::Sensitivity { charged: None, tested });
-        assert_eq!(sum_of(grid, &[1]).release(free(), &key), refused);
+        assert_eq!(sum_of(grid, &[1]).release(free(), &key, PrgId::ChaCha20), refused);
         assert_eq!(sum_of(grid, &[1]).release_exact(free()), refused);
         assert_eq!(sum_of(grid, &[1]).release_exact(noise(grid, 50)), Err(ReleaseError::NoiseRequired));
         let huge = SIGMA_MAX + 1;
         assert_eq!(
-            sum_of(grid, &[1]).release(noise(grid, huge), &key),
+            sum_of(grid, &[1]).release(noise(grid, huge), &key, PrgId::ChaCha20),
             Err(ReleaseError::Sigma { sigma: huge })
         );
     }
@@ -479,8 +489,11 @@ mod tests {
         let grid = Grid::from(PublicGrid::new(2, 3).unwrap());
         let exact = sum_of(grid, &[1 << 24, 1 << 22]).release_exact(Charge::new(1, Mechanism::None)).unwrap();
         assert_eq!(exact.decode(), [1.25, 0.0]);
-        let with_key =
-            sum_of(grid, &[1 << 24, 1 << 22]).release(Charge::new(1, Mechanism::None), &Key::from_seed(1));
+        let with_key = sum_of(grid, &[1 << 24, 1 << 22]).release(
+            Charge::new(1, Mechanism::None),
+            &Key::from_seed(1),
+            PrgId::ChaCha20,
+        );
         assert_eq!(with_key, Ok(exact));
     }
 

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use skep_privacy::budget::{BudgetKeeper, Reservation};
 use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
 use skep_privacy::mechanism::Mechanism;
-use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::{Delta, Epsilon};
 use skep_privacy::sum::Accumulator;
 use skep_privacy::update::QuantizedUpdate;
@@ -192,7 +191,7 @@ impl Federation {
         let release = match charge.mechanism() {
             Mechanism::None => sum.finish().release_exact(charge)?,
             Mechanism::RoundedGaussian { .. } => {
-                sum.finish().release(charge, &self.keys.noise(self.round)?)?
+                sum.finish().release(charge, &self.keys.noise(self.round)?, self.keys.generator())?
             }
         };
         let model = self.strategy.apply(&self.model, &release)?;
@@ -320,7 +319,7 @@ impl Federation {
             population: self.experiment.population.clients,
             cohort_max: self.experiment.cohort_max(),
             weighting: self.experiment.strategy.weighting(),
-            prg: PrgId::ChaCha20,
+            prg: self.keys.generator(),
             closure: Closure::AllAnswered,
             min_updates: rounds.min_updates,
             deadline: rounds.deadline,

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::BandedMechanism;
 use crate::budget::RunCharge;
 use crate::grid::{Grid, PrivateGrid};
-use crate::prg::{Key, Purpose};
+use crate::prg::{Key, PrgId, Purpose};
 use crate::sum::{NOISE_TILE, Sum, add_noise};
 
 /// A sum of another grid cannot be part of the run.
@@ -54,7 +54,7 @@ impl BandedRun {
     ///
     /// # Errors
     /// [`OtherGrid`] when the sum is of another grid; the sum is lost then, and the step has not ended.
-    pub fn release(&mut self, sum: Sum, noise: &Key) -> Result<BandedRelease, OtherGrid> {
+    pub fn release(&mut self, sum: Sum, noise: &Key, generator: PrgId) -> Result<BandedRelease, OtherGrid> {
         let grid = self.mechanism.grid();
         if sum.grid() != grid.into() {
             return Err(OtherGrid { expected: grid, found: sum.grid() });
@@ -64,7 +64,7 @@ impl BandedRun {
         let mut coordinates = combine(coefficients, &self.sums, grid.dimension());
         self.sums.truncate(coefficients.len() - 1);
         let key = noise.derive(Purpose::Noise, self.step, 0);
-        add_noise(&mut coordinates, self.mechanism.sigma(), &key);
+        add_noise(&mut coordinates, self.mechanism.sigma(), &key, generator);
         let release = BandedRelease { coordinates, step: self.step, grid };
         self.step += 1;
         Ok(release)

@@ -13,7 +13,7 @@ use super::*;
 use crate::accounting::{Event, analytic};
 use crate::budget::{BudgetKeeper, RunCharge};
 use crate::grid::{Grid, PrivateGrid, PublicGrid};
-use crate::prg::{Key, Purpose};
+use crate::prg::{Key, PrgId, Purpose};
 use crate::quantities::{Adjacency, ClipNorm, Delta, Epsilon};
 use crate::sum::{Accumulator, NOISE_TILE, Sum, add_noise};
 use crate::update::QuantizedUpdate;
@@ -50,9 +50,14 @@ fn run(mechanism: &BandedMechanism, sums: &[Vec<i32>]) -> Vec<(BandedRelease, Ba
     let key = Key::from_seed(7);
     let steps = sums.iter().enumerate().map(|(step, sum)| {
         let sum = sum_of(mechanism.grid(), std::slice::from_ref(sum));
-        let release = run.release(sum, &key).unwrap();
+        let release = run.release(sum, &key, PrgId::ChaCha20).unwrap();
         let mut drawn = vec![0; release.coordinates.len()];
-        add_noise(&mut drawn, mechanism.sigma(), &key.derive(Purpose::Noise, step as u64, 0));
+        add_noise(
+            &mut drawn,
+            mechanism.sigma(),
+            &key.derive(Purpose::Noise, step as u64, 0),
+            PrgId::ChaCha20,
+        );
         let mut bare = release.clone();
         bare.coordinates.iter_mut().zip(&drawn).for_each(|(y, z)| *y -= z);
         assert_ne!(bare, release);
@@ -190,7 +195,8 @@ fn acceptance_25_decoded_noise_has_the_covariance_of_the_inverse() {
     let sigma = mechanism.sigma() as f64 / 4096.0 * mechanism.grid().step();
     let noises: Vec<Vec<f64>> = (0..STEPS as u64)
         .map(|step| {
-            let release = run.release(sum_of(mechanism.grid(), &[]), &Key::from_seed(step)).unwrap();
+            let release =
+                run.release(sum_of(mechanism.grid(), &[]), &Key::from_seed(step), PrgId::ChaCha20).unwrap();
             decoder.decode(&release).unwrap().iter().map(|value| value / sigma).collect()
         })
         .collect();
@@ -241,12 +247,13 @@ fn a_run_takes_sums_of_its_grid_and_a_decoder_releases_in_order() {
     let key = Key::from_seed(1);
     let public = Grid::from(PublicGrid::new(2, 10).unwrap());
     for found in [Grid::from(grid(2, 11)), public] {
-        let refused = run.release(Accumulator::new(found).finish(), &key).unwrap_err();
+        let refused = run.release(Accumulator::new(found).finish(), &key, PrgId::ChaCha20).unwrap_err();
         assert_eq!(refused, OtherGrid { expected: mechanism.grid(), found });
     }
     assert_eq!(run.step(), 0);
-    let first = run.release(sum_of(mechanism.grid(), &[vec![5, 6], vec![1, 1]]), &key).unwrap();
-    let second = run.release(sum_of(mechanism.grid(), &[]), &key).unwrap();
+    let first =
+        run.release(sum_of(mechanism.grid(), &[vec![5, 6], vec![1, 1]]), &key, PrgId::ChaCha20).unwrap();
+    let second = run.release(sum_of(mechanism.grid(), &[]), &key, PrgId::ChaCha20).unwrap();
     assert_eq!(run.step(), 2);
     let mut decoder = Decoder::new(&mechanism);
     assert_eq!(decoder.decode(&second), Err(DecodeError::OutOfOrder { expected: 0, found: 1 }));

@@ -29,7 +29,7 @@ mod statistics;
 use skep_privacy::budget::BudgetKeeper;
 use skep_privacy::grid::PrivateGrid;
 use skep_privacy::mechanism::Mechanism;
-use skep_privacy::prg::Key;
+use skep_privacy::prg::{Key, PrgId};
 use skep_privacy::quantities::{ClipNorm, NoiseMultiplier, Sampling};
 use skep_privacy::sum::{Release, Sum};
 
@@ -46,5 +46,5 @@ fn release(sum: Sum, grid: &PrivateGrid, z: f64, noise: &Key) -> Release {
     let mechanism = Mechanism::rounded_gaussian(noise_multiplier(z), grid).unwrap();
     let mut budget = BudgetKeeper::without_promise();
     let reservation = budget.reserve(1, mechanism, Sampling::All).unwrap();
-    sum.release(budget.settle(reservation), noise).unwrap()
+    sum.release(budget.settle(reservation), noise, PrgId::ChaCha20).unwrap()
 }

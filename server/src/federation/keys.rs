@@ -1,6 +1,6 @@
 //! Who is invited and what hides the sum: the two secrets of a server.
 
-use skep_privacy::prg::{Key, PrgError, Purpose};
+use skep_privacy::prg::{Key, PrgError, PrgId, Purpose};
 use skep_protocol::Round;
 
 /// Where the server's secret draws come from: who is invited, and noise.
@@ -35,6 +35,15 @@ impl ServerKeys {
     /// draws the same noise twice.
     pub fn from_os() -> Self {
         ServerKeys(Source::System)
+    }
+
+    /// The generator of noise and rounding that plans name: one for every machine if there is a root, because the same root
+    /// must give the same run, and else the one that is fastest on this.
+    pub(super) fn generator(&self) -> PrgId {
+        match self.0 {
+            Source::Root { .. } => PrgId::ChaCha20,
+            Source::System => PrgId::fastest(),
+        }
     }
 
     /// The key of a round's cohort.

@@ -3,6 +3,7 @@ use crate::roster::Contiguous;
 use crate::testing::{
     PARAMETERS, federation, private_file, public_file, public_upload, seeded, segments, zero_upload,
 };
+use skep_privacy::prg::PrgId;
 use skep_protocol::experiment::file::{ExperimentFile, SamplingFile, StrategyFile, WeightingFile};
 use skep_protocol::round::AbortReason;
 
@@ -179,4 +180,26 @@ fn a_model_that_does_not_fit_its_task_is_refused() {
     let mut model = vec![0.0; 650];
     model[7] = f32::NAN;
     assert_eq!(new(segments(), model), Err(FederationError::NonFinite { index: 7 }));
+}
+
+#[test]
+fn plans_name_one_generator_for_every_machine_unless_nothing_can_be_repeated() {
+    let plan = |keys| federation(&private_file(), keys).plan(&Contiguous(4)).unwrap().plan.plan().prg;
+    assert_eq!(plan(seeded(1)), PrgId::ChaCha20);
+    assert_eq!(plan(ServerKeys::from_os()), PrgId::fastest());
+}
+
+#[test]
+fn noise_follows_the_generator_of_the_plan() {
+    let mut federation = federation(&private_file(), seeded(1));
+    federation.plan(&Contiguous(4)).unwrap();
+    federation.release().unwrap();
+    federation.close(COMPLETE).unwrap();
+    let Mechanism::RoundedGaussian { sigma, .. } = federation.mechanism() else { panic!("mode central") };
+    let mut noise = vec![0; PARAMETERS];
+    let mut prg = seeded(1).noise(Round(1)).unwrap().substream_of(PrgId::ChaCha20, 0);
+    skep_privacy::sampler::rounded_gaussian::fill(&mut prg, sigma, &mut noise);
+    let [before, after] = [0.5, federation.model()[0]];
+    let expected = noise[0] as f64 * federation.grid().step() / 4.0;
+    assert!((f64::from(after - before) - expected).abs() < 1e-6, "{after} {expected}");
 }
