@@ -123,6 +123,7 @@ impl Density {
 #[cfg(test)]
 #[allow(clippy::float_arithmetic)]
 mod tests {
+    use super::testing::assert_thresholds;
     use super::*;
     use crate::prg::Key;
     use crate::sampler::statistics::{ALPHA, chi_square};
@@ -178,6 +179,79 @@ mod tests {
         words.map(cell_of).filter(|&cell| cell < count).map(|cell| cell as i64).take(n).collect()
     }
 
+    #[test]
+    fn thresholds_agree_with_an_independent_computation() {
+        let cells = Cells::new([1; 3], 8192, 51);
+        assert_thresholds(&cells, 1, 8192);
+        assert!(cells.ends.len() > 500);
+    }
+}
+
+/// An independent computation of the table, in 128-bit integers.
+#[cfg(test)]
+pub(super) mod testing {
+    use super::Cells;
+
+    /// Asserts that every cell i has the ⌈c·e^(-i²x)⌉ words that it should, x = numerator/denominator, and that what is
+    /// behind the table is rare enough for the proposals of `choose_beyond`.
+    ///
+    /// From e^(-x) by e^(-(i+1)²x) = e^(-i²x)·e^(-(2i+1)x). A product is off by at most three units of 2^-127, e^(-x) by a
+    /// hundred, hence e^(-i²x) by fewer than 100·i² + 3·i², and for at most 2^11 cells and c < 2^51 the number of words by
+    /// less than 2^-47: numbers as close to a whole one are not decided, and do not come up.
+    pub(crate) fn assert_thresholds(cells: &Cells, numerator: u128, denominator: u128) {
+        let step = exponential(numerator, denominator);
+        let square = times(step, step);
+        let (mut value, mut ratio) = (1_u128 << 127, step);
+        let scale = u128::from(cells.density.scale);
+        let ends = &cells.ends[..cells.ends.len() - 1];
+        assert!(ends.len() < 1 << 11 && scale < 1 << 51);
+        assert_eq!(u128::from(ends[0]), scale);
+        for pair in ends.windows(2) {
+            value = times(value, ratio);
+            ratio = times(ratio, square);
+            assert_eq!(u128::from(pair[1] - pair[0]), ceil(scale, value));
+        }
+        let beyond = times(value, ratio);
+        assert_eq!(ceil(scale, beyond), 1);
+        assert_eq!(ceil(scale * 2 * ends.len() as u128, beyond), 1);
+        assert_eq!(cells.ends.last(), Some(&u64::MAX));
+        // All words but a hundredth are in use where there are many, and one is left for what is beyond.
+        let (words, total) = (1_u64 << cells.word_bits, ends[ends.len() - 1]);
+        assert!(total < words && (words - total <= words / 100 || words < 1 << 20));
+    }
+
+    /// ⌈factor·value⌉, the value in units of 2^-127.
+    fn ceil(factor: u128, value: u128) -> u128 {
+        let product = factor * (value >> 64) + ((factor * (value & MASK)) >> 64);
+        let fraction = product & ((1 << 63) - 1);
+        assert!(
+            product >> 63 == 0 || (1 << 16..(1 << 63) - (1 << 16)).contains(&fraction),
+            "too close to call"
+        );
+        (product >> 63) + 1
+    }
+
+    /// e^(-numerator/denominator) in units of 2^-127: the series of an argument below 1, squared as often as it was halved.
+    fn exponential(numerator: u128, denominator: u128) -> u128 {
+        let halvings = (0..).find(|halvings| numerator < denominator << halvings).unwrap_or(0);
+        let x = quotient(numerator, denominator << halvings);
+        let (mut term, mut sum) = (1_u128 << 127, 0);
+        for i in 1..40 {
+            sum = if i % 2 == 1 { sum + term } else { sum - term };
+            term = times(term, x) / i;
+        }
+        (0..halvings).fold(sum, |power, _| times(power, power))
+    }
+
+    /// A proper fraction in units of 2^-127, by long division.
+    fn quotient(numerator: u128, denominator: u128) -> u128 {
+        let step = |(quotient, rest): (u128, u128)| {
+            let rest = 2 * rest;
+            if rest >= denominator { (2 * quotient + 1, rest - denominator) } else { (2 * quotient, rest) }
+        };
+        (0..127).fold((0, numerator), |state, _| step(state)).0
+    }
+
     /// The product of two numbers in units of 2^-127, at most 1, to three units.
     fn times(a: u128, b: u128) -> u128 {
         let ((a1, a0), (b1, b0)) = ((a >> 64, a & MASK), (b >> 64, b & MASK));
@@ -185,28 +259,4 @@ mod tests {
     }
 
     const MASK: u128 = u64::MAX as u128;
-
-    #[test]
-    fn thresholds_agree_with_an_independent_computation() {
-        // In units of 2^-127: e^(-1/8192) from its series, then e^(-(i+1)²x) = e^(-i²x)·e^(-(2i+1)x).
-        let (mut term, mut step) = (1_u128 << 127, 0);
-        for i in 1..20 {
-            step = if i % 2 == 1 { step + term } else { step - term };
-            term = term / 8192 / i;
-        }
-        let (mut value, mut ratio) = (1_u128 << 127, step);
-        let cells = Cells::new([1; 3], 8192, 51);
-        let scale = u128::from(cells.density.scale);
-        assert_eq!(u128::from(cells.ends[0]), scale);
-        for pair in cells.ends[..cells.ends.len() - 1].windows(2) {
-            value = times(value, ratio);
-            ratio = times(ratio, times(step, step));
-            // In units of 2^-63; the errors of all products together are below one.
-            let expected = scale * (value >> 64) + ((scale * (value & MASK)) >> 64);
-            let fraction = expected & ((1 << 63) - 1);
-            assert!((4..(1 << 63) - 4).contains(&fraction), "too close to call");
-            assert_eq!(u128::from(pair[1] - pair[0]), (expected >> 63) + 1);
-        }
-        assert!(cells.ends.len() > 500);
-    }
 }

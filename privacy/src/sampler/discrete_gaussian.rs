@@ -96,6 +96,7 @@ mod tests {
     use super::*;
     use crate::prg::Key;
     use crate::prg::testing::Words;
+    use crate::sampler::cells::testing::assert_thresholds;
     use crate::sampler::discrete_laplace;
     use crate::sampler::statistics::{ALPHA, chi_square, moments};
 
@@ -130,6 +131,18 @@ mod tests {
             let noise = draws(&mut Key::from_seed(seed as u64).stream(), variance);
             let p = p_value(&noise, variance);
             assert!(p > ALPHA, "variance {variance:?}: p = {p}");
+        }
+    }
+
+    #[test]
+    fn every_threshold_agrees_with_an_independent_computation() {
+        // e^(-(im)²/2σ²): the smallest and the largest σ, those at which cells grow, and the powers of two between.
+        let whole =
+            [128 * 128, 16_641, 1_000_000, 1 << 40].into_iter().chain((0..20).map(|log| 1 << (2 * log)));
+        for (u, v) in VARIANCES.into_iter().chain(whole.map(|u| (u, 1))).chain([(1, 16), (65_537, 65_536)]) {
+            let sampler = DiscreteGaussian::new(u, v).unwrap();
+            let width = u128::from(sampler.width);
+            assert_thresholds(&sampler.cells, width * width * u128::from(v), 2 * u128::from(u));
         }
     }
 

@@ -144,6 +144,7 @@ mod tests {
     use crate::mechanism::SIGMA_MAX;
     use crate::prg::Key;
     use crate::prg::testing::Words;
+    use crate::sampler::cells::testing::assert_thresholds;
     use crate::sampler::statistics::{ALPHA, chi_square, moments, normal_cdf};
 
     const DRAWS: usize = 1_000_000;
@@ -212,6 +213,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_threshold_agrees_with_an_independent_computation() {
+        // e^(-h²i²/2), h = 1/32.
+        assert_thresholds(&CELLS, 1, 2048);
     }
 
     #[test]
