@@ -48,6 +48,18 @@ pub enum Event {
         /// Records to draw from, a public number.
         population: u64,
     },
+    /// Gaussian noise on a sum in which a record counts once, twice or not at all, by chance: a mixture of Gaussians.
+    ///
+    /// For a client with two devices that are each drawn with probability q, `once` is 2q(1 − q) and `twice` q². Only for
+    /// the pld accountant and where a record is added or removed.
+    GaussianMixture {
+        /// Probability of counting once.
+        once: SamplingRate,
+        /// Probability of counting twice; the two are at most 1 together.
+        twice: SamplingRate,
+        /// Noise over the norm of counting once.
+        noise_multiplier: NoiseMultiplier,
+    },
     /// Gaussian noise on a sum over a sample of fixed size, drawn uniformly without replacement.
     ///
     /// Amplified only where a record is replaced by another, and only for the rdp accountant. The noise multiplier is
@@ -287,6 +299,7 @@ impl Composition {
                 unsupported("Poisson sampling under replace")
             }
             (Event::TruncatedPoissonGaussian { .. }, _) => unsupported("samples with a cap"),
+            (Event::GaussianMixture { .. }, _) => unsupported("mixtures of Gaussians"),
             (Event::FixedSizeGaussian { size, population, noise_multiplier }, Adjacency::Replace) => {
                 let rate = size as f64 / population as f64;
                 Ok(without_replacement::curve(rate, self.effective(noise_multiplier)?.get()))

@@ -71,6 +71,9 @@ pub(super) fn check_range(composition: &Composition, accountant: Accountant) -> 
         let (rate, noise_multiplier) = match *event {
             Event::PoissonGaussian { rate, noise_multiplier }
             | Event::TruncatedPoissonGaussian { rate, noise_multiplier, .. } => (rate, noise_multiplier),
+            Event::GaussianMixture { once, twice, noise_multiplier } => {
+                (if once < twice { once } else { twice }, noise_multiplier)
+            }
             Event::Gaussian { noise_multiplier }
             | Event::FixedSizeGaussian { noise_multiplier, .. }
             | Event::Laplace { noise_multiplier }

@@ -17,7 +17,7 @@ mod tests;
 mod truncation;
 
 use super::{AccountingError, Composition, Event};
-use crate::quantities::{Adjacency, Delta, Epsilon};
+use crate::quantities::{Adjacency, Delta, Epsilon, QuantityError};
 use cells::{Cells, Grid};
 use composed::{Composed, Side};
 use pair::Pair;
@@ -211,7 +211,11 @@ impl Loss {
 
     /// Whether both directions of the neighbouring relation have the same loss.
     fn is_symmetric(&self) -> bool {
-        let symmetric = |pair| !matches!(pair, Pair::Presence { rate, .. } if rate < 1.0);
+        let symmetric = |pair| match pair {
+            Pair::Presence { rate, .. } => rate == 1.0,
+            Pair::Repetition { .. } => false,
+            Pair::Replacement { .. } | Pair::Laplace { .. } | Pair::DiscreteGaussian { .. } => true,
+        };
         symmetric(self.pair) && self.alternative.is_none_or(|(pair, _)| symmetric(pair))
     }
 }
@@ -241,6 +245,24 @@ fn losses(composition: &Composition) -> Result<Vec<(Loss, u64)>, AccountingError
                 pair,
                 alternative: (truncation.probability > 0.0).then_some((displaced, truncation.probability)),
             })
+        }
+        Event::GaussianMixture { .. } if replace => Err(AccountingError::Unsupported {
+            accountant: "pld",
+            what: "a mixture of Gaussians in which a record is replaced",
+            instead: "use add-or-remove adjacency",
+        }),
+        Event::GaussianMixture { once, twice, noise_multiplier } => {
+            let (once, twice) = (once.get(), twice.get());
+            if once + twice > 1.0 {
+                let range = "at most 1";
+                return Err(QuantityError::OutOfRange {
+                    parameter: "once + twice",
+                    value: once + twice,
+                    range,
+                }
+                .into());
+            }
+            Ok(Loss::of(Pair::Repetition { once, twice, sigma: noise_multiplier.get() }))
         }
         Event::Laplace { noise_multiplier } => {
             let scale = noise_multiplier.get();

@@ -11,6 +11,9 @@ use crate::accounting::normal;
 pub(crate) enum Pair {
     /// P = (1−q)·N(0, σ²) + q·N(−1, σ²) against Q = N(0, σ²).
     Presence { rate: f64, sigma: f64 },
+    /// P = (1−p₁−p₂)·N(0, σ²) + p₁·N(−1, σ²) + p₂·N(−2, σ²) against Q = N(0, σ²) (Choquette-Choo, Ganesh, Steinke and
+    /// Thakurta, arXiv 2310.15526, section 3).
+    Repetition { once: f64, twice: f64, sigma: f64 },
     /// P = (1−q)·N(0, σ²) + q·N(−1, σ²) against Q = (1−q)·N(0, σ²) + q·N(1, σ²).
     Replacement { rate: f64, sigma: f64 },
     /// Laplace noise of scale b around 0 against around 1.
@@ -34,6 +37,10 @@ impl Pair {
             Self::Presence { rate, sigma } => {
                 let loss = |x: f64| log_mixture(rate, -(2.0 * x + 1.0) / (2.0 * sigma * sigma));
                 (loss(reach * sigma), loss(-1.0 - reach * sigma))
+            }
+            Self::Repetition { once, twice, sigma } => {
+                let loss = |x: f64| repetition_loss(x, once, twice, sigma);
+                (loss(reach * sigma), loss(-2.0 - reach * sigma))
             }
             Self::Replacement { rate, sigma } => {
                 let term = |x: f64| log_mixture(rate, (2.0 * x - 1.0) / (2.0 * sigma * sigma));
@@ -59,6 +66,7 @@ impl Pair {
         };
         match self {
             Self::Presence { rate, sigma } => sampled(rate, sigma),
+            Self::Repetition { once, twice, sigma } => sampled(once, sigma) + sampled(twice, sigma / 2.0),
             Self::Replacement { rate, sigma } => 2.0 * sampled(rate, sigma),
             Self::Laplace { scale } => 1.0 / (scale * scale),
             Self::DiscreteGaussian { sensitivity, sigma } => (sensitivity / sigma).powi(2),
@@ -70,11 +78,17 @@ impl Pair {
         match self {
             Self::Presence { rate, sigma } => {
                 let edges = grid.losses().map(|loss| presence_edge(loss, rate, sigma));
-                gaussian_cells(grid, edges, sigma, [1.0 - rate, rate, 0.0], [1.0, 0.0, 0.0])
+                gaussian_cells(grid, edges, sigma, &[(0.0, 1.0 - rate, 1.0), (-1.0, rate, 0.0)])
+            }
+            Self::Repetition { once, twice, sigma } => {
+                let edges = grid.losses().map(|loss| repetition_edge(loss, once, twice, sigma));
+                let parts = [(0.0, 1.0 - once - twice, 1.0), (-1.0, once, 0.0), (-2.0, twice, 0.0)];
+                gaussian_cells(grid, edges, sigma, &parts)
             }
             Self::Replacement { rate, sigma } => {
                 let edges = grid.losses().map(|loss| replacement_edge(loss, rate, sigma));
-                gaussian_cells(grid, edges, sigma, [1.0 - rate, rate, 0.0], [1.0 - rate, 0.0, rate])
+                let parts = [(0.0, 1.0 - rate, 1.0 - rate), (-1.0, rate, 0.0), (1.0, 0.0, rate)];
+                gaussian_cells(grid, edges, sigma, &parts)
             }
             Self::Laplace { scale } => laplace_cells(grid, scale),
             Self::DiscreteGaussian { sensitivity, sigma } => {
@@ -124,23 +138,44 @@ fn replacement_edge(loss: f64, rate: f64, sigma: f64) -> f64 {
     sigma * sigma * ((2.0 * scale / root).ln() - loss)
 }
 
-/// Cells of a loss that falls in x, between falling edges, where P and Q mix N(0, σ²), N(−1, σ²) and N(1, σ²).
+/// The loss of [`Pair::Repetition`] at x: ln(1 + p₁(e^a − 1) + p₂(e^b − 1)), a and b the losses of each shift.
+fn repetition_loss(x: f64, once: f64, twice: f64, sigma: f64) -> f64 {
+    let [a, b] = [1.0, 2.0].map(|shift| -shift * (2.0 * x + shift) / (2.0 * sigma * sigma));
+    if b > 30.0 {
+        return b + (twice + once * (a - b).exp() + (1.0 - once - twice) * (-b).exp()).ln();
+    }
+    (once * a.exp_m1() + twice * b.exp_m1()).ln_1p()
+}
+
+/// The output x at which [`Pair::Repetition`] has this loss; infinite below ln(1 − p₁ − p₂).
+///
+/// With w = e^{−x/σ²} and a = e^{−1/2σ²} the loss ε solves p₂·a⁴·w² + p₁·a·w = e^ε − 1 + p₁ + p₂.
+fn repetition_edge(loss: f64, once: f64, twice: f64, sigma: f64) -> f64 {
+    let constant = loss.exp_m1() + once + twice;
+    if constant <= 0.0 {
+        return f64::INFINITY;
+    }
+    let a = (-0.5 / (sigma * sigma)).exp();
+    let (linear, square) = (once * a, twice * a.powi(4));
+    let root = (linear * linear + 4.0 * square * constant).sqrt();
+    -sigma * sigma * (2.0 * constant / (linear + root)).ln()
+}
+
+/// Cells of a loss that falls in x, between falling edges, where P and Q mix normal variables: centre, weight in P, weight
+/// in Q.
 fn gaussian_cells(
     grid: Grid,
     edges: impl Iterator<Item = f64>,
     sigma: f64,
-    p: [f64; 3],
-    q: [f64; 3],
+    parts: &[(f64, f64, f64)],
 ) -> Cells {
     let edges: Vec<f64> = edges.collect();
     let between = |high: f64, low: f64| {
         let mut mass = Mass::default();
-        for (part, centre) in [0.0, -1.0, 1.0].into_iter().enumerate() {
-            if p[part] > 0.0 || q[part] > 0.0 {
-                let probability = normal::between((low - centre) / sigma, (high - centre) / sigma);
-                mass.p += p[part] * probability;
-                mass.r += q[part] * probability;
-            }
+        for (centre, p, q) in parts {
+            let probability = normal::between((low - centre) / sigma, (high - centre) / sigma);
+            mass.p += p * probability;
+            mass.r += q * probability;
         }
         mass
     };

@@ -51,6 +51,10 @@ fn acceptance_16_epsilon_agrees_with_the_reference_at_equal_width() {
     for (events, at, expected) in [
         (vec![(poisson(0.01, 1.0), 500), (poisson(0.02, 1.5), 500)], 1e-5, 1.897_483),
         (vec![(truncated(150), 1000)], 1e-5, 1.830_466),
+        (vec![(poisson(1.0, 4.0), 1)], 1e-5, 0.926_342),
+        (vec![(poisson(1.0, 4.0), 2)], 1e-5, 1.356_467),
+        (vec![(poisson(1.0, 4.0), 5)], 1e-5, 2.258_145),
+        (vec![(mixture(0.015, 0.005, 1.0), 100)], 1e-5, 4.960_166),
         (vec![(Event::Laplace { noise_multiplier: noise(1.0) }, 1)], 1e-5, 0.999_980),
         (vec![(Event::Laplace { noise_multiplier: noise(10.0) }, 100)], 1e-5, 4.220_347),
     ] {
@@ -267,6 +271,35 @@ proptest! {
         prop_assert!(below <= exact * (1.0 + 1e-12) && exact <= above * (1.0 + 1e-12), "{} {} {}", below, exact, above);
         prop_assert!(above - below <= 10.0 * TOLERANCE * exact.max(1.0), "{} {} {}", below, exact, above);
     }
+}
+
+fn mixture(once: f64, twice: f64, sigma: f64) -> Event {
+    let [once, twice] = [once, twice].map(|p| SamplingRate::new(p).unwrap());
+    Event::GaussianMixture { once, twice, noise_multiplier: noise(sigma) }
+}
+
+#[test]
+fn a_mixture_lies_between_what_it_mixes() {
+    let epsilon =
+        |event| epsilon_at(&composition(Adjacency::AddOrRemove, &[(event, 10)]), 1e-3, 1e-6).estimate.get();
+    for sigma in [0.2, 1.0, 50.0] {
+        // Counting twice is sampling at half of the noise.
+        for (once, twice) in [(0.1, 1e-9), (1e-9, 0.1), (0.3, 0.1), (0.5, 0.5)] {
+            let found = epsilon(mixture(once, twice, sigma));
+            assert!(
+                found
+                    >= epsilon(poisson(once, sigma)).max(epsilon(poisson(twice, sigma / 2.0))) * (1.0 - 1e-6)
+            );
+            assert!(found <= epsilon(poisson(once + twice, sigma / 2.0)) * (1.0 + 1e-6));
+        }
+        let rare = epsilon(mixture(0.1, 1e-12, sigma)) / epsilon(poisson(0.1, sigma));
+        assert!((rare - 1.0).abs() < 1e-3 || sigma == 0.2, "{sigma}: {rare}");
+    }
+    let too_much = composition(Adjacency::AddOrRemove, &[(mixture(0.6, 0.6, 1.0), 1)]);
+    let refused = too_much.epsilon(Accountant::Pld, delta(1e-5)).unwrap_err().to_string();
+    assert!(refused.contains("once + twice") && refused.contains("at most 1"), "{refused}");
+    let replaced = composition(Adjacency::Replace, &[(mixture(0.1, 0.1, 1.0), 1)]);
+    assert!(replaced.epsilon(Accountant::Pld, delta(1e-5)).is_err());
 }
 
 fn truncated(cap: u64) -> Event {
