@@ -4,9 +4,10 @@
 //! |---|---|---|
 //! | 8, 9 | the clip norm finds its quantile; whatever an update holds, its integers are no longer than S | [`clipping`] |
 //! | 10, 11 | noise has its law, and the law is all that the generator decides | [`noise`] |
+//! | 13 | noise in shares is as much as the shares that stay, and small shares are refused | [`shares`] |
 //! | 14 | floating-point noise gives members away by its low bits, exact noise does not | [`floating_point`] |
 //! | 15 | rotation is lossless and unbiased, and sums of rotated updates do not wrap | [`rotating`] |
-//! | 16 to 20 | epsilon agrees with a reference and lies in a bracket; nothing amplifies without a proof | [`accounting`] |
+//! | 16 to 20 | epsilon agrees with references and lies in a bracket; nothing amplifies without a proof | [`accounting`], [`golden`] |
 //! | 24 | what is seen to be given away bounds epsilon from below, with the confidence stated | [`empirical`] |
 //! | 25 | correlated noise is that of its matrix, whose sensitivity is that of the worst pattern | [`matrix`] |
 //!
@@ -19,10 +20,12 @@ mod accounting;
 mod clipping;
 mod empirical;
 mod floating_point;
+mod golden;
 mod matrix;
 mod noise;
 mod rotating;
 mod secagg;
+mod shares;
 #[path = "../../src/sampler/statistics.rs"]
 mod statistics;
 
