@@ -3,13 +3,13 @@
 use serde::Serialize;
 use serde_json::json;
 use skep_privacy::prg::Key;
-use skep_privacy::quantities::Epsilon;
-use skep_protocol::experiment::{Experiment, Privacy};
+use skep_protocol::experiment::Experiment;
 use skep_protocol::plan::PlanSigner;
 use skep_server::federation::{Federation, ServerKeys};
 use skep_simulations::population::{self, DataError};
 
 use crate::arguments::{Check, Output};
+use crate::cost::Cost;
 use crate::experiment_file;
 use crate::failure::Failure;
 use crate::privacy_words;
@@ -39,16 +39,9 @@ pub(crate) struct Price {
     pub(crate) update_bytes: u64,
     /// Bytes of a model, per client and round.
     pub(crate) model_bytes: u64,
-    /// Spent against recipients after all rounds; null when nothing is promised.
-    pub(crate) epsilon_release: Option<f64>,
-    /// Spent against the server after all rounds; null when nothing is promised.
-    pub(crate) epsilon_server: Option<f64>,
-    /// Why there is no epsilon against the server.
-    pub(crate) epsilon_server_reason: Option<String>,
-    /// The delta of both.
-    pub(crate) delta: Option<f64>,
-    /// The accountant that proves it.
-    pub(crate) accountant: Option<&'static str>,
+    /// The epsilons after all rounds.
+    #[serde(flatten)]
+    pub(crate) cost: Cost,
     /// Rounds that the limit allows; null when it allows any number.
     pub(crate) rounds_allowed: Option<u64>,
 }
@@ -63,30 +56,21 @@ impl Price {
         let federation = never_to_run(experiment)?;
         let grid = federation.grid();
         let parameters = experiment.task.parameter_count().unwrap_or_default();
-        let private = PrivateCost::of(&federation);
         Ok(Price {
             parameters,
             bits_per_coordinate: grid.wire_bits(),
             update_bytes: (grid.dimension() as u64 * u64::from(grid.wire_bits())).div_ceil(8),
             model_bytes: 4 * parameters,
-            epsilon_release: private.as_ref().map(|cost| cost.epsilon.get()),
-            epsilon_server: federation.epsilon_server().ok().map(Epsilon::get),
-            epsilon_server_reason: federation.epsilon_server().err().map(|reason| reason.to_string()),
-            delta: federation.delta().map(|delta| delta.get()),
-            accountant: privacy_words::accountant(experiment),
-            rounds_allowed: private.and_then(|cost| cost.rounds_allowed),
+            cost: Cost::planned(&federation),
+            rounds_allowed: federation.delta().and_then(|_| {
+                federation.budget().rounds_left(federation.mechanism(), experiment.rounds.sampling)
+            }),
         })
     }
 
     /// What is printed below the experiment.
     pub(crate) fn text(&self, experiment: &Experiment) -> String {
         let rounds = &experiment.rounds;
-        let delta = match &experiment.privacy {
-            Privacy::None => None,
-            Privacy::Central(central) => Some(central.delta),
-        };
-        let server =
-            privacy_words::against_server(self.epsilon_server, delta, self.epsilon_server_reason.as_deref());
         let mut lines = vec![
             format!(
                 "model       {} parameters, {} bytes to each client of a round",
@@ -97,13 +81,19 @@ impl Price {
                 self.update_bytes, self.bits_per_coordinate
             ),
             format!("rounds      {} of {}", rounds.count, privacy_words::sampling(rounds.sampling)),
-            format!("recipients  {}", privacy_words::against_recipients(self.epsilon_release, delta)),
-            format!("server      {server}"),
         ];
+        let costs = self.cost.lines(experiment);
+        lines.extend(costs.iter().map(|(label, sentence)| format!("{label:<12}{sentence}")));
+        if let (Some(masking), cohort) = (experiment.masking(), experiment.cohort_max()) {
+            lines.push(format!(
+                "masks       the server sees sums of at least {} of {cohort} clients only; {} of the {} others must help to unmask",
+                rounds.min_updates, masking.threshold, masking.degree
+            ));
+        }
         if let Some(hidden) = privacy_words::hidden(experiment) {
             lines.push(format!("hidden      {hidden}"));
         }
-        if let Some(accountant) = self.accountant {
+        if let Some(accountant) = self.cost.accountant {
             lines.push(format!("accountant  {accountant}"));
         }
         if f64::from(rounds.min_updates) > experiment.expected_cohort() {
@@ -135,23 +125,6 @@ fn check_data(experiment: &Experiment) -> Result<(), Failure> {
             population::test_data(experiment).map(drop).map_err(Failure::configuration)
         }
         Err(error) => Err(Failure::configuration(error)),
-    }
-}
-
-/// What all rounds cost in privacy, where something is promised.
-struct PrivateCost {
-    epsilon: Epsilon,
-    rounds_allowed: Option<u64>,
-}
-
-impl PrivateCost {
-    fn of(federation: &Federation) -> Option<Self> {
-        federation.delta()?;
-        let (mechanism, rounds) = (federation.mechanism(), federation.experiment().rounds);
-        Some(PrivateCost {
-            epsilon: federation.budget().would_be(mechanism, rounds.sampling, rounds.count),
-            rounds_allowed: federation.budget().rounds_left(mechanism, rounds.sampling),
-        })
     }
 }
 

@@ -10,6 +10,7 @@
 
 pub mod arguments;
 mod check;
+mod cost;
 pub mod data;
 pub mod experiment_file;
 pub mod failure;

@@ -1,56 +1,23 @@
 //! What a privacy claim means, in words: which epsilon, and against whom it holds.
 
-use skep_privacy::accounting::Composition;
 use skep_privacy::accounting::amplification::Amplification;
-use skep_privacy::quantities::{Adjacency, Delta, Sampling, Unit};
+use skep_privacy::accounting::{Accountant, Composition};
+use skep_privacy::quantities::{Adjacency, Sampling, Unit};
 use skep_protocol::experiment::{Experiment, Privacy};
-use skep_server::federation::NoPromise;
-
-/// The name of the trust mode, as in an experiment file.
-pub(crate) fn mode(privacy: &Privacy) -> &'static str {
-    match privacy {
-        Privacy::None => "none",
-        Privacy::Central(_) => "central",
-    }
-}
-
-/// What recipients of the models can learn.
-pub(crate) fn against_recipients(epsilon: Option<f64>, delta: Option<Delta>) -> String {
-    match (epsilon, delta) {
-        (Some(epsilon), Some(delta)) => format!("epsilon {epsilon:.4} at delta {delta}"),
-        _ => "nothing is promised (no epsilon): privacy is off".to_owned(),
-    }
-}
-
-/// What the server can learn.
-pub(crate) fn against_server(epsilon: Option<f64>, delta: Option<Delta>, reason: Option<&str>) -> String {
-    match (epsilon, delta) {
-        (Some(epsilon), Some(delta)) => format!("epsilon {epsilon:.4} at delta {delta}"),
-        _ => format!("nothing is promised (no epsilon): {}", reason.unwrap_or("privacy is off")),
-    }
-}
-
-/// Why there is no epsilon against the server, in a mode that has none.
-pub(crate) fn why_none_against_server(privacy: &Privacy) -> Option<String> {
-    Some(match privacy {
-        Privacy::None => NoPromise::Off.to_string(),
-        Privacy::Central(_) => NoPromise::TrustedServer.to_string(),
-    })
-}
 
 /// What is hidden, and by what.
 pub(crate) fn hidden(experiment: &Experiment) -> Option<String> {
-    let Privacy::Central(central) = &experiment.privacy else { return None };
-    let unit = match central.unit {
+    let terms = experiment.privacy.terms()?;
+    let unit = match terms.unit {
         Unit::Client => "whole clients",
         Unit::Example => "single examples",
     };
-    let adjacency = match central.adjacency {
+    let adjacency = match terms.adjacency {
         Adjacency::AddOrRemove => "whether one takes part at all",
         Adjacency::ZeroOut => "whether one's contribution counts or is zero",
         Adjacency::Replace => "whether one is another",
     };
-    Some(format!("{unit}: {adjacency} ({}, {})", central.unit, central.adjacency))
+    Some(format!("{unit}: {adjacency} ({}, {})", terms.unit, terms.adjacency))
 }
 
 /// Who is invited to a round.
@@ -66,10 +33,16 @@ pub(crate) fn sampling(sampling: Sampling) -> String {
 
 /// Which accountant proves the epsilon that is shown; `None` where nothing is promised.
 pub(crate) fn accountant(experiment: &Experiment) -> Option<&'static str> {
-    let Privacy::Central(central) = &experiment.privacy else { return None };
+    let terms = experiment.privacy.terms()?;
     let rounds = &experiment.rounds;
-    let mut planned = Composition::new(central.adjacency);
-    let round = Amplification::of(rounds.sampling, central.adjacency).gaussian(central.noise_multiplier);
+    let sampling = match &experiment.privacy {
+        // Sums of discrete shares have a proof by Rényi divergence only.
+        Privacy::Distributed { .. } => return Some(Accountant::Rdp.as_str()),
+        Privacy::Local { .. } => Sampling::All,
+        Privacy::None | Privacy::Central { .. } => rounds.sampling,
+    };
+    let mut planned = Composition::new(terms.adjacency);
+    let round = Amplification::of(sampling, terms.adjacency).gaussian(terms.noise_multiplier);
     planned.push(round, rounds.count);
-    planned.best(central.delta).map(|(accountant, _)| accountant.as_str())
+    planned.best(terms.delta).map(|(accountant, _)| accountant.as_str())
 }

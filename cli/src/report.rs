@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use skep_protocol::experiment::{Experiment, Privacy};
+use skep_protocol::experiment::Experiment;
 use skep_server::serve;
 
 use crate::arguments::Output;
@@ -97,18 +97,11 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{label:<12}{value}");
     };
-    let delta = match &experiment.privacy {
-        Privacy::None => None,
-        Privacy::Central(central) => Some(central.delta),
-    };
     line("model", quality(summary));
     line("rounds", rounds(summary));
-    line(
-        "recipients",
-        format!("of models: {}", privacy_words::against_recipients(summary.epsilon_release, delta)),
-    );
-    let reason = summary.epsilon_server_reason.as_deref();
-    line("server", privacy_words::against_server(summary.epsilon_server, delta, reason));
+    for (label, sentence) in summary.cost.lines(experiment) {
+        line(label, sentence);
+    }
     if let Some(hidden) = privacy_words::hidden(experiment) {
         line("hidden", hidden);
     }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use skep_client::task;
 use skep_learning::ModelFile;
-use skep_protocol::experiment::{Experiment, Privacy};
+use skep_protocol::experiment::Experiment;
 use skep_server::record::RoundRecord;
 
 use crate::experiment_file;
@@ -96,16 +96,26 @@ fn metadata(experiment: &Experiment, summary: &Summary) -> BTreeMap<String, Stri
         ("task".to_owned(), experiment.name.clone()),
         ("rounds".to_owned(), (summary.rounds_completed + summary.rounds_degraded).to_string()),
         ("mode".to_owned(), summary.mode.to_owned()),
-        ("epsilon".to_owned(), number(summary.epsilon_release)),
+        ("secure_aggregation".to_owned(), summary.secure_aggregation.to_string()),
+        ("epsilon".to_owned(), number(summary.cost.epsilon_release)),
+        ("epsilon_server".to_owned(), number(summary.cost.epsilon_server)),
+        ("epsilon_alone".to_owned(), number(summary.cost.epsilon_alone)),
         ("sampling".to_owned(), summary.sampling.clone()),
         ("noise_seeded".to_owned(), summary.noise_seeded.to_string()),
         ("model_sha256".to_owned(), summary.model_sha256.clone()),
         ("made_by".to_owned(), format!("skep {}", summary.version)),
     ]);
-    if let Privacy::Central(central) = &experiment.privacy {
-        metadata.insert("unit".to_owned(), central.unit.to_string());
-        metadata.insert("adjacency".to_owned(), central.adjacency.to_string());
-        metadata.insert("delta".to_owned(), central.delta.to_string());
+    if let Some(terms) = experiment.privacy.terms() {
+        metadata.insert("unit".to_owned(), terms.unit.to_string());
+        metadata.insert("adjacency".to_owned(), terms.adjacency.to_string());
+        metadata.insert("delta".to_owned(), terms.delta.to_string());
+    }
+    if let Some(accountant) = summary.cost.accountant {
+        metadata.insert("accountant".to_owned(), accountant.to_owned());
+    }
+    if let Some(secure_aggregation) = experiment.privacy.secure_aggregation() {
+        let fraction = secure_aggregation.max_corrupt_fraction;
+        metadata.insert("max_corrupt_fraction".to_owned(), fraction.to_string());
     }
     metadata
 }

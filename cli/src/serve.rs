@@ -33,6 +33,7 @@ use crate::summary::{Run, Summary};
 pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let started = Instant::now();
     let experiment = experiment_file::read(Some(&arguments.file), arguments.data_dir.as_deref())?;
+    refuse_masks(&experiment)?;
     let test = population::test_data(&experiment).map_err(Failure::configuration)?;
     let deployment = deployment(&experiment, &test, ServerKeys::from_os(), &arguments.state)?;
     let results = Results::create(&arguments.out, &experiment)?;
@@ -59,6 +60,17 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     };
     let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
     report::finish(&experiment, recorded, &summary, served.federation.model().to_vec(), arguments.output, end)
+}
+
+/// Refuses an experiment whose clients would have to mask their updates: over sockets they cannot yet.
+///
+/// # Errors
+/// [`Failure::Usage`].
+pub(crate) fn refuse_masks(experiment: &Experiment) -> Result<(), Failure> {
+    match experiment.privacy.secure_aggregation() {
+        None => Ok(()),
+        Some(_) => Err(failure(ServeError::SecureAggregation)),
+    }
 }
 
 /// What a server needs, which measures with `test`: the clients of the experiment are numbered from 0.
@@ -98,6 +110,7 @@ pub(crate) fn failure(error: ServeError) -> Failure {
         ServeError::NotEnoughClients { .. } => Failure::NotEnoughClients(error.to_string()),
         ServeError::Planning(PlanningError::Budget(exhausted)) => exhausted.into(),
         ServeError::Authority(_) => Failure::Peer(error.to_string()),
+        ServeError::SecureAggregation => Failure::Usage { problem: error.to_string(), help: None },
         error => Failure::other(error),
     }
 }

@@ -3,11 +3,11 @@
 use serde::Serialize;
 use skep_learning::Subset;
 use skep_protocol::Digest;
-use skep_protocol::experiment::{Experiment, Privacy};
+use skep_protocol::experiment::Experiment;
 use skep_server::record::{OutcomeKind, RoundRecord};
 
+use crate::cost::Cost;
 use crate::machine;
-use crate::privacy_words;
 use crate::recorder::Pace;
 
 /// What came out of a run, what it cost, and on which machine.
@@ -39,20 +39,15 @@ pub(crate) struct Summary {
     pub(crate) rounds_aborted: u64,
     /// The trust mode.
     pub(crate) mode: &'static str,
-    /// Spent against recipients of the models; null when nothing is promised.
-    pub(crate) epsilon_release: Option<f64>,
-    /// Spent against the server; null when nothing is promised.
-    pub(crate) epsilon_server: Option<f64>,
-    /// Why there is no epsilon against the server; null when there is one.
-    pub(crate) epsilon_server_reason: Option<String>,
-    /// The delta of both; null when nothing is promised.
-    pub(crate) delta: Option<f64>,
+    /// Whether the server saw sums of updates only.
+    pub(crate) secure_aggregation: bool,
+    /// What was spent.
+    #[serde(flatten)]
+    pub(crate) cost: Cost,
     /// What is hidden; null when nothing is.
     pub(crate) unit: Option<String>,
     /// From what; null when nothing is promised.
     pub(crate) adjacency: Option<String>,
-    /// The accountant that proves epsilon; null when nothing is promised.
-    pub(crate) accountant: Option<&'static str>,
     /// Who is invited to a round: `all`, `poisson:RATE` or `fixed:SIZE/POPULATION`.
     pub(crate) sampling: String,
     /// Whether the noise follows from `--seed`: then it hides nothing from whoever knows the seed.
@@ -109,11 +104,7 @@ impl Summary {
     ) -> Self {
         let count = |kind| records.iter().filter(|record| record.outcome == kind).count() as u64;
         let measured = records.iter().rev().find(|record| record.accuracy.is_some());
-        let last = records.last();
-        let central = match &experiment.privacy {
-            Privacy::None => None,
-            Privacy::Central(central) => Some(central),
-        };
+        let terms = experiment.privacy.terms();
         Summary {
             name: experiment.name.clone(),
             version: env!("CARGO_PKG_VERSION"),
@@ -127,15 +118,11 @@ impl Summary {
             rounds_completed: count(OutcomeKind::Complete),
             rounds_degraded: count(OutcomeKind::Degraded),
             rounds_aborted: count(OutcomeKind::Aborted),
-            mode: privacy_words::mode(&experiment.privacy),
-            // Before the first round nothing is spent.
-            epsilon_release: central.map(|_| last.and_then(|record| record.epsilon_release).unwrap_or(0.0)),
-            epsilon_server: last.and_then(|record| record.epsilon_server),
-            epsilon_server_reason: privacy_words::why_none_against_server(&experiment.privacy),
-            delta: central.map(|central| central.delta.get()),
-            unit: central.map(|central| central.unit.to_string()),
-            adjacency: central.map(|central| central.adjacency.to_string()),
-            accountant: privacy_words::accountant(experiment),
+            mode: experiment.privacy.mode(),
+            secure_aggregation: experiment.privacy.secure_aggregation().is_some(),
+            cost: Cost::spent(experiment, records),
+            unit: terms.map(|terms| terms.unit.to_string()),
+            adjacency: terms.map(|terms| terms.adjacency.to_string()),
             sampling: experiment.rounds.sampling.to_string(),
             noise_seeded: run.noise_seeded,
             seconds_total: pace.seconds_total(),

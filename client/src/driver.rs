@@ -207,9 +207,14 @@ impl Driver {
 
     fn train(&mut self, plan: Arc<VerifiedPlan>) {
         let Some(model) = self.model.take() else { return };
+        let round = plan.plan().round;
+        if plan.plan().masking().is_some() {
+            warn!(%round, "the update would have to be masked, which this version does in simulations only");
+            return self.handle(Event::Trained { round, result: Err(Decline::Policy) });
+        }
         let (trainee, task) = (self.trainee.clone(), self.task().clone());
         self.training.spawn(async move {
-            let (round, digest) = (plan.plan().round, plan.digest());
+            let digest = plan.digest();
             let slot = trainee.slots.acquire().await;
             // The slot goes along: a training whose round is over still takes a thread until it ends.
             let work = spawn_blocking(move || {

@@ -1,17 +1,19 @@
-//! A client's work in a round: train, bound, put on the grid, pack.
+//! A client's work in a round: train, bound, put on the grid, add noise where clients do, pack.
 //!
 //! ```text
-//! base model ── train ──▶ Update ── clip ──▶ ClippedUpdate ── round ──▶ QuantizedUpdate ── pack ──▶ bytes
-//!                            └────────────── round (mode none) ──────────────▲
+//! base model ── train ──▶ Update ── clip ──▶ ClippedUpdate ── round ──▶ QuantizedUpdate ────▶ Contribution ── pack ──▶ bytes
+//!                            │                                          │    └─ noise ──▶ NoisedUpdate ──▲
+//!                            └────────────── round (mode none) ─────────┘
 //! ```
 //!
 //! What comes out is a function of plan, task, base model, data and keys alone, so a simulated client and one behind
 //! a socket give the same bits.
 
 use skep_learning::{LearnError, Learner, Subset};
+use skep_privacy::client_noise::{Contribution, NoisedGrid, NoisedUpdate};
 use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
 use skep_privacy::packing;
-use skep_privacy::prg::{Key, Prg, PrgError, Purpose};
+use skep_privacy::prg::{Key, PrgError, Purpose};
 use skep_privacy::update::{QuantizedUpdate, Update};
 use skep_protocol::ClientId;
 use skep_protocol::experiment::{Task, Weighting};
@@ -22,22 +24,37 @@ use crate::task::{self, TaskError};
 
 /// What a client draws from in secret.
 #[derive(Clone, Debug)]
-pub struct ClientKeys {
-    rounding: Key,
+pub struct ClientKeys(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Root { rounding: Key, noise: Key },
+    System,
 }
 
 impl ClientKeys {
     /// The keys that follow from a client's own root key.
     pub fn from_root(root: &Key) -> Self {
-        ClientKeys { rounding: root.derive(Purpose::Rounding, 0, 0) }
+        let [rounding, noise] = [Purpose::Rounding, Purpose::Noise].map(|purpose| root.derive(purpose, 0, 0));
+        ClientKeys(Source::Root { rounding, noise })
     }
 
-    /// Fresh keys from the operating system: the only ones for a real deployment.
+    /// Fresh keys from the operating system for every round, so that a device restored from a snapshot never draws the same
+    /// noise twice: the only ones for a real deployment.
     ///
     /// # Errors
-    /// [`PrgError::NoEntropy`] when the system refuses.
+    /// [`PrgError::NoEntropy`] when the system refuses already now.
     pub fn from_os() -> Result<Self, PrgError> {
-        Key::from_os().map(|root| Self::from_root(&root))
+        Key::from_os().map(|_| ClientKeys(Source::System))
+    }
+
+    /// The key of one client's rounding or noise in one round.
+    fn key(&self, purpose: Purpose, round: u64, client: u64) -> Result<Key, Decline> {
+        match (&self.0, purpose) {
+            (Source::Root { noise, .. }, Purpose::Noise) => Ok(noise.derive(purpose, round, client)),
+            (Source::Root { rounding, .. }, _) => Ok(rounding.derive(purpose, round, client)),
+            (Source::System, _) => Key::from_os().map_err(|_| Decline::NoRandomness),
+        }
     }
 }
 
@@ -53,7 +70,7 @@ pub struct Participant {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
     /// The update as it enters the sum.
-    pub update: QuantizedUpdate,
+    pub update: Contribution,
     /// Examples trained on. Of the client's data: never leaves it where privacy is on.
     pub examples: u64,
     /// Mean training loss over the last epoch, in nats. Of the client's data, too.
@@ -88,7 +105,8 @@ impl Participant {
     /// # Errors
     /// [`Decline::WrongTask`] or [`Decline::Inconsistent`] when plan and task contradict each other,
     /// [`Decline::NoModel`] when the base model has another length, [`Decline::TrainingFailed`] when there is nothing
-    /// to train on, [`Decline::Unencodable`] when the training diverged or, in mode none, left the grid.
+    /// to train on, [`Decline::Unencodable`] when the training diverged or, in mode none, left the grid,
+    /// [`Decline::NoRandomness`] when the system has none.
     pub fn train(&mut self, plan: &VerifiedPlan, task: &Task, base: &[f32]) -> Result<Trained, Decline> {
         let plan = plan.plan();
         plan.check(task, &task.digest())?;
@@ -96,10 +114,11 @@ impl Participant {
         let order = self.order_key(plan, task);
         let report = self.learner.train(base, &self.data, &training, *order.expose()).map_err(decline_of)?;
         let update = match plan.grid()? {
-            Grid::Private(grid) => self.hide(report.update, plan, &grid),
-            Grid::Public(grid) => encode(report.update, report.examples, plan.weighting, &grid),
+            Grid::Private(grid) => self.bound(report.update, plan, &grid)?.into(),
+            Grid::Noised(grid) => self.hide(report.update, plan, &grid)?.into(),
+            Grid::Public(grid) => encode(report.update, report.examples, plan.weighting, &grid)?.into(),
         };
-        Ok(Trained { update: update?, examples: report.examples as u64, loss: report.loss })
+        Ok(Trained { update, examples: report.examples as u64, loss: report.loss })
     }
 
     /// Public, unlike every other key here: it follows from the experiment's seed.
@@ -107,19 +126,25 @@ impl Participant {
         Key::from_seed(task.seed).derive(Purpose::BatchOrder, plan.round.0, self.id.0)
     }
 
-    fn hide(&self, values: Vec<f32>, plan: &Plan, grid: &PrivateGrid) -> Result<QuantizedUpdate, Decline> {
+    fn bound(&self, values: Vec<f32>, plan: &Plan, grid: &PrivateGrid) -> Result<QuantizedUpdate, Decline> {
         let update = Update::new(values).map_err(|_| Decline::Unencodable)?;
-        let clipped = update.clip(grid.clip());
-        clipped.quantize(grid, &mut self.rounding(plan)).map_err(|_| Decline::Unencodable)
+        let mut rounding = self.key(Purpose::Rounding, plan)?.substream_of(plan.prg, 0);
+        update.clip(grid.clip()).quantize(grid, &mut rounding).map_err(|_| Decline::Unencodable)
     }
 
-    fn rounding(&self, plan: &Plan) -> Prg {
-        self.keys.rounding.derive(Purpose::Rounding, plan.round.0, self.id.0).substream_of(plan.prg, 0)
+    fn hide(&self, values: Vec<f32>, plan: &Plan, grid: &NoisedGrid) -> Result<NoisedUpdate, Decline> {
+        let bounded = self.bound(values, plan, grid.exact())?;
+        let noise = self.key(Purpose::Noise, plan)?;
+        bounded.add_noise(grid, &noise, plan.prg).map_err(|_| Decline::Unencodable)
+    }
+
+    fn key(&self, purpose: Purpose, plan: &Plan) -> Result<Key, Decline> {
+        self.keys.key(purpose, plan.round.0, self.id.0)
     }
 }
 
 /// The bytes of an update as they travel, [`Plan::upload_bytes`] of them.
-pub fn pack(update: &QuantizedUpdate) -> Vec<u8> {
+pub fn pack(update: &Contribution) -> Vec<u8> {
     packing::pack(update.coordinates(), update.grid().wire_bits())
         .expect("no coordinate of an update leaves its grid's range, for which the wire is wide enough")
 }

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use skep_client::task::learner_for;
 use skep_client::trainer::{ClientKeys, Participant, Trained, pack};
 use skep_learning::{Evaluation, LearnError, Learner, Subset, TrainReport, Training};
+use skep_privacy::client_noise::Contribution;
 use skep_privacy::packing;
 use skep_privacy::prg::{Key, Purpose};
-use skep_privacy::update::QuantizedUpdate;
 use skep_protocol::ClientId;
 use skep_protocol::experiment::{Task, Weighting};
 use skep_protocol::plan::{Plan, Promise, Segment};
@@ -72,6 +72,10 @@ fn scripted(result: Result<Vec<f32>, LearnError>) -> (Participant, Arc<Mutex<Vec
     let orders = Arc::default();
     let learner = Scripted { orders: Arc::clone(&orders), result };
     (Participant::with_learner(ClientId(1), Box::new(learner), data(), keys(1)), orders)
+}
+
+fn norm_squared(update: &Contribution) -> u128 {
+    update.coordinates().iter().map(|&q| u128::from(q.unsigned_abs()).pow(2)).sum()
 }
 
 #[test]
@@ -143,8 +147,8 @@ fn private_updates_are_no_longer_than_the_sensitivity() {
         let plan = private_plan(1, norm * factor);
         let sensitivity = u128::from(plan.encoding.sensitivity.unwrap());
         let trained = train_as(1, 1, plan.clone()).unwrap();
-        assert!(trained.update.norm_squared() <= sensitivity * sensitivity);
-        let decoded = (trained.update.norm_squared() as f64).sqrt() * plan.encoding.step;
+        assert!(norm_squared(&trained.update) <= sensitivity * sensitivity);
+        let decoded = (norm_squared(&trained.update) as f64).sqrt() * plan.encoding.step;
         assert!((decoded - norm.min(norm * factor)).abs() < 1e-3 * norm * factor, "{decoded}");
         if factor < 1.0 { clipped += 1 } else { unclipped += 1 }
     }
@@ -177,8 +181,8 @@ fn a_packed_update_is_as_long_as_the_plan_says_and_reads_back() {
         let update = train_as(1, 1, plan.clone()).unwrap().update;
         let packed = pack(&update);
         assert_eq!(packed.len() as u64, plan.upload_bytes());
-        let read = packing::unpack(&packed, update.len(), plan.encoding.wire_bits).unwrap();
-        assert_eq!(QuantizedUpdate::verify(read, &plan.grid().unwrap()), Ok(update));
+        let read = packing::unpack(&packed, update.coordinates().len(), plan.encoding.wire_bits).unwrap();
+        assert_eq!(Contribution::verify(read, &plan.grid().unwrap()), Ok(update));
     }
 }
 

@@ -6,11 +6,12 @@
 //!
 //! Epsilon is computed from the list of charged events, never from a running total.
 
-use crate::accounting::amplification::Amplification;
-use crate::accounting::{Accountant, Composition, Event};
+use crate::accounting::Accountant;
+use crate::adversary::Adversary;
 use crate::matrix::BandedMechanism;
 use crate::mechanism::Mechanism;
 use crate::quantities::{Adjacency, Delta, Epsilon, Sampling};
+use crate::spending::Spending;
 
 /// One more round would cost more than the budget allows.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -30,11 +31,14 @@ pub struct BudgetExhausted {
 }
 
 /// Keeps the budget of one population, in memory.
+///
+/// Its limit is on ε against the strongest adversary that the rounds are planned against: those who receive models where the
+/// server adds the noise, the server where clients do.
 #[derive(Debug)]
 pub struct BudgetKeeper {
     delta: Delta,
     limit: Option<Epsilon>,
-    charged: Composition,
+    charged: Spending,
 }
 
 /// The right to run one round, already charged. It cannot be copied, so one round is one charge.
@@ -43,7 +47,7 @@ pub struct BudgetKeeper {
 pub struct Reservation {
     round: u64,
     mechanism: Mechanism,
-    after: Composition,
+    after: Spending,
     delta: Delta,
 }
 
@@ -66,7 +70,7 @@ impl BudgetKeeper {
     /// An empty budget. Without a limit every round is counted and none refused.
     #[must_use]
     pub const fn new(adjacency: Adjacency, delta: Delta, limit: Option<Epsilon>) -> Self {
-        Self { delta, limit, charged: Composition::new(adjacency) }
+        Self { delta, limit, charged: Spending::new(adjacency) }
     }
 
     /// The budget of a federation that promises nothing: no round is refused, and after the first one epsilon is
@@ -101,7 +105,7 @@ impl BudgetKeeper {
     /// [`BudgetExhausted`] when the run would exceed the limit; nothing is charged then.
     pub fn charge_run(&mut self, mechanism: BandedMechanism) -> Result<RunCharge, BudgetExhausted> {
         let mut after = self.charged.clone();
-        after.push(mechanism.event(), 1);
+        after.push_central(mechanism.event());
         self.charge(after)?;
         Ok(RunCharge { mechanism })
     }
@@ -111,16 +115,17 @@ impl BudgetKeeper {
         Charge::new(reservation.round, reservation.mechanism)
     }
 
-    /// Epsilon of all rounds charged so far, at [`BudgetKeeper::delta`]; infinite after a round without noise.
+    /// Epsilon of all rounds charged so far, at [`BudgetKeeper::delta`], as the limit sees it; infinite after a round
+    /// without noise.
     #[must_use]
     pub fn epsilon(&self) -> Epsilon {
-        self.charged.best_epsilon(self.delta)
+        limited(&self.charged, self.delta)
     }
 
-    /// Epsilon after `rounds` more of such rounds: what a plan will cost, before it starts.
+    /// Epsilon after `rounds` more of such rounds, as the limit sees it: what a plan will cost, before it starts.
     #[must_use]
     pub fn would_be(&self, mechanism: Mechanism, sampling: Sampling, rounds: u64) -> Epsilon {
-        self.with(mechanism, sampling, rounds).best_epsilon(self.delta)
+        limited(&self.with(mechanism, sampling, rounds), self.delta)
     }
 
     /// How many more of such rounds fit; `None` where no number of rounds is too many.
@@ -160,14 +165,14 @@ impl BudgetKeeper {
 
     /// Everything charged so far.
     #[must_use]
-    pub const fn charged(&self) -> &Composition {
+    pub const fn charged(&self) -> &Spending {
         &self.charged
     }
 
     /// Replaces what is charged by more, unless that exceeds the limit.
-    fn charge(&mut self, after: Composition) -> Result<(), BudgetExhausted> {
+    fn charge(&mut self, after: Spending) -> Result<(), BudgetExhausted> {
         if let Some(limit) = self.limit.filter(|limit| !self.fits(&after, *limit)) {
-            let asked = after.best_epsilon(self.delta);
+            let asked = limited(&after, self.delta);
             return Err(BudgetExhausted { spent: self.epsilon(), asked, limit, delta: self.delta });
         }
         self.charged = after;
@@ -175,14 +180,17 @@ impl BudgetKeeper {
     }
 
     /// Whether a composition stays within a limit. Most rounds need only the quick bound, which is also an upper one.
-    fn fits(&self, composition: &Composition, limit: Epsilon) -> bool {
-        composition.epsilon(Accountant::Rdp, self.delta).is_ok_and(|quick| quick <= limit)
-            || composition.best_epsilon(self.delta) <= limit
+    fn fits(&self, after: &Spending, limit: Epsilon) -> bool {
+        let seen = after.seen_by(after.planned_against());
+        seen.epsilon(Accountant::Rdp, self.delta).is_ok_and(|quick| quick <= limit)
+            || limited(after, self.delta) <= limit
     }
 
-    fn with(&self, mechanism: Mechanism, sampling: Sampling, rounds: u64) -> Composition {
+    /// Everything charged so far and `rounds` more of such rounds.
+    #[must_use]
+    pub fn with(&self, mechanism: Mechanism, sampling: Sampling, rounds: u64) -> Spending {
         let mut charged = self.charged.clone();
-        charged.push(event(mechanism, sampling, charged.adjacency()), rounds);
+        charged.push(mechanism, sampling, rounds);
         charged
     }
 }
@@ -200,12 +208,12 @@ impl Reservation {
         self.mechanism
     }
 
-    /// Epsilon of everything charged, this round included; infinite when nothing is promised.
+    /// Epsilon of everything charged, this round included, against an adversary; infinite when nothing is promised.
     ///
     /// Computed when asked for, in some milliseconds.
     #[must_use]
-    pub fn epsilon_after(&self) -> Epsilon {
-        self.after.best_epsilon(self.delta)
+    pub fn epsilon_after(&self, adversary: Adversary) -> Epsilon {
+        self.after.epsilon(adversary, self.delta)
     }
 }
 
@@ -240,11 +248,9 @@ impl RunCharge {
     }
 }
 
-/// One round as the accountant sees it. A mechanism without usable noise promises nothing.
-fn event(mechanism: Mechanism, sampling: Sampling, adjacency: Adjacency) -> Event {
-    mechanism.noise_multiplier().map_or(Event::NonPrivate, |noise_multiplier| {
-        Amplification::of(sampling, adjacency).gaussian(noise_multiplier)
-    })
+/// The epsilon that a limit is on.
+fn limited(spending: &Spending, delta: Delta) -> Epsilon {
+    spending.epsilon(spending.planned_against(), delta)
 }
 
 /// More rounds than anything runs; beyond this a budget counts as unlimited.
@@ -269,7 +275,10 @@ mod tests {
         assert_eq!(keeper.rounds_left(NOISE, Sampling::All), Some(5));
         for round in 0..5 {
             let reservation = keeper.reserve(round, NOISE, Sampling::All).unwrap();
-            assert_eq!((reservation.round(), reservation.epsilon_after()), (round, keeper.epsilon()));
+            assert_eq!(
+                (reservation.round(), reservation.epsilon_after(Adversary::Recipients)),
+                (round, keeper.epsilon())
+            );
         }
         let refused = keeper.reserve(5, NOISE, Sampling::All).unwrap_err();
         assert!((refused.spent.get() - 2.258_145).abs() < 1e-6, "{refused}");
@@ -285,7 +294,7 @@ mod tests {
         drop(first);
         assert_eq!(keeper.epsilon(), before);
         let second = keeper.reserve(0, NOISE, Sampling::All).unwrap();
-        assert!(second.epsilon_after() > before);
+        assert!(second.epsilon_after(Adversary::Recipients) > before);
         let charge = keeper.settle(second);
         assert_eq!((charge.round(), charge.mechanism()), (0, NOISE));
         assert!(keeper.epsilon() > before);
@@ -308,7 +317,7 @@ mod tests {
     fn a_round_without_noise_promises_nothing_and_a_limit_refuses_it() {
         let mut unlimited = BudgetKeeper::without_promise();
         let reservation = unlimited.reserve(0, Mechanism::None, Sampling::All).unwrap();
-        assert_eq!(reservation.epsilon_after(), Epsilon::INFINITE);
+        assert_eq!(reservation.epsilon_after(Adversary::Recipients), Epsilon::INFINITE);
         let mut limited = keeper(Some(8.0));
         assert!(limited.reserve(0, Mechanism::None, Sampling::All).is_err());
         assert_eq!(limited.epsilon(), Epsilon::ZERO);

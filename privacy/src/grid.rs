@@ -1,6 +1,7 @@
 //! The fixed-point grids on which updates become integers.
 //!
-//! A private grid has X = 2²⁰ steps to the clip norm. Rounding moves a vector of norm at most X to one whose norm is a
+//! A private grid has X steps to the clip norm: 2²⁰ where the server sees updates, and a smaller power of two where what is
+//! added up must fit few bits on the wire. Rounding moves a vector of norm at most X to one whose norm is a
 //! little above X; [`PrivateGrid::sensitivity`] is the integer bound S that the exact norm test enforces and the
 //! accountant uses.
 //!
@@ -15,11 +16,23 @@
 //! We take β = e⁻⁸, so √(2 ln 1/β) = 4 and S² = X² + d/4 + 4X + 2√d. One rounding fails with probability at most
 //! 3.4·10⁻⁴ and eight in a row with at most 10⁻²⁷. At a million coordinates S exceeds X by 2·10⁻⁶ of its value: that is
 //! the whole price.
+//!
+//! # Under secure aggregation
+//!
+//! The server sees a sum modulo 2ᵇ, b the bits of a coordinate on the wire. A [masked](PrivateGrid::masked) grid is so coarse
+//! that the largest cohort's sum fits: n·S < 2ᵇ⁻¹. Nothing ever wraps, and with up to 2000 clients the grid is that of the
+//! same federation without masks, which gives the same model. Where clients add noise, see
+//! [`client_noise`](crate::client_noise).
 
+use crate::client_noise::NoisedGrid;
 use crate::quantities::ClipNorm;
 
-/// Steps of a private grid to the clip norm, X.
-pub const STEPS_PER_CLIP: u64 = 1 << 20;
+/// Steps of a private grid to the clip norm, X, where the server sees updates; the most of any.
+pub const STEPS_PER_CLIP: u64 = 1 << FINEST;
+
+/// log₂ of the most and the fewest steps to the clip norm.
+pub(crate) const FINEST: u8 = 20;
+pub(crate) const COARSEST: u8 = 8;
 
 /// Step of the public grid, 2⁻²⁴.
 pub const PUBLIC_STEP: f64 = 1.0 / (1 << 24) as f64;
@@ -53,6 +66,14 @@ pub enum GridError {
         /// The refused weight.
         weight: u64,
     },
+    /// No grid is coarse enough for the sum of so many updates.
+    #[error(
+        "a sum of {cohort_max} updates does not fit the 32 bits of secure aggregation; invite fewer clients"
+    )]
+    SumTooLarge {
+        /// Largest number of updates in a sum.
+        cohort_max: u32,
+    },
     /// A number of the plan is not the one that follows from its clip norm, dimension and cohort.
     #[error("the plan says {planned:?}, but its clip norm and dimension give {derived:?}; refuse it")]
     PlanMismatch {
@@ -69,8 +90,9 @@ pub struct PrivateGrid {
     clip: ClipNorm,
     parameters: usize,
     cohort_max: u32,
-    parameter_sensitivity: u64,
-    bit_weight: Option<u64>,
+    bit_weight: Option<u32>,
+    log_steps: u8,
+    masked: bool,
 }
 
 impl PrivateGrid {
@@ -79,17 +101,35 @@ impl PrivateGrid {
     /// # Errors
     /// [`GridError`] when an argument is out of range.
     pub fn new(clip: ClipNorm, dimension: usize, cohort_max: u32) -> Result<Self, GridError> {
+        Self::with_steps(FINEST, clip, dimension, cohort_max)
+    }
+
+    /// The finest grid, up to that of [`PrivateGrid::new`], on which the largest cohort's sum fits 32 bits.
+    ///
+    /// # Errors
+    /// [`GridError::SumTooLarge`] when there is none, otherwise as [`PrivateGrid::new`].
+    pub fn masked(clip: ClipNorm, dimension: usize, cohort_max: u32) -> Result<Self, GridError> {
+        for log_steps in (COARSEST..=FINEST).rev() {
+            let grid = Self { masked: true, ..Self::with_steps(log_steps, clip, dimension, cohort_max)? };
+            if grid.wire_bits() <= 32 {
+                return Ok(grid);
+            }
+        }
+        Err(GridError::SumTooLarge { cohort_max })
+    }
+
+    /// A grid of 2^`log_steps` steps to the clip norm.
+    pub(crate) fn with_steps(
+        log_steps: u8,
+        clip: ClipNorm,
+        dimension: usize,
+        cohort_max: u32,
+    ) -> Result<Self, GridError> {
         check_shape(dimension, cohort_max)?;
         if !(1e-30..=1e30).contains(&clip.get()) {
             return Err(GridError::ClipNorm { clip: clip.get() });
         }
-        Ok(Self {
-            clip,
-            parameters: dimension,
-            cohort_max,
-            parameter_sensitivity: sensitivity(dimension),
-            bit_weight: None,
-        })
+        Ok(Self { clip, parameters: dimension, cohort_max, bit_weight: None, log_steps, masked: false })
     }
 
     /// The same grid with one more coordinate at the end, which says by its sign whether the client's norm was at most the
@@ -102,7 +142,11 @@ impl PrivateGrid {
             return Err(GridError::BitWeight { weight });
         }
         check_shape(self.parameters + 1, self.cohort_max)?;
-        Ok(Self { bit_weight: Some(weight), ..self })
+        let carrying = Self { bit_weight: Some(weight as u32), ..self };
+        if carrying.wire_bits() > 32 {
+            return Err(GridError::SumTooLarge { cohort_max: self.cohort_max });
+        }
+        Ok(carrying)
     }
 
     /// The grid that a plan describes, if its numbers are the ones that this version derives itself.
@@ -116,6 +160,21 @@ impl PrivateGrid {
         cohort_max: u32,
     ) -> Result<Self, GridError> {
         let grid = Self::new(clip, dimension, cohort_max)?;
+        facts.check(grid.encoding())?;
+        Ok(grid)
+    }
+
+    /// The masked grid that a plan describes, if its numbers are the ones that this version derives itself.
+    ///
+    /// # Errors
+    /// [`GridError::PlanMismatch`] when a number differs, otherwise as [`PrivateGrid::masked`].
+    pub fn masked_from_plan(
+        facts: &Encoding,
+        clip: ClipNorm,
+        dimension: usize,
+        cohort_max: u32,
+    ) -> Result<Self, GridError> {
+        let grid = Self::masked(clip, dimension, cohort_max)?;
         facts.check(grid.encoding())?;
         Ok(grid)
     }
@@ -141,7 +200,10 @@ impl PrivateGrid {
     /// Twice the absolute value of the coordinate that is the clipping bit.
     #[must_use]
     pub const fn bit_weight(&self) -> Option<u64> {
-        self.bit_weight
+        match self.bit_weight {
+            Some(weight) => Some(weight as u64),
+            None => None,
+        }
     }
 
     /// Largest number of updates in a sum.
@@ -150,36 +212,55 @@ impl PrivateGrid {
         self.cohort_max
     }
 
-    /// Distance between neighbouring grid points, C·2⁻²⁰.
+    /// Steps to the clip norm, X: a power of two.
+    #[must_use]
+    pub const fn steps(&self) -> u64 {
+        1 << self.log_steps
+    }
+
+    /// Whether the server sees sums only, modulo 2ᵇ.
+    #[must_use]
+    pub const fn is_masked(&self) -> bool {
+        self.masked
+    }
+
+    /// Distance between neighbouring grid points, C/X.
     #[must_use]
     pub fn step(&self) -> f64 {
-        self.clip.get() / STEPS_PER_CLIP as f64
+        self.clip.get() / self.steps() as f64
     }
 
     /// The norm bound S in grid steps: no [`QuantizedUpdate`](crate::update::QuantizedUpdate) of this grid is longer.
     #[must_use]
     pub const fn sensitivity(&self) -> u64 {
         match self.bit_weight {
-            None => self.parameter_sensitivity,
-            Some(weight) => ceil_sqrt(self.parameter_sensitivity.pow(2) + (weight / 2).pow(2)),
+            None => self.parameter_sensitivity(),
+            Some(weight) => ceil_sqrt(self.parameter_sensitivity().pow(2) + (weight as u64 / 2).pow(2)),
         }
     }
 
     /// The norm bound of the parameters alone.
     #[must_use]
     pub const fn parameter_sensitivity(&self) -> u64 {
-        self.parameter_sensitivity
+        sensitivity(self.parameters, self.steps())
     }
 
     /// What a plan says about this grid.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        Encoding {
-            step: self.step(),
-            sensitivity: Some(self.sensitivity()),
-            wire_bits: u64::BITS - self.sensitivity().leading_zeros() + 1,
-        }
+        Encoding { step: self.step(), sensitivity: Some(self.sensitivity()), wire_bits: self.wire_bits() }
     }
+
+    /// Bits of the largest coordinate, of one update or, under masks, of the largest cohort's sum.
+    const fn wire_bits(&self) -> u32 {
+        let added_up = if self.masked { self.cohort_max } else { 1 };
+        signed_bits(self.sensitivity() * added_up as u64)
+    }
+}
+
+/// Bits of two's complement for every integer of at most this absolute value.
+pub(crate) const fn signed_bits(largest: u64) -> u32 {
+    u64::BITS - largest.leading_zeros() + 1
 }
 
 /// The grid of mode `none`: step 2⁻²⁴, coordinates below 2³¹, which is to say values below 128. It bounds no norm.
@@ -242,7 +323,7 @@ pub struct Encoding {
 }
 
 impl Encoding {
-    fn check(&self, derived: Self) -> Result<(), GridError> {
+    pub(crate) fn check(&self, derived: Self) -> Result<(), GridError> {
         if *self == derived { Ok(()) } else { Err(GridError::PlanMismatch { planned: *self, derived }) }
     }
 }
@@ -252,6 +333,8 @@ impl Encoding {
 pub enum Grid {
     /// Of a mode that promises privacy.
     Private(PrivateGrid),
+    /// Of a mode in which clients add noise.
+    Noised(NoisedGrid),
     /// Of mode `none`.
     Public(PublicGrid),
 }
@@ -262,6 +345,7 @@ impl Grid {
     pub const fn dimension(&self) -> usize {
         match self {
             Self::Private(grid) => grid.dimension(),
+            Self::Noised(grid) => grid.dimension(),
             Self::Public(grid) => grid.dimension(),
         }
     }
@@ -271,6 +355,7 @@ impl Grid {
     pub const fn cohort_max(&self) -> u32 {
         match self {
             Self::Private(grid) => grid.cohort_max(),
+            Self::Noised(grid) => grid.exact().cohort_max(),
             Self::Public(grid) => grid.cohort_max(),
         }
     }
@@ -278,10 +363,35 @@ impl Grid {
     /// Largest absolute value of a coordinate. The largest cohort's sum of such values fits 64 bits.
     #[must_use]
     pub fn range(&self) -> u64 {
-        self.sensitivity().unwrap_or(i32::MAX as u64)
+        match self {
+            Self::Private(grid) => grid.sensitivity(),
+            Self::Noised(grid) => grid.range(),
+            Self::Public(_) => i32::MAX as u64,
+        }
     }
 
-    /// The norm bound S in grid steps; none in mode `none`.
+    /// The modulus 2ᵇ of a sum that is masked, by its b; none where the server sees each update.
+    #[must_use]
+    pub fn modulus_bits(&self) -> Option<u32> {
+        let masked = match self {
+            Self::Private(grid) => grid.is_masked(),
+            Self::Noised(grid) => grid.is_masked(),
+            Self::Public(_) => false,
+        };
+        masked.then(|| self.wire_bits())
+    }
+
+    /// Largest L2 norm of what a client sends, in grid steps; none where nobody tests it: in mode `none`, and under masks.
+    #[must_use]
+    pub fn norm_bound(&self) -> Option<u64> {
+        match self {
+            Self::Private(grid) => (!grid.is_masked()).then(|| grid.sensitivity()),
+            Self::Noised(grid) => grid.norm_bound(),
+            Self::Public(_) => None,
+        }
+    }
+
+    /// The norm bound S before noise, in grid steps; none in mode `none`.
     #[must_use]
     pub fn sensitivity(&self) -> Option<u64> {
         self.encoding().sensitivity
@@ -292,6 +402,7 @@ impl Grid {
     pub const fn parameters(&self) -> usize {
         match self {
             Self::Private(grid) => grid.parameters(),
+            Self::Noised(grid) => grid.exact().parameters(),
             Self::Public(grid) => grid.dimension(),
         }
     }
@@ -313,6 +424,7 @@ impl Grid {
     pub fn encoding(&self) -> Encoding {
         match self {
             Self::Private(grid) => grid.encoding(),
+            Self::Noised(grid) => grid.encoding(),
             Self::Public(grid) => grid.encoding(),
         }
     }
@@ -321,6 +433,12 @@ impl Grid {
 impl From<PrivateGrid> for Grid {
     fn from(grid: PrivateGrid) -> Self {
         Self::Private(grid)
+    }
+}
+
+impl From<NoisedGrid> for Grid {
+    fn from(grid: NoisedGrid) -> Self {
+        Self::Noised(grid)
     }
 }
 
@@ -341,22 +459,24 @@ const fn check_shape(dimension: usize, cohort_max: u32) -> Result<(), GridError>
 }
 
 /// S = ⌈√(X² + d/4 + 4X + 2√d)⌉, every term rounded up.
-const fn sensitivity(dimension: usize) -> u64 {
+const fn sensitivity(dimension: usize, x: u64) -> u64 {
     let d = dimension as u64;
-    let x = STEPS_PER_CLIP;
     ceil_sqrt(x * x + d.div_ceil(4) + 4 * x + 2 * ceil_sqrt(d))
 }
 
-const fn ceil_sqrt(n: u64) -> u64 {
+pub(crate) const fn ceil_sqrt(n: u64) -> u64 {
     let root = n.isqrt();
     if root * root == n { root } else { root + 1 }
 }
 
 // The largest sum fits 64 bits, and the largest coordinate 32.
-const _: () = assert!((sensitivity(DIMENSION_MAX) as u128) * (u32::MAX as u128) <= i64::MAX as u128);
+const _: () =
+    assert!((sensitivity(DIMENSION_MAX, STEPS_PER_CLIP) as u128) * (u32::MAX as u128) <= i64::MAX as u128);
 const _: () = assert!((i32::MAX as u128) * (u32::MAX as u128) <= i64::MAX as u128);
 // With the heaviest clipping bit, too.
-const _: () = assert!(ceil_sqrt(sensitivity(DIMENSION_MAX).pow(2) + (i32::MAX as u64 / 2).pow(2)) < 1 << 31);
+const _: () = assert!(
+    ceil_sqrt(sensitivity(DIMENSION_MAX, STEPS_PER_CLIP).pow(2) + (i32::MAX as u64 / 2).pow(2)) < 1 << 31
+);
 
 #[cfg(test)]
 mod tests {
@@ -387,6 +507,24 @@ mod tests {
             assert!(grid.sensitivity() < 1 << (grid.encoding().wire_bits - 1));
             assert!(grid.sensitivity() >= 1 << (grid.encoding().wire_bits - 2));
         }
+    }
+
+    #[test]
+    fn under_masks_the_largest_sum_fits_the_wire_on_the_finest_grid_that_allows_it() {
+        for (cohort, steps, bits) in
+            [(10, 20, 25), (100, 20, 28), (2000, 20, 32), (2048, 19, 32), (1 << 22, 8, 32)]
+        {
+            let grid = PrivateGrid::masked(clip(1.0), 650, cohort).unwrap();
+            assert_eq!((grid.steps(), grid.encoding().wire_bits), (1 << steps, bits), "{cohort}");
+            let largest = grid.sensitivity() * u64::from(cohort);
+            assert!(largest < 1 << (bits - 1) && largest >= 1 << (bits - 2), "{cohort}");
+            assert_eq!(PrivateGrid::masked_from_plan(&grid.encoding(), clip(1.0), 650, cohort), Ok(grid));
+        }
+        let refused = PrivateGrid::masked(clip(1.0), 650, 1 << 24).unwrap_err();
+        assert_eq!(refused, GridError::SumTooLarge { cohort_max: 1 << 24 });
+        let masked = PrivateGrid::masked(clip(1.0), 650, 100).unwrap();
+        assert!(PrivateGrid::from_plan(&masked.encoding(), clip(1.0), 650, 100).is_err());
+        assert_eq!(masked.carrying_bit(1 << 30), Err(GridError::SumTooLarge { cohort_max: 100 }));
     }
 
     #[test]

@@ -5,15 +5,17 @@
 //! # From an update to a release
 //!
 //! ```text
-//! client   Update ─▶ ClippedUpdate ─▶ QuantizedUpdate ─ pack ─▶ bytes
-//! server   bytes ─ unpack, verify ─▶ QuantizedUpdate ─▶ Accumulator ─▶ Sum ─ Charge ─▶ Release
+//! client   Update ─▶ ClippedUpdate ─▶ QuantizedUpdate ─▶ NoisedUpdate ─ pack ─▶ bytes
+//! server   bytes ─ unpack, verify ─▶ Contribution ─▶ Accumulator ─▶ Sum ─ Charge ─▶ Release
 //! ```
 //!
 //! Each arrow is the only way to make what it points at. [`update`] clips in floating point, which nothing relies on, then
 //! rounds to the integers of a [`grid`] and tests their norm exactly. [`sum`] adds integers, so its result depends on no
 //! order, and opens only to a [`Charge`](budget::Charge) of the [`budget`], with the noise of the [`mechanism`] that was
-//! paid for. Where there is no sampling, a run may release its sums with the correlated noise of [`matrix`] instead.
-//! [`empirical`] measures what a run gave away, to set beside the claim. [`sampler`] draws that noise in integers, with the law that [`accounting`] assumes and not one close to it. All
+//! paid for. Where clients hide their updates themselves, [`client_noise`] adds it before anything leaves them, and the sum is
+//! released as it is. Where there is no sampling, a run may release its sums with the correlated noise of [`matrix`] instead.
+//! [`empirical`] measures what a run gave away, to set beside the claim. [`sampler`] draws noise in integers, with the law that
+//! [`accounting`] assumes and not one close to it. All
 //! randomness comes from the keys of [`prg`].
 //!
 //! # Why integers
@@ -34,7 +36,9 @@
 
 pub mod accounting;
 pub mod adaptive_clip;
+pub mod adversary;
 pub mod budget;
+pub mod client_noise;
 pub mod empirical;
 pub mod grid;
 pub mod layer_clip;
@@ -49,6 +53,7 @@ pub mod rotation;
 mod rounding;
 pub mod sampler;
 pub mod secagg;
+pub mod spending;
 pub mod sum;
 pub mod update;
 mod vectorize;

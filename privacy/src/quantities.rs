@@ -427,6 +427,20 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_cohort_is_rounded_down_but_not_by_the_digits_of_the_fraction() {
+        for (fraction, cohort, expected) in
+            [(0.1, 10, 1), (0.29, 100, 29), (0.1, 19, 1), (0.05, 10, 0), (0.3, 10, 3)]
+        {
+            assert_eq!(
+                CorruptFraction::new(fraction).unwrap().of(cohort),
+                expected,
+                "{fraction} of {cohort}"
+            );
+        }
+        assert!(CorruptFraction::new(0.0).is_err() && CorruptFraction::new(0.5).is_err());
+    }
+
+    #[test]
     fn deserialising_runs_the_constructor() {
         assert!(serde_json::from_str::<Delta>("1e-5").is_ok());
         assert!(serde_json::from_str::<Delta>("2").is_err());

@@ -10,6 +10,7 @@ use std::thread::Builder;
 use zeroize::Zeroize;
 
 use crate::budget::Charge;
+use crate::client_noise::{ClientNoise, Contribution, NoisedUpdate, centred};
 use crate::grid::Grid;
 use crate::mechanism::{Mechanism, SIGMA_MAX};
 use crate::prg::{Key, PrgId};
@@ -63,6 +64,17 @@ pub enum ReleaseError {
     /// The mechanism needs noise, and no key was given.
     #[error("the budget was charged for noise, so the sum cannot be released without")]
     NoiseRequired,
+    /// The budget was charged for another noise than the clients have added.
+    #[error("the budget was charged for another noise than the clients have added")]
+    OtherNoise,
+    /// With so few updates there is less noise in the sum than the budget was charged for.
+    #[error("the sum has {members} updates, but the budget was charged for the noise of at least {least}")]
+    TooFewUpdates {
+        /// Updates in the sum.
+        members: u32,
+        /// The fewest that the mechanism counts on.
+        least: u32,
+    },
 }
 
 /// What can be added to a sum: integers on a grid.
@@ -74,6 +86,26 @@ pub trait Summand {
 }
 
 impl Summand for QuantizedUpdate {
+    fn coordinates(&self) -> &[i32] {
+        self.coordinates()
+    }
+
+    fn grid(&self) -> Grid {
+        *self.grid()
+    }
+}
+
+impl Summand for NoisedUpdate {
+    fn coordinates(&self) -> &[i32] {
+        self.coordinates()
+    }
+
+    fn grid(&self) -> Grid {
+        (*self.grid()).into()
+    }
+}
+
+impl Summand for Contribution {
     fn coordinates(&self) -> &[i32] {
         self.coordinates()
     }
@@ -111,8 +143,8 @@ impl Accumulator {
     ///
     /// # Errors
     /// [`SumError`]; the sum has not changed.
-    pub fn add(&mut self, update: &QuantizedUpdate) -> Result<(), SumError> {
-        self.admit(update.grid(), 1)?;
+    pub fn add(&mut self, update: &impl Summand) -> Result<(), SumError> {
+        self.admit(&update.grid(), 1)?;
         for (sum, &q) in self.coordinates.iter_mut().zip(update.coordinates()) {
             *sum += i64::from(q);
         }
@@ -131,9 +163,12 @@ impl Accumulator {
         Ok(())
     }
 
-    /// Ends the addition.
+    /// Ends the addition. Under masks the sum is known modulo 2ᵇ only, so that is what it becomes here, too.
     #[must_use]
-    pub fn finish(self) -> Sum {
+    pub fn finish(mut self) -> Sum {
+        if let Some(bits) = self.grid.modulus_bits() {
+            self.coordinates.iter_mut().for_each(|sum| *sum = i64::from(centred(*sum, bits)));
+        }
         Sum { coordinates: self.coordinates, members: self.members, grid: self.grid }
     }
 
@@ -156,7 +191,8 @@ impl fmt::Debug for Accumulator {
     }
 }
 
-/// The exact sum of a cohort. Nobody can read it; a charge to the budget releases it.
+/// The sum of a cohort: exact or, where clients add noise, with theirs. Nobody can read it; a charge to the budget
+/// releases it.
 pub struct Sum {
     coordinates: Vec<i64>,
     members: u32,
@@ -164,12 +200,13 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// The sum that unmasking a cohort's contributions has given: of each coordinate the residue modulo 2³², from −2³¹ to
-    /// 2³¹ − 1.
+    /// The sum that unmasking a cohort's contributions has given: of each coordinate the residue modulo 2ᵇ, or 2³² on a grid
+    /// without masks; higher bits are not looked at. It is what an [`Accumulator`] of the same contributions finishes with.
     ///
     /// # Errors
     /// [`SumError::Length`], [`SumError::CohortFull`].
     pub(crate) fn unmasked(grid: Grid, residues: &[u32], members: u32) -> Result<Self, SumError> {
+        let bits = grid.modulus_bits().unwrap_or(u32::BITS);
         let (expected, found, cohort_max) = (grid.dimension(), residues.len(), grid.cohort_max());
         if expected != found {
             return Err(SumError::Length { expected, found });
@@ -177,7 +214,7 @@ impl Sum {
         if members > cohort_max {
             return Err(SumError::CohortFull { cohort_max });
         }
-        let coordinates = residues.iter().map(|&residue| i64::from(residue as i32)).collect();
+        let coordinates = residues.iter().map(|&residue| i64::from(centred(residue.into(), bits))).collect();
         Ok(Self { coordinates, members, grid })
     }
 
@@ -222,7 +259,36 @@ impl Sum {
     pub fn release_exact(self, charge: Charge) -> Result<Release, ReleaseError> {
         match charge.mechanism() {
             Mechanism::None => self.check(Mechanism::None)?,
-            Mechanism::RoundedGaussian { .. } => return Err(ReleaseError::NoiseRequired),
+            _ => return Err(ReleaseError::NoiseRequired),
+        }
+        Ok(Release { coordinates: self.coordinates, members: self.members, grid: self.grid })
+    }
+
+    /// Releases a sum that clients have noised as it is.
+    ///
+    /// # Errors
+    /// [`ReleaseError::NoiseRequired`] when the charge is not for noise from clients, [`ReleaseError::OtherNoise`] when it is for
+    /// another one, [`ReleaseError::TooFewUpdates`] when there is less of it. The sum is then lost.
+    pub fn release_noised(self, charge: Charge) -> Result<Release, ReleaseError> {
+        let (charged, least) = match charge.mechanism() {
+            Mechanism::NoiseShares { variance, least_updates, .. } => {
+                (ClientNoise::Share(variance), least_updates)
+            }
+            Mechanism::LocalGaussian { sigma, least_updates, .. } => {
+                (ClientNoise::Full { sigma }, least_updates)
+            }
+            Mechanism::None | Mechanism::RoundedGaussian { .. } => return Err(ReleaseError::NoiseRequired),
+        };
+        match self.grid {
+            Grid::Noised(grid) if grid.noise() == charged => {}
+            _ => return Err(ReleaseError::OtherNoise),
+        }
+        let (sensitivity, tested) = (charge.mechanism().sensitivity(), self.grid.sensitivity());
+        if sensitivity != tested {
+            return Err(ReleaseError::Sensitivity { charged: sensitivity, tested });
+        }
+        if self.members < least {
+            return Err(ReleaseError::TooFewUpdates { members: self.members, least });
         }
         Ok(Release { coordinates: self.coordinates, members: self.members, grid: self.grid })
     }
@@ -238,13 +304,16 @@ impl Sum {
     }
 
     fn check(&self, mechanism: Mechanism) -> Result<(), ReleaseError> {
-        let charged = match mechanism {
-            Mechanism::None => None,
-            Mechanism::RoundedGaussian { sigma, .. } if sigma > SIGMA_MAX => {
+        match (mechanism, self.grid) {
+            (Mechanism::RoundedGaussian { sigma, .. }, _) if sigma > SIGMA_MAX => {
                 return Err(ReleaseError::Sigma { sigma });
             }
-            Mechanism::RoundedGaussian { sensitivity, .. } => Some(sensitivity),
-        };
+            (Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. }, _) | (_, Grid::Noised(_)) => {
+                return Err(ReleaseError::OtherNoise);
+            }
+            _ => {}
+        }
+        let charged = mechanism.sensitivity();
         let tested = self.grid.sensitivity();
         if charged == tested { Ok(()) } else { Err(ReleaseError::Sensitivity { charged, tested }) }
     }

@@ -5,6 +5,8 @@
 //!        ───────────── quantize_nearest ─────────▶ QuantizedUpdate      mode none
 //! ```
 //!
+//! Where clients hide their updates themselves, one more stage follows: [`client_noise`](crate::client_noise).
+//!
 //! The privacy proof rests on the last stage alone: Σqᵢ² ≤ S², tested in integers. Clipping in floating point before
 //! it only makes the test pass.
 
@@ -53,9 +55,12 @@ pub enum QuantizeError {
     },
 }
 
-/// Why received coordinates are not an update. The sender is refused, and the round goes on without it.
+/// Why coordinates are not an update of a grid. The sender is refused, and the round goes on without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
+    /// The update was made for another grid than the noise.
+    #[error("the update was not made for the grid of this noise")]
+    OtherGrid,
     /// The vector has another length than the grid.
     #[error("received {found} coordinates instead of {expected}")]
     Dimension {
@@ -74,13 +79,13 @@ pub enum Rejected {
         /// Largest absolute value.
         range: u64,
     },
-    /// The vector is longer than the sensitivity.
-    #[error("the squared norm is {norm_squared}, above the square of the sensitivity {sensitivity}")]
+    /// The vector is longer than the sensitivity or, with local noise, than the noise explains.
+    #[error("the squared norm is {norm_squared}, above the square of {bound}")]
     Norm {
         /// Σqᵢ².
         norm_squared: u128,
-        /// S in grid steps.
-        sensitivity: u64,
+        /// Largest norm in grid steps.
+        bound: u64,
     },
 }
 
@@ -260,20 +265,15 @@ impl QuantizedUpdate {
     /// # Errors
     /// [`Rejected`] with the first reason; the sum has not been touched.
     pub fn verify(coordinates: Vec<i32>, grid: &Grid) -> Result<Self, Rejected> {
-        if coordinates.len() != grid.dimension() {
-            return Err(Rejected::Dimension { expected: grid.dimension(), found: coordinates.len() });
+        if let Grid::Noised(_) = grid {
+            return Err(Rejected::OtherGrid);
         }
-        let range = grid.range();
-        if u64::from(largest(&coordinates)) > range {
-            let outside = |q: &i32| u64::from(q.unsigned_abs()) > range;
-            let index = coordinates.iter().position(outside).expect("the largest one is outside");
-            return Err(Rejected::Range { index, value: coordinates[index], range });
-        }
-        if let Some(sensitivity) = grid.sensitivity() {
-            within_norm(&coordinates, sensitivity)
-                .map_err(|norm_squared| Rejected::Norm { norm_squared, sensitivity })?;
-        }
+        check_coordinates(&coordinates, grid.dimension(), grid.range(), grid.sensitivity())?;
         Ok(Self { coordinates, grid: *grid })
+    }
+
+    pub(crate) fn into_coordinates(self) -> Vec<i32> {
+        self.coordinates
     }
 
     /// The integers qᵢ.
@@ -316,6 +316,29 @@ fn shrinking_factor(norm: f64, clip: ClipNorm) -> f64 {
 
 fn check_dimension(expected: usize, found: usize) -> Result<(), QuantizeError> {
     if expected == found { Ok(()) } else { Err(QuantizeError::Dimension { expected, found }) }
+}
+
+/// Tests number, range and, if there is a bound, norm of coordinates that somebody else made.
+pub(crate) fn check_coordinates(
+    coordinates: &[i32],
+    dimension: usize,
+    range: u64,
+    norm_bound: Option<u64>,
+) -> Result<(), Rejected> {
+    if coordinates.len() != dimension {
+        return Err(Rejected::Dimension { expected: dimension, found: coordinates.len() });
+    }
+    if u64::from(largest(coordinates)) > range {
+        let outside = |q: &i32| u64::from(q.unsigned_abs()) > range;
+        let index = coordinates.iter().position(outside).expect("the largest one is outside");
+        return Err(Rejected::Range { index, value: coordinates[index], range });
+    }
+    match norm_bound {
+        None => Ok(()),
+        Some(bound) => {
+            within_norm(coordinates, bound).map_err(|norm_squared| Rejected::Norm { norm_squared, bound })
+        }
+    }
 }
 
 fn within_norm(coordinates: &[i32], sensitivity: u64) -> Result<(), u128> {
@@ -459,7 +482,7 @@ mod tests {
         assert!(QuantizedUpdate::verify(vec![0, -s, 0], &grid).is_ok());
         assert_eq!(
             QuantizedUpdate::verify(vec![1, -s, 0], &grid),
-            Err(Rejected::Norm { norm_squared: 1 + (s as u128).pow(2), sensitivity: private.sensitivity() })
+            Err(Rejected::Norm { norm_squared: 1 + (s as u128).pow(2), bound: private.sensitivity() })
         );
         for value in [s + 1, -s - 1, i32::MIN, i32::MAX] {
             let range = private.sensitivity();

@@ -3,16 +3,18 @@
 //! A plan is signed only against a reservation of privacy budget for the same round and mechanism, so no plan
 //! exists without one. Its encoding is canonical and of our own, so that what is signed never depends on a library.
 
+mod promise;
+
 use std::fmt;
 use std::sync::Arc;
 
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use skep_privacy::budget::Reservation;
-use skep_privacy::grid::{Encoding, Grid, PrivateGrid, PublicGrid};
+use skep_privacy::grid::{Encoding, Grid};
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
-use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, Sampling, SamplingRate, Unit};
+use skep_privacy::quantities::{Sampling, SamplingRate};
 use thiserror::Error;
 
 use crate::canonical::{CanonicalError, Reader, Writer};
@@ -20,6 +22,8 @@ use crate::experiment::{Task, Weighting};
 use crate::ids::{Digest, Round};
 use crate::round::Decline;
 use crate::time::Span;
+
+pub use promise::{Claim, Masking, Promise};
 
 /// What every participant of one round must agree on.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,28 +69,6 @@ pub struct Segment {
     pub len: u64,
 }
 
-/// What is promised about an update, and by whom it is kept.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Promise {
-    /// Nothing: the server sees each update, recipients see the mean.
-    None,
-    /// The server adds noise to the sum of clipped updates (against recipients of models only).
-    Central {
-        /// L2 bound of an update, in units of the parameters.
-        clip_norm: ClipNorm,
-        /// Standard deviation of the noise on the sum, in grid units.
-        sigma: u64,
-        /// What neighbouring populations differ by.
-        unit: Unit,
-        /// In which way they differ.
-        adjacency: Adjacency,
-        /// Spent against recipients, this round included.
-        epsilon_release: Epsilon,
-        /// The delta of that epsilon.
-        delta: Delta,
-    },
-}
-
 /// When the collection of updates ends, if not at the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Closure {
@@ -100,29 +82,26 @@ pub enum Closure {
 impl Plan {
     /// The mechanism that the budget was reserved for.
     pub fn mechanism(&self) -> Mechanism {
-        match (self.promise, self.encoding.sensitivity) {
-            (Promise::Central { sigma, .. }, Some(sensitivity)) => {
-                Mechanism::RoundedGaussian { sensitivity, sigma }
+        match (self.encoding.sensitivity, u32::try_from(self.update_len())) {
+            (Some(sensitivity), Ok(dimension)) => {
+                self.promise.mechanism(sensitivity, dimension, self.min_updates)
             }
             _ => Mechanism::None,
         }
     }
 
+    /// How updates are masked, where the server sees sums only.
+    pub fn masking(&self) -> Option<&Masking> {
+        self.promise.masking()
+    }
+
     /// The grid that the plan describes.
     ///
     /// # Errors
-    /// [`Decline::Inconsistent`] when its numbers are not those that follow from clip norm, length and cohort.
+    /// [`Decline::Inconsistent`] when its numbers are not those that follow from clip norm, length, cohort and noise.
     pub fn grid(&self) -> Result<Grid, Decline> {
         let dimension = usize::try_from(self.update_len()).map_err(|_| Decline::Inconsistent)?;
-        let grid = match self.promise {
-            Promise::None => {
-                PublicGrid::from_plan(&self.encoding, dimension, self.cohort_max).map(Grid::from)
-            }
-            Promise::Central { clip_norm, .. } => {
-                PrivateGrid::from_plan(&self.encoding, clip_norm, dimension, self.cohort_max).map(Grid::from)
-            }
-        };
-        grid.map_err(|_| Decline::Inconsistent)
+        self.promise.grid(&self.encoding, dimension, self.cohort_max).map_err(|_| Decline::Inconsistent)
     }
 
     /// Whether a client that was told `task`, whose digest is `digest`, can take part.
@@ -142,8 +121,16 @@ impl Plan {
         };
         let expected = task.parameter_count().ok_or(Decline::WrongTask)? + weight;
         let closes_early = private && self.closure != Closure::AllAnswered;
-        let noiseless = matches!(self.promise, Promise::Central { sigma: 0, .. });
-        if self.update_len() != expected || closes_early || noiseless || self.min_updates == 0 {
+        // Who masks must know how many others do.
+        let unknown_cohort = self.masking().is_some() && matches!(self.sampling, Sampling::Poisson { .. });
+        let sound = self.promise.is_sound(self.cohort_max, self.min_updates);
+        if self.update_len() != expected
+            || closes_early
+            || unknown_cohort
+            || !sound
+            || self.min_updates == 0
+            || self.min_updates > self.cohort_max
+        {
             return Err(Decline::Inconsistent);
         }
         self.grid().map(|_| ())
@@ -224,41 +211,6 @@ impl Plan {
         };
         reader.finish()?;
         Ok(plan)
-    }
-}
-
-impl Promise {
-    fn write(&self, writer: &mut Writer) {
-        match *self {
-            Promise::None => {
-                writer.u8(0);
-            }
-            Promise::Central { clip_norm, sigma, unit, adjacency, epsilon_release, delta } => {
-                writer.u8(1).f64(clip_norm.get()).u64(sigma);
-                writer.text(&unit.to_string()).text(&adjacency.to_string());
-                writer.f64(epsilon_release.get()).f64(delta.get());
-            }
-        }
-    }
-
-    fn read(reader: &mut Reader<'_>) -> Result<Self, CanonicalError> {
-        match reader.u8()? {
-            0 => Ok(Promise::None),
-            1 => Ok(Promise::Central {
-                clip_norm: ClipNorm::new(reader.f64()?)
-                    .map_err(|_| CanonicalError::OutOfRange("clip norm"))?,
-                sigma: reader.u64()?,
-                unit: reader.text("unit")?.parse().map_err(|_| CanonicalError::OutOfRange("unit"))?,
-                adjacency: reader
-                    .text("adjacency")?
-                    .parse()
-                    .map_err(|_| CanonicalError::OutOfRange("adjacency"))?,
-                epsilon_release: Epsilon::new(reader.f64()?)
-                    .map_err(|_| CanonicalError::OutOfRange("epsilon"))?,
-                delta: Delta::new(reader.f64()?).map_err(|_| CanonicalError::OutOfRange("delta"))?,
-            }),
-            _ => Err(CanonicalError::OutOfRange("trust mode")),
-        }
     }
 }
 

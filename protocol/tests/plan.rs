@@ -4,12 +4,20 @@
 
 use proptest::prelude::*;
 use skep_privacy::budget::BudgetKeeper;
+use skep_privacy::client_noise::{ClientNoise, NoisedGrid};
+use skep_privacy::grid::PrivateGrid;
 use skep_privacy::grid::{Grid, PublicGrid};
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
-use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, Sampling, SamplingRate, Unit};
+use skep_privacy::quantities::{
+    Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, SamplingRate, Unit,
+};
 use skep_protocol::experiment::Weighting;
-use skep_protocol::plan::{Closure, Plan, PlanError, PlanSigner, Promise, Segment, VerifiedPlan};
+use skep_protocol::experiment::{Batch, Model, Task, Training};
+use skep_protocol::plan::{
+    Claim, Closure, Masking, Plan, PlanError, PlanSigner, Promise, Segment, VerifiedPlan,
+};
+use skep_protocol::round::Decline;
 use skep_protocol::{Digest, Round, Span};
 
 fn plan() -> Plan {
@@ -34,17 +42,65 @@ fn plan() -> Plan {
 }
 
 fn private() -> Plan {
+    Plan { promise: Promise::Central { claim: claim(), sigma: 5, masking: None }, ..plan() }
+}
+
+fn claim() -> Claim {
+    Claim {
+        clip_norm: ClipNorm::new(1.0).unwrap(),
+        unit: Unit::Client,
+        adjacency: Adjacency::ZeroOut,
+        delta: Delta::new(1e-5).unwrap(),
+        epsilon_release: Epsilon::new(1.0).unwrap(),
+        epsilon_server: Epsilon::new(2.0).unwrap(),
+        epsilon_alone: Epsilon::INFINITE,
+    }
+}
+
+fn masking() -> Masking {
+    Masking::plan(100, 80, 10, CorruptFraction::new(0.05).unwrap()).unwrap()
+}
+
+fn task() -> Task {
+    Task {
+        name: "digits".into(),
+        seed: 1,
+        inputs: 64,
+        classes: 10,
+        model: Model::Softmax,
+        training: Training { learning_rate: 1.0, local_epochs: 1, batch: Batch::Full },
+    }
+}
+
+/// A plan of everyone for [`task`] that a client accepts.
+fn of(promise: Promise, grid: impl Into<Grid>) -> Plan {
     Plan {
-        promise: Promise::Central {
-            clip_norm: ClipNorm::new(1.0).unwrap(),
-            sigma: 5,
-            unit: Unit::Client,
-            adjacency: Adjacency::ZeroOut,
-            epsilon_release: Epsilon::new(1.0).unwrap(),
-            delta: Delta::new(1e-5).unwrap(),
-        },
+        task: task().digest(),
+        sampling: Sampling::All,
+        min_updates: 80,
+        encoding: grid.into().encoding(),
+        promise,
         ..plan()
     }
+}
+
+fn distributed() -> Plan {
+    let z = NoiseMultiplier::new(5.0).unwrap();
+    let grid = NoisedGrid::for_shares(claim().clip_norm, 650, 100, z, 75).unwrap();
+    let ClientNoise::Share(share) = grid.noise() else { panic!("asked for shares") };
+    of(Promise::Distributed { claim: claim(), share, honest: 75, masking: masking() }, grid)
+}
+
+fn masked() -> Plan {
+    let grid = PrivateGrid::masked(claim().clip_norm, 650, 100).unwrap();
+    of(Promise::Central { claim: claim(), sigma: 5 << 20, masking: Some(masking()) }, grid)
+}
+
+fn local() -> Plan {
+    let z = NoiseMultiplier::new(5.0).unwrap();
+    let grid = NoisedGrid::for_local(claim().clip_norm, 650, 100, z).unwrap();
+    let ClientNoise::Full { sigma } = grid.noise() else { panic!("asked for local noise") };
+    of(Promise::Local { claim: claim(), sigma }, grid)
 }
 
 fn signed(plan: Plan) -> std::sync::Arc<VerifiedPlan> {
@@ -69,7 +125,7 @@ const GOLDEN_DIGEST: &str = "73a763b5f37f24a06ca9dc260947f750eabdc6e09bf7c5863eb
 
 #[test]
 fn a_plan_comes_back_from_its_bytes() {
-    for plan in [plan(), private()] {
+    for plan in [plan(), private(), masked(), distributed(), local()] {
         assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
     }
 }
@@ -106,6 +162,65 @@ fn a_plan_for_which_nothing_is_reserved_is_not_signed() {
     assert_eq!(VerifiedPlan::sign(louder, &reservation, &signer), Err(PlanError::NotReserved("mechanism")));
 }
 
+#[test]
+fn plans_of_every_mode_are_accepted_and_say_which_noise_they_are_for() {
+    for plan in [masked(), distributed(), local()] {
+        assert_eq!(plan.check(&task(), &task().digest()), Ok(()));
+        assert_eq!(plan.mechanism().sensitivity(), plan.encoding.sensitivity);
+    }
+    assert_eq!((masked().masking(), local().masking()), (Some(&masking()), None));
+    let Mechanism::NoiseShares { honest, least_updates, dimension, .. } = distributed().mechanism() else {
+        panic!("shares make noise")
+    };
+    assert_eq!((honest, least_updates, dimension), (75, 80, 650));
+    // 20 bits for each of 650 coordinates.
+    assert_eq!(distributed().upload_bytes(), 1625);
+}
+
+#[test]
+fn a_client_refuses_noise_and_masks_that_do_not_add_up() {
+    let Promise::Distributed { claim, share, honest, masking } = distributed().promise else {
+        unreachable!()
+    };
+    let lie = |honest, masking| Promise::Distributed { claim, share, honest, masking };
+    let with = |promise| Plan { promise, ..distributed() };
+    let half = skep_privacy::mechanism::ShareVariance::new(share.numerator() / 2, share.halvings()).unwrap();
+    let lies = [
+        // Fewer or more honest shares than the corrupt fraction leaves.
+        with(lie(honest + 1, masking)),
+        with(lie(honest - 1, masking)),
+        // A threshold that lets the server collect both shares of a client, and degrees that nobody has.
+        with(lie(honest, Masking { threshold: masking.threshold - 1, ..masking })),
+        with(lie(honest, Masking { threshold: 80, ..masking })),
+        with(lie(honest, Masking { degree: 100, ..masking })),
+        // A corrupt fraction of nobody, and one of more than was planned for.
+        with(lie(honest, Masking { max_corrupt_fraction: CorruptFraction::new(0.001).unwrap(), ..masking })),
+        with(lie(honest, Masking { max_corrupt_fraction: CorruptFraction::new(0.2).unwrap(), ..masking })),
+        // Less noise on the same grid and wire, a sum of other bits, a smaller cohort.
+        Plan {
+            encoding: skep_privacy::grid::Encoding { wire_bits: 21, ..distributed().encoding },
+            ..distributed()
+        },
+        Plan { cohort_max: 50, ..distributed() },
+        Plan { min_updates: 79, ..distributed() },
+        Plan { min_updates: 101, ..distributed() },
+        // A cohort of secret size, and a round that closes early.
+        Plan { sampling: Sampling::Poisson { rate: SamplingRate::new(0.9).unwrap() }, ..distributed() },
+        Plan { closure: Closure::FirstUpdates(80), ..distributed() },
+        Plan { min_updates: 53, ..masked() },
+        Plan { encoding: local().encoding, ..masked() },
+        Plan { promise: Promise::Local { claim, sigma: 0 }, ..local() },
+        Plan { promise: Promise::Local { claim, sigma: u64::MAX }, ..local() },
+    ];
+    for lie in lies {
+        let refused = lie.check(&task(), &task().digest());
+        assert_eq!(refused, Err(Decline::Inconsistent), "{lie:?}");
+    }
+    // Less noise is consistent in itself: what it costs is in the claim, and in the mechanism that budget is reserved for.
+    let quieter = with(Promise::Distributed { claim, share: half, honest, masking });
+    assert_ne!(quieter.mechanism(), distributed().mechanism());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -115,11 +230,12 @@ proptest! {
     }
 
     #[test]
-    fn what_reads_as_a_plan_is_its_canonical_encoding(place in 0usize..300, byte in any::<u8>()) {
-        let mut bytes = private().to_bytes();
+    fn what_reads_as_a_plan_is_its_canonical_encoding(mode in 0usize..4, place in 0usize..300, byte in any::<u8>()) {
+        let mut bytes = [private(), masked(), distributed(), local()][mode].to_bytes();
         let place = place % bytes.len();
         bytes[place] = byte;
         if let Ok(plan) = Plan::from_bytes(&bytes) {
+            let _ = plan.check(&task(), &plan.task);
             prop_assert_eq!(plan.to_bytes(), bytes);
         }
     }

@@ -7,29 +7,31 @@
 //!      ╰────────────────────────────────────▶ close(aborted)                  the model stays, the budget is spent
 //! ```
 
+mod encoding;
 mod error;
 mod keys;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use skep_privacy::adversary::Adversary;
 use skep_privacy::budget::{BudgetKeeper, Reservation};
-use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
+use skep_privacy::client_noise::Contribution;
+use skep_privacy::grid::Grid;
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Delta, Epsilon};
 use skep_privacy::sum::Accumulator;
-use skep_privacy::update::QuantizedUpdate;
-use skep_protocol::experiment::{Experiment, Privacy, Weighting};
-use skep_protocol::plan::{Closure, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
+use skep_protocol::experiment::{Experiment, Weighting};
+use skep_protocol::plan::{Closure, Plan, PlanSigner, Segment, VerifiedPlan};
 use skep_protocol::round::Outcome;
 use skep_protocol::{ClientId, Digest, Round};
-use thiserror::Error;
 
 use crate::roster::Roster;
 use crate::select;
 use crate::stage::Stager;
 use crate::strategy::FedAvg;
 
+pub use encoding::{NoPromise, no_promise};
 pub use error::{FederationError, PlanningError, RoundError};
 pub use keys::ServerKeys;
 
@@ -61,7 +63,7 @@ struct OpenRound {
 
 #[derive(Debug)]
 enum Stage {
-    Collecting { reservation: Reservation, sum: Accumulator },
+    Collecting { reservation: Box<Reservation>, sum: Accumulator },
     Released { model: Vec<f32> },
     Failed,
 }
@@ -90,21 +92,16 @@ pub struct RoundSummary {
     pub model: Digest,
     /// Spent against recipients of models, this round included.
     pub epsilon_release: Result<Epsilon, NoPromise>,
-    /// Spent against the server.
+    /// Spent against the server, with as many of the clients as the mode takes for its own.
     pub epsilon_server: Result<Epsilon, NoPromise>,
-    /// The delta of both.
+    /// Spent against the server with everybody else.
+    pub epsilon_alone: Result<Epsilon, NoPromise>,
+    /// What `epsilon_release` would be with continuous noise in place of discrete shares: for comparison, not certified.
+    pub epsilon_release_if_continuous: Option<Epsilon>,
+    /// Likewise of `epsilon_server`.
+    pub epsilon_server_if_continuous: Option<Epsilon>,
+    /// The delta of all of them.
     pub delta: Option<Delta>,
-}
-
-/// Why there is no epsilon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum NoPromise {
-    /// Mode `none`.
-    #[error("privacy is off")]
-    Off,
-    /// Mode `central`, against the server.
-    #[error("the server sees every update and adds the noise itself")]
-    TrustedServer,
 }
 
 impl Federation {
@@ -121,7 +118,8 @@ impl Federation {
     ) -> Result<Self, FederationError> {
         check_model(&experiment, &segments, &initial_model)?;
         let segments = with_weight(segments, experiment.strategy.weighting());
-        let (grid, mechanism) = encoding(&experiment, initial_model.len() + weights(&experiment))?;
+        let dimension = initial_model.len() + weights(&experiment);
+        let (grid, mechanism) = encoding::encoding(&experiment, dimension)?;
         Ok(Federation {
             task: experiment.task.digest(),
             segments,
@@ -150,7 +148,8 @@ impl Federation {
         let reservation = self.budget.reserve(round.0, self.mechanism, self.experiment.rounds.sampling)?;
         self.round = round;
         let plan = VerifiedPlan::sign(self.describe(&reservation), &reservation, &self.signer)?;
-        let stage = Stage::Collecting { reservation, sum: Accumulator::new(self.grid) };
+        let stage =
+            Stage::Collecting { reservation: Box::new(reservation), sum: Accumulator::new(self.grid) };
         let invited = u32::try_from(cohort.len()).expect("validated: at most u32::MAX clients");
         self.open = Some(OpenRound { invited, updates: 0, stage });
         Ok(PlannedRound { plan, cohort })
@@ -165,7 +164,7 @@ impl Federation {
     ///
     /// # Errors
     /// [`RoundError::OutOfOrder`] or [`RoundError::Sum`]; the sum has not changed.
-    pub fn commit(&mut self, update: &QuantizedUpdate) -> Result<(), RoundError> {
+    pub fn commit(&mut self, update: &Contribution) -> Result<(), RoundError> {
         let open = self.open.as_mut().ok_or(RoundError::OutOfOrder)?;
         let Stage::Collecting { sum, .. } = &mut open.stage else { return Err(RoundError::OutOfOrder) };
         sum.add(update)?;
@@ -173,7 +172,7 @@ impl Federation {
         Ok(())
     }
 
-    /// Settles the reservation, opens the sum with the noise that was paid for, and computes the next model. It becomes
+    /// Settles the reservation, opens the sum with the noise that was paid for, unless clients have added it, and computes the next model. It becomes
     /// the model when the round is closed.
     ///
     /// # Errors
@@ -187,11 +186,14 @@ impl Federation {
                 return Err(RoundError::OutOfOrder);
             }
         };
-        let charge = self.budget.settle(reservation);
+        let charge = self.budget.settle(*reservation);
         let release = match charge.mechanism() {
             Mechanism::None => sum.finish().release_exact(charge)?,
             Mechanism::RoundedGaussian { .. } => {
                 sum.finish().release(charge, &self.keys.noise(self.round)?, self.keys.generator())?
+            }
+            Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. } => {
+                sum.finish().release_noised(charge)?
             }
         };
         let model = self.strategy.apply(&self.model, &release)?;
@@ -219,8 +221,11 @@ impl Federation {
             invited: open.invited,
             updates: open.updates,
             model: self.model_digest,
-            epsilon_release: self.epsilon_release(),
-            epsilon_server: self.epsilon_server(),
+            epsilon_release: self.epsilon(Adversary::Recipients),
+            epsilon_server: self.epsilon(Adversary::Server),
+            epsilon_alone: self.epsilon(Adversary::EveryoneElse),
+            epsilon_release_if_continuous: self.epsilon_if_continuous(Adversary::Recipients),
+            epsilon_server_if_continuous: self.epsilon_if_continuous(Adversary::Server),
             delta: self.delta(),
         })
     }
@@ -260,34 +265,26 @@ impl Federation {
         &self.budget
     }
 
-    /// What all rounds so far cost against those who receive models.
+    /// What all rounds so far cost against an adversary.
     ///
     /// # Errors
-    /// [`NoPromise::Off`].
-    pub fn epsilon_release(&self) -> Result<Epsilon, NoPromise> {
-        match self.experiment.privacy {
-            Privacy::None => Err(NoPromise::Off),
-            Privacy::Central(_) => Ok(self.budget.epsilon()),
+    /// [`NoPromise`] where the mode promises nothing against it.
+    pub fn epsilon(&self, adversary: Adversary) -> Result<Epsilon, NoPromise> {
+        match no_promise(&self.experiment.privacy, adversary) {
+            Some(reason) => Err(reason),
+            None => Ok(self.budget.charged().epsilon(adversary, self.budget.delta())),
         }
     }
 
-    /// What all rounds so far cost against the server.
-    ///
-    /// # Errors
-    /// [`NoPromise`]: no mode of this version hides updates from the server.
-    pub fn epsilon_server(&self) -> Result<Epsilon, NoPromise> {
-        match self.experiment.privacy {
-            Privacy::None => Err(NoPromise::Off),
-            Privacy::Central(_) => Err(NoPromise::TrustedServer),
-        }
+    /// What that cost would be with continuous noise in place of discrete shares; `None` in modes without shares. For
+    /// comparison: it is not certified.
+    pub fn epsilon_if_continuous(&self, adversary: Adversary) -> Option<Epsilon> {
+        self.budget.charged().epsilon_if_continuous(adversary, self.budget.delta())
     }
 
     /// The delta at which epsilon is stated.
     pub fn delta(&self) -> Option<Delta> {
-        match &self.experiment.privacy {
-            Privacy::None => None,
-            Privacy::Central(central) => Some(central.delta),
-        }
+        self.experiment.privacy.terms().map(|terms| terms.delta)
     }
 
     fn next_round(&self, roster: &dyn Roster) -> Result<Round, PlanningError> {
@@ -314,7 +311,9 @@ impl Federation {
             base_model: self.model_digest,
             segments: self.segments.clone(),
             encoding: self.grid.encoding(),
-            promise: self.promise(reservation),
+            promise: encoding::promise(&self.experiment, reservation.mechanism(), |adversary| {
+                reservation.epsilon_after(adversary)
+            }),
             sampling: rounds.sampling,
             population: self.experiment.population.clients,
             cohort_max: self.experiment.cohort_max(),
@@ -323,20 +322,6 @@ impl Federation {
             closure: Closure::AllAnswered,
             min_updates: rounds.min_updates,
             deadline: rounds.deadline,
-        }
-    }
-
-    fn promise(&self, reservation: &Reservation) -> Promise {
-        match (&self.experiment.privacy, reservation.mechanism()) {
-            (Privacy::Central(central), Mechanism::RoundedGaussian { sigma, .. }) => Promise::Central {
-                clip_norm: central.clip_norm,
-                sigma,
-                unit: central.unit,
-                adjacency: central.adjacency,
-                epsilon_release: reservation.epsilon_after(),
-                delta: central.delta,
-            },
-            _ => Promise::None,
         }
     }
 }
@@ -370,24 +355,10 @@ fn weights(experiment: &Experiment) -> usize {
     }
 }
 
-fn encoding(experiment: &Experiment, dimension: usize) -> Result<(Grid, Mechanism), FederationError> {
-    let cohort_max = experiment.cohort_max();
-    match &experiment.privacy {
-        Privacy::None => Ok((PublicGrid::new(dimension, cohort_max)?.into(), Mechanism::None)),
-        Privacy::Central(central) => {
-            let grid = PrivateGrid::new(central.clip_norm, dimension, cohort_max)?;
-            let mechanism = Mechanism::rounded_gaussian(central.noise_multiplier, &grid)?;
-            Ok((grid.into(), mechanism))
-        }
-    }
-}
-
 fn budget(experiment: &Experiment) -> BudgetKeeper {
-    match &experiment.privacy {
-        Privacy::None => BudgetKeeper::without_promise(),
-        Privacy::Central(central) => {
-            BudgetKeeper::new(central.adjacency, central.delta, Some(central.epsilon_limit))
-        }
+    match experiment.privacy.terms() {
+        None => BudgetKeeper::without_promise(),
+        Some(terms) => BudgetKeeper::new(terms.adjacency, terms.delta, Some(terms.epsilon_limit)),
     }
 }
 

@@ -36,7 +36,13 @@ pub struct RoundRecord {
     pub epsilon_server: Option<f64>,
     /// Why there is no epsilon against the server; null when there is one.
     pub epsilon_server_absent: Option<String>,
-    /// The delta of both.
+    /// Spent against the server with every other client, all rounds so far; null when nothing is promised.
+    pub epsilon_alone: Option<f64>,
+    /// What `epsilon_release` would be with continuous noise in place of discrete shares: for comparison, not certified.
+    pub epsilon_release_if_continuous: Option<f64>,
+    /// Likewise of `epsilon_server`.
+    pub epsilon_server_if_continuous: Option<f64>,
+    /// The delta of all of them.
     pub delta: Option<Delta>,
     /// From the plan to the end of the round, in the driver's time.
     pub seconds: f64,
@@ -95,6 +101,9 @@ impl RoundRecord {
             epsilon_release: summary.epsilon_release.ok().map(|epsilon| epsilon.get()),
             epsilon_server: summary.epsilon_server.ok().map(|epsilon| epsilon.get()),
             epsilon_server_absent: summary.epsilon_server.err().map(|reason| reason.to_string()),
+            epsilon_alone: summary.epsilon_alone.ok().map(|epsilon| epsilon.get()),
+            epsilon_release_if_continuous: summary.epsilon_release_if_continuous.map(|epsilon| epsilon.get()),
+            epsilon_server_if_continuous: summary.epsilon_server_if_continuous.map(|epsilon| epsilon.get()),
             delta: summary.delta,
             seconds: cost.time.as_millis() as f64 / 1000.0,
             bytes_up: cost.bytes_up,
@@ -171,6 +180,9 @@ mod tests {
             model: Digest::of(b""),
             epsilon_release: Ok(Epsilon::new(1.5).unwrap()),
             epsilon_server: Err(NoPromise::TrustedServer),
+            epsilon_alone: Err(NoPromise::TrustedServer),
+            epsilon_release_if_continuous: None,
+            epsilon_server_if_continuous: None,
             delta: Some(Delta::new(1e-5).unwrap()),
         }
     }
@@ -199,6 +211,7 @@ mod tests {
         let summary = RoundSummary {
             epsilon_release: Err(NoPromise::Off),
             epsilon_server: Err(NoPromise::Off),
+            epsilon_alone: Err(NoPromise::Off),
             delta: None,
             ..summary(Outcome::Aborted(AbortReason::Stopped))
         };

@@ -1,8 +1,9 @@
 //! From the bytes of an upload to an update that may be added: unpacked, in range, its norm tested exactly.
 
+use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::{Grid, PUBLIC_STEP};
 use skep_privacy::packing::{PackingError, unpack};
-use skep_privacy::update::{QuantizedUpdate, Rejected};
+use skep_privacy::update::Rejected;
 use skep_protocol::experiment::Weighting;
 use skep_protocol::round::Refusal;
 
@@ -22,9 +23,9 @@ impl Stager {
     ///
     /// # Errors
     /// The [`Refusal`] that its sender is told.
-    pub fn stage(&self, packed: &[u8]) -> Result<QuantizedUpdate, Refusal> {
+    pub fn stage(&self, packed: &[u8]) -> Result<Contribution, Refusal> {
         let coordinates = unpack(packed, self.grid.dimension(), self.grid.wire_bits()).map_err(not_packed)?;
-        let update = QuantizedUpdate::verify(coordinates, &self.grid).map_err(rejected)?;
+        let update = Contribution::verify(coordinates, &self.grid).map_err(rejected)?;
         if self.weighted
             && !update.coordinates().last().is_some_and(|weight| (0..=WEIGHT_MAX).contains(weight))
         {
@@ -47,6 +48,8 @@ fn rejected(reason: Rejected) -> Refusal {
     match reason {
         Rejected::Dimension { .. } => Refusal::WrongLength,
         Rejected::Range { .. } => Refusal::OutOfRange,
+        // Nobody says which grid it was made for.
+        Rejected::OtherGrid => Refusal::Malformed,
         Rejected::Norm { .. } => Refusal::NormExceeded,
     }
 }
@@ -65,7 +68,7 @@ mod tests {
         PrivateGrid::new(ClipNorm::new(1.0).unwrap(), 3, 2).unwrap().into()
     }
 
-    fn staged(grid: Grid, weighting: Weighting, coordinates: &[i32]) -> Result<QuantizedUpdate, Refusal> {
+    fn staged(grid: Grid, weighting: Weighting, coordinates: &[i32]) -> Result<Contribution, Refusal> {
         Stager::new(grid, weighting).stage(&pack(coordinates, grid.wire_bits()).unwrap())
     }
 

@@ -1,7 +1,7 @@
 //! Federated averaging (McMahan et al., arXiv 1602.05629) on flat parameters, in f64.
 
 use skep_privacy::sum::Release;
-use skep_protocol::experiment::{Experiment, Privacy, Strategy, Weighting};
+use skep_protocol::experiment::{Experiment, Strategy, Weighting};
 use thiserror::Error;
 
 /// Adds the mean update to the model.
@@ -41,10 +41,10 @@ impl FedAvg {
     /// The strategy of an experiment.
     pub fn of(experiment: &Experiment) -> Self {
         let Strategy::FedAvg { server_learning_rate, weighting } = experiment.strategy;
-        let denominator = match (&experiment.privacy, weighting) {
-            (Privacy::Central(_), _) => Denominator::Expected(experiment.expected_cohort()),
-            (Privacy::None, Weighting::Uniform) => Denominator::Updates,
-            (Privacy::None, Weighting::Examples { .. }) => Denominator::Weights,
+        let denominator = match (experiment.privacy.terms(), weighting) {
+            (Some(_), _) => Denominator::Expected(experiment.expected_cohort()),
+            (None, Weighting::Uniform) => Denominator::Updates,
+            (None, Weighting::Examples { .. }) => Denominator::Weights,
         };
         FedAvg { server_learning_rate, denominator }
     }

@@ -6,7 +6,8 @@ use skep_privacy::update::Update;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
     BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile, PopulationFile,
-    PrivacyFile, RoundsFile, SamplingFile, StrategyFile, TaskFile, TrainingFile, WeightingFile,
+    PrivacyFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
+    WeightingFile,
 };
 use skep_protocol::plan::{PlanSigner, Segment};
 
@@ -43,6 +44,8 @@ pub(crate) fn private_file() -> ExperimentFile {
             delta: Some(1e-5),
             epsilon_limit: Some(100.0),
         },
+        secure_aggregation: None,
+        simulation: SimulationFile::default(),
     }
 }
 

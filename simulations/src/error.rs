@@ -24,6 +24,11 @@ pub enum SimulationError {
     /// The script of faults makes no sense.
     #[error(transparent)]
     Fault(#[from] FaultError),
+    /// The whole protocol of secure aggregation is not there yet.
+    #[error(
+        "simulation.fidelity is \"protocol\", but this version cannot run secure aggregation yet; \"sum\" gives the same model"
+    )]
+    Protocol,
     /// The federation cannot be set up.
     #[error(transparent)]
     Federation(#[from] FederationError),

@@ -3,8 +3,8 @@
 use skep_client::task::TaskError;
 use skep_client::trainer::{ClientKeys, Participant};
 use skep_learning::Subset;
+use skep_privacy::client_noise::Contribution;
 use skep_privacy::prg::Key;
-use skep_privacy::update::QuantizedUpdate;
 use skep_protocol::ClientId;
 use skep_protocol::experiment::Task;
 use skep_protocol::round::Decline;
@@ -47,7 +47,7 @@ impl Trainer for Participants<'_> {
         self.share(client).map_or(0, |share| share.len() as u64)
     }
 
-    fn train(&self, job: &Job) -> Result<QuantizedUpdate, Decline> {
+    fn train(&self, job: &Job) -> Result<Contribution, Decline> {
         let share = self.share(job.client).ok_or(Decline::TrainingFailed)?;
         let mut participant = self.participant(job.client, share).map_err(|_| Decline::TrainingFailed)?;
         participant.train(&job.plan, self.task, &job.base).map(|trained| trained.update)

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use skep_learning::Split;
 use skep_privacy::prg::Key;
 use skep_protocol::Time;
-use skep_protocol::experiment::Experiment;
+use skep_protocol::experiment::{Experiment, Fidelity};
 use skep_protocol::plan::PlanSigner;
 use skep_protocol::round::server::{Limits, ServerMachine};
 use skep_server::federation::{Federation, ServerKeys};
@@ -63,6 +63,9 @@ pub fn simulate(
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<SimulationReport, SimulationError> {
+    if experiment.fidelity == Fidelity::Protocol {
+        return Err(SimulationError::Protocol);
+    }
     let shares = population::shares(experiment, &data.train)?;
     let participants = Participants::new(&experiment.task, shares, root)?;
     let mut test_set = TestSet::new(&experiment.task, data.test.clone())?;

@@ -4,14 +4,16 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::Grid;
 use skep_privacy::prg::{Key, Purpose};
-use skep_privacy::update::{QuantizedUpdate, Update};
+use skep_privacy::update::Update;
 use skep_protocol::ClientId;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
     BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile, PopulationFile,
-    PrivacyFile, RoundsFile, SamplingFile, StrategyFile, TaskFile, TrainingFile, WeightingFile,
+    PrivacyFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
+    WeightingFile,
 };
 use skep_protocol::plan::{PlanSigner, VerifiedPlan};
 use skep_protocol::round::Decline;
@@ -46,6 +48,8 @@ pub(crate) fn file() -> ExperimentFile {
             server_learning_rate: 1.0,
         },
         privacy: PrivacyFile::NONE,
+        secure_aggregation: None,
+        simulation: SimulationFile::default(),
     }
 }
 
@@ -95,24 +99,31 @@ impl Trainer for Fake {
         10
     }
 
-    fn train(&self, job: &Job) -> Result<QuantizedUpdate, Decline> {
+    fn train(&self, job: &Job) -> Result<Contribution, Decline> {
         if self.failing == Some(job.client) {
             return Err(Decline::TrainingFailed);
         }
         let plan = job.plan.plan();
         if self.idle {
             let zero = vec![0; job.base.len()];
-            return QuantizedUpdate::verify(zero, &plan.grid()?).map_err(|_| Decline::Unencodable);
+            return Contribution::verify(zero, &plan.grid()?).map_err(|_| Decline::Unencodable);
         }
         let mut prg = Key::from_seed(0).derive(Purpose::Training, plan.round.0, job.client.0).stream();
         let mut uniform = || (prg.next_u64() >> 40) as f32 / (1 << 24) as f32 - 0.5;
         let values = job.base.iter().map(|parameter| uniform() - 0.1 * parameter).collect();
         let update = Update::new(values).map_err(|_| Decline::Unencodable)?;
         match plan.grid()? {
-            Grid::Private(grid) => update.clip(grid.clip()).quantize(&grid, &mut prg),
-            Grid::Public(grid) => update.quantize_nearest(&grid),
+            Grid::Private(grid) => {
+                update.clip(grid.clip()).quantize(&grid, &mut prg).ok().map(Contribution::from)
+            }
+            Grid::Noised(grid) => {
+                let exact = update.clip(grid.exact().clip()).quantize(grid.exact(), &mut prg).ok();
+                let noise = Key::from_seed(1).derive(Purpose::Noise, plan.round.0, job.client.0);
+                exact.and_then(|exact| exact.add_noise(&grid, &noise, plan.prg).ok()).map(Contribution::from)
+            }
+            Grid::Public(grid) => update.quantize_nearest(&grid).ok().map(Contribution::from),
         }
-        .map_err(|_| Decline::Unencodable)
+        .ok_or(Decline::Unencodable)
     }
 }
 

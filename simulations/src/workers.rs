@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
-use skep_privacy::update::QuantizedUpdate;
+use skep_privacy::client_noise::Contribution;
 use skep_protocol::ClientId;
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::Decline;
@@ -22,7 +22,7 @@ pub(crate) trait Trainer: Sync {
     fn examples(&self, client: ClientId) -> u64;
 
     /// A client's update, a function of the job alone.
-    fn train(&self, job: &Job) -> Result<QuantizedUpdate, Decline>;
+    fn train(&self, job: &Job) -> Result<Contribution, Decline>;
 }
 
 /// One client, one plan, one base model.
@@ -46,7 +46,7 @@ pub(crate) struct Workers<'a, T> {
 struct State {
     waiting: BTreeMap<Due, Job>,
     running: BTreeSet<Due>,
-    finished: BTreeMap<Due, thread::Result<Result<QuantizedUpdate, Decline>>>,
+    finished: BTreeMap<Due, thread::Result<Result<Contribution, Decline>>>,
     over: bool,
 }
 
@@ -87,7 +87,7 @@ impl<'a, T: Trainer> Workers<'a, T> {
     ///
     /// # Panics
     /// With the panic of the training, whichever thread it ran on.
-    pub(crate) fn take(&self, due: Due, job: &Job) -> Result<QuantizedUpdate, Decline> {
+    pub(crate) fn take(&self, due: Due, job: &Job) -> Result<Contribution, Decline> {
         let mut state = self.lock();
         loop {
             if let Some(result) = state.finished.remove(&due) {
@@ -172,7 +172,7 @@ mod tests {
     use crate::testing::{Fake, plan};
 
     /// Announces 40 jobs, takes them in order but for the tenth, which is taken back.
-    fn results(threads: usize) -> Vec<Result<QuantizedUpdate, Decline>> {
+    fn results(threads: usize) -> Vec<Result<Contribution, Decline>> {
         let trainer = Fake::default();
         let plan = plan();
         Workers::with(&trainer, threads, |workers| {
@@ -210,7 +210,7 @@ mod tests {
             1
         }
 
-        fn train(&self, job: &Job) -> Result<QuantizedUpdate, Decline> {
+        fn train(&self, job: &Job) -> Result<Contribution, Decline> {
             self.most.fetch_max(self.begun.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             assert_ne!(job.client, ClientId(99), "this client's training panics");
             Err(Decline::TrainingFailed)

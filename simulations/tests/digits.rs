@@ -10,8 +10,8 @@ use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
     Activation, BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile,
-    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, StrategyFile, TaskFile, TrainingFile,
-    WeightingFile,
+    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile,
+    TrainingFile, WeightingFile,
 };
 use skep_simulations::{Ended, SimulationOptions, SimulationReport, population, simulate};
 
@@ -35,6 +35,8 @@ fn reference(seed: u64, rounds: u64) -> ExperimentFile {
             server_learning_rate: 1.0,
         },
         privacy: PrivacyFile::NONE,
+        secure_aggregation: None,
+        simulation: SimulationFile::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
 use skep_protocol::experiment::{Batch, Model, Task, Training, Weighting};
-use skep_protocol::plan::{Closure, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
+use skep_protocol::plan::{Claim, Closure, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
 use skep_protocol::{Digest, Round, Span};
 
 /// A task whose model has `3 * 2 + 2 = 8` parameters.
@@ -60,15 +60,20 @@ pub fn private_plan(round: u64, cohort_max: u32) -> Plan {
     let Mechanism::RoundedGaussian { sigma, .. } = noise else { unreachable!("asked for a Gaussian") };
     Plan {
         encoding: grid.encoding(),
-        promise: Promise::Central {
-            clip_norm,
-            sigma,
-            unit: Unit::Client,
-            adjacency: Adjacency::ZeroOut,
-            epsilon_release: Epsilon::new(1.0).expect("valid"),
-            delta: Delta::new(1e-5).expect("valid"),
-        },
+        promise: Promise::Central { claim: claim(clip_norm), sigma, masking: None },
         ..public
+    }
+}
+
+fn claim(clip_norm: ClipNorm) -> Claim {
+    Claim {
+        clip_norm,
+        unit: Unit::Client,
+        adjacency: Adjacency::ZeroOut,
+        delta: Delta::new(1e-5).expect("valid"),
+        epsilon_release: Epsilon::new(1.0).expect("valid"),
+        epsilon_server: Epsilon::INFINITE,
+        epsilon_alone: Epsilon::INFINITE,
     }
 }
 

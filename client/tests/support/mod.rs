@@ -14,7 +14,7 @@ use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
 use skep_protocol::experiment::{Batch, Model, Task, Training, Weighting};
-use skep_protocol::plan::{Closure, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
+use skep_protocol::plan::{Claim, Closure, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
 use skep_protocol::{Digest, Round, Span};
 
 /// Softmax regression on the digits, in batches of 8.
@@ -77,15 +77,20 @@ pub fn private_plan(round: u64, clip_norm: f64) -> Plan {
     let grid = PrivateGrid::new(clip_norm, public.update_len() as usize, 4).unwrap();
     let noise = Mechanism::rounded_gaussian(NoiseMultiplier::new(1.0).unwrap(), &grid).unwrap();
     let Mechanism::RoundedGaussian { sigma, .. } = noise else { panic!("asked for a Gaussian") };
-    let promise = Promise::Central {
+    let promise = Promise::Central { claim: claim(clip_norm), sigma, masking: None };
+    Plan { encoding: grid.encoding(), promise, ..public }
+}
+
+pub fn claim(clip_norm: ClipNorm) -> Claim {
+    Claim {
         clip_norm,
-        sigma,
         unit: Unit::Client,
         adjacency: Adjacency::ZeroOut,
-        epsilon_release: Epsilon::new(1.0).unwrap(),
         delta: Delta::new(1e-5).unwrap(),
-    };
-    Plan { encoding: grid.encoding(), promise, ..public }
+        epsilon_release: Epsilon::new(1.0).unwrap(),
+        epsilon_server: Epsilon::INFINITE,
+        epsilon_alone: Epsilon::INFINITE,
+    }
 }
 
 /// The key that signs the plans of the tests.

@@ -42,6 +42,17 @@ impl NoiseShares {
         Ok(self.bound())
     }
 
+    /// Standard deviation of the sum over the L2 sensitivity.
+    #[must_use]
+    pub fn noise_multiplier(&self) -> f64 {
+        self.sigma * (self.shares as f64).sqrt() / self.l2_sensitivity
+    }
+
+    /// The same shares where neighbouring sums differ by twice as much.
+    pub(super) fn moved_twice_as_far(self) -> Self {
+        Self { l2_sensitivity: 2.0 * self.l2_sensitivity, l1_sensitivity: 2.0 * self.l1_sensitivity, ..self }
+    }
+
     fn bound(&self) -> RdpCurve {
         let tau = self.gap();
         let dimension = self.dimension as f64;

@@ -19,6 +19,7 @@ use std::sync::OnceLock;
 use serde::Serialize;
 
 use crate::quantities::{Adjacency, Delta, Epsilon, NoiseMultiplier, QuantityError, SamplingRate};
+use distributed::NoiseShares;
 use pld::Pld;
 use rdp::RdpCurve;
 
@@ -83,6 +84,8 @@ pub enum Event {
         /// The σ of the density e^{−x²/2σ²}.
         noise_multiplier: NoiseMultiplier,
     },
+    /// The sum of discrete Gaussian shares; only for the rdp accountant.
+    NoiseShares(NoiseShares),
     /// A release about which nothing is promised.
     NonPrivate,
 }
@@ -309,6 +312,8 @@ impl Composition {
                 what: "a sample of fixed size to which a record is added",
                 instead: "use replace adjacency or Poisson sampling, or account for everyone",
             }),
+            (Event::NoiseShares(shares), Adjacency::AddOrRemove | Adjacency::ZeroOut) => Ok(shares.curve()?),
+            (Event::NoiseShares(shares), Adjacency::Replace) => Ok(shares.moved_twice_as_far().curve()?),
             (Event::NonPrivate, _) => unsupported("a release without noise"),
         }
     }
@@ -343,6 +348,19 @@ impl Composition {
 }
 
 impl Event {
+    /// The event with continuous Gaussian noise of the same size in place of a sum of discrete shares: what to compare a
+    /// certified number with, never a promise of its own.
+    #[must_use]
+    pub fn if_continuous(self) -> Self {
+        match self {
+            Self::NoiseShares(shares) => match NoiseMultiplier::new(shares.noise_multiplier()) {
+                Ok(noise_multiplier) => Self::Gaussian { noise_multiplier },
+                Err(_) => Self::NonPrivate,
+            },
+            event => event,
+        }
+    }
+
     /// The same event under its simplest name, so that equal events are grouped.
     fn normalised(self) -> Self {
         match self {

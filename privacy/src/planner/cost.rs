@@ -78,6 +78,9 @@ pub(super) fn check_range(composition: &Composition, accountant: Accountant) -> 
             | Event::FixedSizeGaussian { noise_multiplier, .. }
             | Event::Laplace { noise_multiplier }
             | Event::DiscreteGaussian { noise_multiplier } => (SamplingRate::ONE, noise_multiplier),
+            Event::NoiseShares(shares) => {
+                (SamplingRate::ONE, NoiseMultiplier::new(shares.noise_multiplier())?)
+            }
             Event::NonPrivate => continue,
         };
         check_event(rate, noise_multiplier)?;

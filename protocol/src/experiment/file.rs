@@ -27,6 +27,12 @@ pub struct ExperimentFile {
     pub strategy: StrategyFile,
     /// What is promised to the clients.
     pub privacy: PrivacyFile,
+    /// Whether the server sees sums only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure_aggregation: Option<SecureAggregationFile>,
+    /// How `skep simulate` computes it.
+    #[serde(default)]
+    pub simulation: SimulationFile,
 }
 
 /// `[task]`
@@ -190,7 +196,7 @@ pub struct PrivacyFile {
     /// L2 bound of one client's update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
-    /// Noise on the sum, as a multiple of the sensitivity.
+    /// Noise on the sum, in mode local on each update, as a multiple of the sensitivity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise_multiplier: Option<f64>,
     /// The delta at which epsilon is stated.
@@ -222,8 +228,47 @@ pub enum ModeFile {
     None,
     /// The server adds noise to the sum.
     Central,
+    /// Every client adds a share of the noise, under secure aggregation.
+    Distributed,
+    /// Every client adds all of the noise.
+    Local,
+}
+
+/// `[secure_aggregation]`
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecureAggregationFile {
+    /// The largest part of a cohort that may be the server's own.
+    pub max_corrupt_fraction: f64,
+    /// No smaller cohort is summed up.
+    #[serde(default = "ten")]
+    pub min_cohort: u32,
+}
+
+/// `[simulation]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SimulationFile {
+    /// `"sum"` or `"protocol"`.
+    #[serde(default)]
+    pub fidelity: FidelityFile,
+}
+
+/// `simulation.fidelity`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FidelityFile {
+    /// Updates are added up as they are.
+    #[default]
+    Sum,
+    /// Every client runs the whole protocol.
+    Protocol,
 }
 
 fn one() -> f64 {
     1.0
+}
+
+fn ten() -> u32 {
+    10
 }

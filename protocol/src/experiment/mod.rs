@@ -10,12 +10,15 @@ mod task;
 mod validate;
 
 use serde::{Deserialize, Serialize};
-use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
+use skep_privacy::quantities::{
+    Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
+};
 
 pub use data::{CountOrNames, CsvData, Data, Files, IdxData, IdxPair};
 pub use task::{Activation, Batch, Model, Task, Training};
 pub use validate::Invalid;
 
+use crate::plan::Masking;
 use crate::time::Span;
 
 /// A federation: what is learned, by whom, how often, and at what cost in privacy.
@@ -37,6 +40,8 @@ pub struct Experiment {
     pub strategy: Strategy,
     /// What is promised to the clients.
     pub privacy: Privacy,
+    /// What a simulation in memory computes of secure aggregation.
+    pub fidelity: Fidelity,
 }
 
 /// The clients of a federation.
@@ -114,30 +119,97 @@ pub enum Weighting {
     },
 }
 
-/// What is promised to the clients.
+/// What is promised to the clients: the trust mode.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Privacy {
     /// Nothing: the server and every recipient see what they see.
     None,
     /// The server adds noise to the sum of clipped updates; it holds against whoever receives models.
-    Central(CentralPrivacy),
+    Central {
+        /// How much noise, and what it hides.
+        terms: Terms,
+        /// Whether the server sees the sum only.
+        secure_aggregation: Option<SecureAggregation>,
+    },
+    /// Every client adds a share of the noise, and the server sees the sum only; it holds against the server, too.
+    Distributed {
+        /// How much noise, and what it hides.
+        terms: Terms,
+        /// How the server is kept from seeing more.
+        secure_aggregation: SecureAggregation,
+    },
+    /// Every client adds all of the noise to its own update; it holds against everyone.
+    Local {
+        /// How much noise, and what it hides.
+        terms: Terms,
+    },
 }
 
-/// Central differential privacy; nothing in it has a default.
+/// The terms of differential privacy; nothing in them has a default.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CentralPrivacy {
+pub struct Terms {
     /// What one neighbouring population differs by.
     pub unit: Unit,
     /// In which way it differs.
     pub adjacency: Adjacency,
     /// The L2 bound of one client's update.
     pub clip_norm: ClipNorm,
-    /// Standard deviation of the noise on the sum, as a multiple of the sensitivity.
+    /// Standard deviation of the noise as a multiple of the sensitivity: of all noise on the sum; of the shares that honest
+    /// survivors leave in it at least; in mode local, of the noise on each update.
     pub noise_multiplier: NoiseMultiplier,
     /// The delta at which epsilon is stated, below one over the population.
     pub delta: Delta,
-    /// No round is planned that would exceed it.
+    /// No round is planned that would exceed it: against recipients in mode central, else against the server.
     pub epsilon_limit: Epsilon,
+}
+
+/// What keeps the server from seeing more than sums.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SecureAggregation {
+    /// The largest part of a cohort that may be the server's own.
+    pub max_corrupt_fraction: CorruptFraction,
+    /// No smaller cohort is summed up: what is said of a sum of few is said of each.
+    pub min_cohort: u32,
+}
+
+impl Privacy {
+    /// The terms, where anything is promised.
+    pub fn terms(&self) -> Option<&Terms> {
+        match self {
+            Privacy::None => None,
+            Privacy::Central { terms, .. }
+            | Privacy::Distributed { terms, .. }
+            | Privacy::Local { terms } => Some(terms),
+        }
+    }
+
+    /// How the server is kept from seeing more than sums, where it is.
+    pub fn secure_aggregation(&self) -> Option<&SecureAggregation> {
+        match self {
+            Privacy::None | Privacy::Local { .. } => None,
+            Privacy::Central { secure_aggregation, .. } => secure_aggregation.as_ref(),
+            Privacy::Distributed { secure_aggregation, .. } => Some(secure_aggregation),
+        }
+    }
+
+    /// The name of the mode, as in an experiment file.
+    pub fn mode(&self) -> &'static str {
+        match self {
+            Privacy::None => "none",
+            Privacy::Central { .. } => "central",
+            Privacy::Distributed { .. } => "distributed",
+            Privacy::Local { .. } => "local",
+        }
+    }
+}
+
+/// What a simulation in memory computes of secure aggregation. Both give the same model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fidelity {
+    /// Updates with each client's own noise are added up modulo 2ᵇ, without masks and encryption.
+    Sum,
+    /// Every client runs the whole protocol.
+    Protocol,
 }
 
 impl Experiment {
@@ -148,6 +220,19 @@ impl Experiment {
             Sampling::Fixed { size, .. } => size.min(u64::from(clients)) as u32,
             Sampling::All | Sampling::Poisson { .. } => clients,
         }
+    }
+
+    /// How updates are masked, where the server sees sums only.
+    pub fn masking(&self) -> Option<Masking> {
+        let SecureAggregation { max_corrupt_fraction, min_cohort } = *self.privacy.secure_aggregation()?;
+        Masking::plan(self.cohort_max(), self.rounds.min_updates, min_cohort, max_corrupt_fraction).ok()
+    }
+
+    /// Survivors of a round that are not corrupt, at least, where noise shares are planned for them: the fewest updates less
+    /// the most corrupt clients.
+    pub fn honest_survivors(&self) -> Option<u32> {
+        let Privacy::Distributed { secure_aggregation, .. } = &self.privacy else { return None };
+        self.rounds.min_updates.checked_sub(secure_aggregation.max_corrupt_fraction.of(self.cohort_max()))
     }
 
     /// The fixed, public denominator of a private mean: the expected size of a cohort.

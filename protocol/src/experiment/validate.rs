@@ -1,20 +1,19 @@
 //! From what was typed to what it means.
 
+mod privacy;
+
 use std::str::FromStr;
 
-use skep_privacy::quantities::QuantityError;
-use skep_privacy::quantities::{
-    Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, SamplingRate, Unit,
-};
+use skep_privacy::quantities::{QuantityError, Sampling, SamplingRate};
 use thiserror::Error;
 
 use super::file::{
-    BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile, PopulationFile,
-    PrivacyFile, RoundsFile, SamplingFile, StrategyFile, TaskFile, TrainingFile, WeightingFile,
+    BatchFile, BatchWord, DataFile, ExperimentFile, FidelityFile, ModelFile, PartitionFile, PopulationFile,
+    RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile, WeightingFile,
 };
 use super::{
-    Batch, CentralPrivacy, Data, Experiment, Model, Partition, Population, Privacy, Rounds, Strategy, Task,
-    Training, Weighting,
+    Batch, Data, Experiment, Fidelity, Model, Partition, Population, Rounds, Strategy, Task, Training,
+    Weighting,
 };
 use crate::time::Span;
 
@@ -44,10 +43,12 @@ impl TryFrom<&ExperimentFile> for Experiment {
             data,
             rounds: rounds(&file.rounds, population.clients)?,
             strategy: strategy(&file.strategy)?,
-            privacy: privacy(&file.privacy, population.clients)?,
+            privacy: privacy::privacy(file)?,
+            fidelity: privacy::fidelity(file)?,
             population,
         };
-        refuse_combinations(&experiment)?;
+        refuse_misplaced_columns(&experiment)?;
+        privacy::refuse_combinations(&experiment)?;
         Ok(experiment)
     }
 }
@@ -169,83 +170,12 @@ fn strategy(file: &StrategyFile) -> Result<Strategy, Invalid> {
     Ok(Strategy::FedAvg { server_learning_rate, weighting })
 }
 
-fn privacy(file: &PrivacyFile, clients: u64) -> Result<Privacy, Invalid> {
-    match file.mode {
-        ModeFile::None => no_privacy(file),
-        ModeFile::Central => central(file, clients).map(Privacy::Central),
-    }
-}
-
-fn no_privacy(file: &PrivacyFile) -> Result<Privacy, Invalid> {
-    let given = [
-        ("unit", file.unit.is_some()),
-        ("adjacency", file.adjacency.is_some()),
-        ("clip_norm", file.clip_norm.is_some()),
-        ("noise_multiplier", file.noise_multiplier.is_some()),
-        ("delta", file.delta.is_some()),
-        ("epsilon_limit", file.epsilon_limit.is_some()),
-    ];
-    match given.iter().find(|(_, present)| *present) {
-        Some((key, _)) => Err(invalid(
-            &format!("privacy.{key}"),
-            "has no meaning with mode = \"none\": remove it, or choose another mode",
-        )),
-        None => Ok(Privacy::None),
-    }
-}
-
-fn central(file: &PrivacyFile, clients: u64) -> Result<CentralPrivacy, Invalid> {
-    let privacy = CentralPrivacy {
-        unit: parsed("privacy.unit", &file.unit)?,
-        adjacency: parsed("privacy.adjacency", &file.adjacency)?,
-        clip_norm: checked("privacy.clip_norm", file.clip_norm, ClipNorm::new)?,
-        noise_multiplier: checked("privacy.noise_multiplier", file.noise_multiplier, NoiseMultiplier::new)?,
-        delta: checked("privacy.delta", file.delta, Delta::new)?,
-        epsilon_limit: checked("privacy.epsilon_limit", file.epsilon_limit, Epsilon::new)?,
-    };
-    if privacy.delta.get() >= 1.0 / clients as f64 {
-        return Err(invalid(
-            "privacy.delta",
-            format!("is {}, but must be below one over the population, 1/{clients}", privacy.delta),
-        ));
-    }
-    Ok(privacy)
-}
-
-fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid> {
+fn refuse_misplaced_columns(experiment: &Experiment) -> Result<(), Invalid> {
     let client_column = matches!(&experiment.data, Data::Csv(csv) if csv.client.is_some());
     if experiment.population.partition == Partition::Column && !client_column {
         return Err(invalid(
             "population.partition",
             "cannot be by column: only data of kind \"csv\" with `client`, a column of clients, have one",
-        ));
-    }
-    let Privacy::Central(privacy) = &experiment.privacy else { return Ok(()) };
-    if experiment.strategy.weighting() != Weighting::Uniform {
-        return Err(invalid(
-            "strategy.weighting",
-            "must be \"uniform\" with privacy: a weight by examples reveals a client's data and changes the sensitivity",
-        ));
-    }
-    if privacy.unit != Unit::Client {
-        return Err(invalid(
-            "privacy.unit",
-            "must be \"client\": noise on the sum protects whole clients; example-level privacy is made inside a client",
-        ));
-    }
-    if privacy.adjacency == Adjacency::Replace {
-        return Err(invalid(
-            "privacy.adjacency",
-            "must be \"zero-out\" or \"add-or-remove\": replacing one client changes the sum by up to twice the clip norm, \
-             which this noise is not planned for",
-        ));
-    }
-    if matches!(experiment.rounds.sampling, Sampling::All | Sampling::Fixed { .. })
-        && privacy.adjacency != Adjacency::ZeroOut
-    {
-        return Err(invalid(
-            "privacy.adjacency",
-            "must be \"zero-out\" with a cohort of public size: the neighbour keeps the client but sends a zero update",
         ));
     }
     Ok(())
@@ -303,7 +233,14 @@ impl From<&Experiment> for ExperimentFile {
                 deadline_s: experiment.rounds.deadline.as_millis() as f64 / 1000.0,
             },
             strategy: strategy_file(&experiment.strategy),
-            privacy: privacy_file(&experiment.privacy),
+            privacy: privacy::privacy_file(&experiment.privacy),
+            secure_aggregation: privacy::secure_aggregation_file(&experiment.privacy),
+            simulation: SimulationFile {
+                fidelity: match experiment.fidelity {
+                    Fidelity::Sum => FidelityFile::Sum,
+                    Fidelity::Protocol => FidelityFile::Protocol,
+                },
+            },
         }
     }
 }
@@ -337,21 +274,6 @@ fn strategy_file(strategy: &Strategy) -> StrategyFile {
     StrategyFile::Fedavg { weighting, max_examples, server_learning_rate }
 }
 
-fn privacy_file(privacy: &Privacy) -> PrivacyFile {
-    match privacy {
-        Privacy::None => PrivacyFile::NONE,
-        Privacy::Central(central) => PrivacyFile {
-            mode: ModeFile::Central,
-            unit: Some(central.unit.to_string()),
-            adjacency: Some(central.adjacency.to_string()),
-            clip_norm: Some(central.clip_norm.get()),
-            noise_multiplier: Some(central.noise_multiplier.get()),
-            delta: Some(central.delta.get()),
-            epsilon_limit: Some(central.epsilon_limit.get()),
-        },
-    }
-}
-
 const MAX_CLIENTS: u64 = u32::MAX as u64;
 const MAX_ROUNDS: u64 = 10_000_000;
 /// A week.
@@ -360,8 +282,9 @@ const MAX_DEADLINE_S: f64 = 604_800.0;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::file::{ModeFile, PrivacyFile};
 
-    fn digits() -> ExperimentFile {
+    pub(super) fn digits() -> ExperimentFile {
         ExperimentFile {
             name: "digits".into(),
             seed: 1,
@@ -395,6 +318,8 @@ mod tests {
                 delta: Some(1e-5),
                 epsilon_limit: Some(8.0),
             },
+            secure_aggregation: None,
+            simulation: SimulationFile::default(),
         }
     }
 

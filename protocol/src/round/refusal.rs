@@ -110,4 +110,7 @@ pub enum Decline {
     /// The owner's limits forbid it.
     #[error("the owner's limits forbid it")]
     Policy,
+    /// The operating system gave no random bytes for rounding and noise.
+    #[error("the system has no randomness for the noise")]
+    NoRandomness,
 }

@@ -1,6 +1,7 @@
 //! What can go wrong before, between and in rounds.
 
 use skep_privacy::budget::BudgetExhausted;
+use skep_privacy::client_noise::NoisedGridError;
 use skep_privacy::grid::GridError;
 use skep_privacy::mechanism::NoiseTooLarge;
 use skep_privacy::prg::PrgError;
@@ -39,6 +40,9 @@ pub enum FederationError {
     /// There is no grid for this model and cohort.
     #[error(transparent)]
     Grid(#[from] GridError),
+    /// There is no grid for updates with noise from clients.
+    #[error(transparent)]
+    ClientNoise(#[from] NoisedGridError),
     /// There is no sampler for this much noise.
     #[error(transparent)]
     Noise(#[from] NoiseTooLarge),

@@ -105,10 +105,10 @@ fn over_the_limit_no_plan_is_signed() {
     let mut federation = federation(&file, seeded(1));
     let upload = zero_upload(&federation);
     round(&mut federation, &[upload]);
-    let spent = federation.epsilon_release().unwrap();
+    let spent = federation.epsilon(Adversary::Recipients).unwrap();
     assert!(spent.get() < 2.5);
     assert!(matches!(federation.plan(&Contiguous(4)), Err(PlanningError::Budget(_))));
-    assert_eq!((federation.round(), federation.epsilon_release().unwrap()), (Round(1), spent));
+    assert_eq!((federation.round(), federation.epsilon(Adversary::Recipients).unwrap()), (Round(1), spent));
 }
 
 #[test]

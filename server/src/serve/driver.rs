@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_privacy::update::QuantizedUpdate;
+use skep_privacy::client_noise::Contribution;
 use skep_protocol::experiment::Task;
 use skep_protocol::message::{ClientMessage, ServerMessage};
 use skep_protocol::net::frame::Bytes;
@@ -46,7 +46,7 @@ pub(super) enum Input {
 
 /// A tested update on its way to the sum.
 pub(super) struct Staged {
-    pub(super) update: QuantizedUpdate,
+    pub(super) update: Contribution,
     /// Given back when the sum has it, or nobody wants it.
     pub(super) _permit: OwnedSemaphorePermit,
 }

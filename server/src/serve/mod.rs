@@ -152,6 +152,12 @@ pub enum ServeError {
     /// A message is too long to be sent.
     #[error("a message cannot be sent: {0}")]
     Message(#[from] CodecError),
+    /// Clients would have to mask their updates.
+    #[error(
+        "[secure_aggregation] works in simulations in memory only: this version cannot run its protocol over sockets yet; use \
+         mode = \"local\" to hide updates from the server"
+    )]
+    SecureAggregation,
     /// A thread of the server died; its panic is in the log.
     #[error("the {0} of the server died")]
     Died(&'static str),
@@ -185,6 +191,9 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<ServeReport, ServeError> {
     let Deployment { federation, roster, evaluator, authority, enrolment } = deployment;
+    if federation.experiment().privacy.secure_aggregation().is_some() {
+        return Err(ServeError::SecureAggregation);
+    }
     let tls = authority.server_tls()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (inputs, incoming) = mpsc::channel(INPUTS);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use skep_privacy::update::QuantizedUpdate;
+use skep_privacy::client_noise::Contribution;
 use skep_protocol::net::frame::Chunk;
 use skep_protocol::round::Refusal;
 use skep_protocol::{ChannelBinding, Digest, Hasher, Round};
@@ -111,7 +111,7 @@ impl Whole {
     ///
     /// # Errors
     /// The [`Refusal`] that its sender is told.
-    pub(super) fn stage(self, stager: &Stager) -> Result<QuantizedUpdate, Refusal> {
+    pub(super) fn stage(self, stager: &Stager) -> Result<Contribution, Refusal> {
         if self.found != self.offered {
             return Err(Refusal::DigestMismatch);
         }

@@ -11,8 +11,8 @@ use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
     Activation, BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile,
-    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, StrategyFile, TaskFile, TrainingFile,
-    WeightingFile,
+    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile,
+    TrainingFile, WeightingFile,
 };
 use skep_protocol::message::{ClientMessage, Offer, ServerMessage};
 use skep_protocol::net::enrolment::EnrolmentRequest;
@@ -64,6 +64,8 @@ pub fn public_file(clients: u64, rounds: u64, deadline_s: f64) -> ExperimentFile
             server_learning_rate: 1.0,
         },
         privacy: PrivacyFile::NONE,
+        secure_aggregation: None,
+        simulation: SimulationFile::default(),
     }
 }
 

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use skep_privacy::client_noise::Contribution;
 use skep_privacy::prg::Key;
-use skep_privacy::update::QuantizedUpdate;
 use skep_protocol::experiment::Task;
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::server::{Event, ServerMachine};
@@ -79,7 +79,7 @@ struct OpenRound<'w, 'a, T> {
     opened: Time,
     seats: BTreeMap<ClientId, Seat>,
     /// The update that the server's machine was just told of.
-    staged: Option<QuantizedUpdate>,
+    staged: Option<Contribution>,
     updates: u32,
     bytes_up: u64,
     bytes_down: u64,

@@ -1,7 +1,7 @@
 //! What the driver does for the server: its messages, staging, the sum and the release.
 
+use skep_privacy::client_noise::Contribution;
 use skep_privacy::packing;
-use skep_privacy::update::QuantizedUpdate;
 use skep_protocol::message::ServerMessage;
 use skep_protocol::plan::Plan;
 use skep_protocol::round::server::{Action, Event, Job};
@@ -42,11 +42,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     }
 
     /// An honest update needs no test: its type is the proof. A corrupt one goes the way of every upload.
-    fn stage(
-        &self,
-        update: QuantizedUpdate,
-        corrupt: Option<Corruption>,
-    ) -> Result<QuantizedUpdate, Refusal> {
+    fn stage(&self, update: Contribution, corrupt: Option<Corruption>) -> Result<Contribution, Refusal> {
         match corrupt {
             None => Ok(update),
             // Found when it was offered, so it is not here.
@@ -130,11 +126,9 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     }
 }
 
-/// A packed update whose every coordinate is as large as the whole update may be.
+/// A packed update whose every coordinate is as large as the wire carries. Under masks nobody notices.
 fn too_long(plan: &Plan) -> Vec<u8> {
-    let largest =
-        plan.encoding.sensitivity.map_or(1.0 / plan.encoding.step, |sensitivity| sensitivity as f64);
-    let coordinates = vec![largest as i32; plan.update_len() as usize];
-    packing::pack(&coordinates, plan.encoding.wire_bits)
-        .expect("the wire is wide enough for the largest coordinate")
+    let bits = plan.encoding.wire_bits;
+    let coordinates = vec![i32::MAX >> (32 - bits); plan.update_len() as usize];
+    packing::pack(&coordinates, bits).expect("the coordinates are as large as the wire carries")
 }

@@ -277,6 +277,11 @@ fn losses(composition: &Composition) -> Result<Vec<(Loss, u64)>, AccountingError
             what: "a sample of fixed size",
             instead: "use the rdp accountant under replace adjacency, or Poisson sampling",
         }),
+        Event::NoiseShares(_) => Err(AccountingError::Unsupported {
+            accountant: "pld",
+            what: "sums of discrete noise shares",
+            instead: "use the rdp accountant",
+        }),
         Event::NonPrivate => Err(AccountingError::Unsupported {
             accountant: "pld",
             what: "a release without noise",

@@ -1,0 +1,373 @@
+//! Trust modes, and what cannot be promised together.
+
+use skep_privacy::quantities::{
+    Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
+};
+
+use skep_privacy::secagg::COHORT_MIN;
+
+use super::{Invalid, at, checked, invalid, parsed};
+use crate::experiment::file::{ExperimentFile, FidelityFile, ModeFile, PrivacyFile, SecureAggregationFile};
+use crate::experiment::{Experiment, Fidelity, Privacy, SecureAggregation, Terms, Weighting};
+use crate::plan::Masking;
+
+pub(super) fn privacy(file: &ExperimentFile) -> Result<Privacy, Invalid> {
+    let secure_aggregation = file.secure_aggregation.as_ref().map(secure_aggregation).transpose()?;
+    let terms = || terms(&file.privacy, file.population.clients);
+    match (file.privacy.mode, secure_aggregation) {
+        (ModeFile::None, None) => no_privacy(&file.privacy),
+        (ModeFile::Central, secure_aggregation) => {
+            Ok(Privacy::Central { terms: terms()?, secure_aggregation })
+        }
+        (ModeFile::Distributed, Some(secure_aggregation)) => {
+            Ok(Privacy::Distributed { terms: terms()?, secure_aggregation })
+        }
+        (ModeFile::Local, None) => Ok(Privacy::Local { terms: terms()? }),
+        (ModeFile::Distributed, None) => Err(invalid(
+            "secure_aggregation",
+            "is missing: with mode = \"distributed\" each client adds only a share of the noise, which hides nothing unless \
+             the server sees sums only; add [secure_aggregation] with max_corrupt_fraction",
+        )),
+        (ModeFile::None, Some(_)) => Err(invalid(
+            "secure_aggregation",
+            "has no use with mode = \"none\": a sum without noise still tells of each client; remove it, or choose mode = \
+             \"central\" or \"distributed\"",
+        )),
+        (ModeFile::Local, Some(_)) => Err(invalid(
+            "secure_aggregation",
+            "has no use with mode = \"local\": each update carries all of its noise and may be seen; remove it, or choose \
+             mode = \"distributed\", which needs less noise",
+        )),
+    }
+}
+
+pub(super) fn fidelity(file: &ExperimentFile) -> Result<Fidelity, Invalid> {
+    match (file.simulation.fidelity, file.secure_aggregation) {
+        (FidelityFile::Sum, _) => Ok(Fidelity::Sum),
+        (FidelityFile::Protocol, Some(_)) => Ok(Fidelity::Protocol),
+        (FidelityFile::Protocol, None) => Err(invalid(
+            "simulation.fidelity",
+            "is \"protocol\", but without [secure_aggregation] there is none: remove it",
+        )),
+    }
+}
+
+fn no_privacy(file: &PrivacyFile) -> Result<Privacy, Invalid> {
+    let given = [
+        ("unit", file.unit.is_some()),
+        ("adjacency", file.adjacency.is_some()),
+        ("clip_norm", file.clip_norm.is_some()),
+        ("noise_multiplier", file.noise_multiplier.is_some()),
+        ("delta", file.delta.is_some()),
+        ("epsilon_limit", file.epsilon_limit.is_some()),
+    ];
+    match given.iter().find(|(_, present)| *present) {
+        Some((key, _)) => Err(invalid(
+            &format!("privacy.{key}"),
+            "has no meaning with mode = \"none\": remove it, or choose another mode",
+        )),
+        None => Ok(Privacy::None),
+    }
+}
+
+fn terms(file: &PrivacyFile, clients: u64) -> Result<Terms, Invalid> {
+    let terms = Terms {
+        unit: parsed("privacy.unit", &file.unit)?,
+        adjacency: parsed("privacy.adjacency", &file.adjacency)?,
+        clip_norm: checked("privacy.clip_norm", file.clip_norm, ClipNorm::new)?,
+        noise_multiplier: checked("privacy.noise_multiplier", file.noise_multiplier, NoiseMultiplier::new)?,
+        delta: checked("privacy.delta", file.delta, Delta::new)?,
+        epsilon_limit: checked("privacy.epsilon_limit", file.epsilon_limit, Epsilon::new)?,
+    };
+    if terms.delta.get() >= 1.0 / clients as f64 {
+        return Err(invalid(
+            "privacy.delta",
+            format!("is {}, but must be below one over the population, 1/{clients}", terms.delta),
+        ));
+    }
+    Ok(terms)
+}
+
+fn secure_aggregation(file: &SecureAggregationFile) -> Result<SecureAggregation, Invalid> {
+    if file.min_cohort < COHORT_MIN {
+        return Err(invalid(
+            "secure_aggregation.min_cohort",
+            format!(
+                "is {}, but must be at least {COHORT_MIN}: of a sum of two, each client knows the other's part",
+                file.min_cohort
+            ),
+        ));
+    }
+    Ok(SecureAggregation {
+        max_corrupt_fraction: CorruptFraction::new(file.max_corrupt_fraction)
+            .map_err(at("secure_aggregation.max_corrupt_fraction"))?,
+        min_cohort: file.min_cohort,
+    })
+}
+
+/// Refuses what cannot be promised together.
+pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid> {
+    let Some(terms) = experiment.privacy.terms() else { return Ok(()) };
+    if experiment.strategy.weighting() != Weighting::Uniform {
+        return Err(invalid(
+            "strategy.weighting",
+            "must be \"uniform\" with privacy: a weight by examples reveals a client's data and changes the sensitivity",
+        ));
+    }
+    if terms.unit != Unit::Client {
+        return Err(invalid(
+            "privacy.unit",
+            "must be \"client\": noise on updates protects whole clients; example-level privacy is made inside a client",
+        ));
+    }
+    if terms.adjacency == Adjacency::Replace {
+        return Err(invalid(
+            "privacy.adjacency",
+            "must be \"zero-out\" or \"add-or-remove\": replacing one client changes the sum by up to twice the clip norm, \
+             which this noise is not planned for",
+        ));
+    }
+    if let Some(secure_aggregation) = experiment.privacy.secure_aggregation() {
+        refuse_unmaskable(experiment, secure_aggregation)?;
+    }
+    refuse_visible_presence(experiment, terms.adjacency)
+}
+
+/// Under add-or-remove nobody may know from elsewhere who takes part.
+fn refuse_visible_presence(experiment: &Experiment, adjacency: Adjacency) -> Result<(), Invalid> {
+    if adjacency == Adjacency::ZeroOut {
+        return Ok(());
+    }
+    if !matches!(experiment.rounds.sampling, Sampling::Poisson { .. }) {
+        return Err(invalid(
+            "privacy.adjacency",
+            "must be \"zero-out\" with a cohort of public size: the neighbour keeps the client but sends a zero update",
+        ));
+    }
+    if !matches!(experiment.privacy, Privacy::Central { .. }) {
+        return Err(invalid(
+            "privacy.adjacency",
+            "must be \"zero-out\" with noise from clients: the server, which the promise is against, sees who takes part",
+        ));
+    }
+    Ok(())
+}
+
+fn refuse_unmaskable(experiment: &Experiment, secure: &SecureAggregation) -> Result<(), Invalid> {
+    let (cohort, min_updates) = (experiment.cohort_max(), experiment.rounds.min_updates);
+    if let Sampling::Poisson { .. } = experiment.rounds.sampling {
+        return Err(invalid(
+            "rounds.sampling",
+            "must be \"all\" or \"fixed\" with [secure_aggregation]: clients choose the threshold and whom to share masks with by \
+             the size of the cohort, which \"poisson\" leaves open until the round",
+        ));
+    }
+    if cohort < secure.min_cohort {
+        return Err(invalid(
+            "secure_aggregation.min_cohort",
+            format!(
+                "is {}, but a round has {cohort} clients: a sum of few tells much of each; invite more, or lower it",
+                secure.min_cohort
+            ),
+        ));
+    }
+    let corrupt = secure.max_corrupt_fraction.of(cohort);
+    if corrupt == 0 {
+        return Err(invalid(
+            "secure_aggregation.max_corrupt_fraction",
+            format!(
+                "is {}, which is nobody in a cohort of {cohort}; a server that enrols clients can always be one itself: use at \
+                 least {}",
+                secure.max_corrupt_fraction,
+                1.0 / f64::from(cohort)
+            ),
+        ));
+    }
+    let plan =
+        |min_updates| Masking::plan(cohort, min_updates, secure.min_cohort, secure.max_corrupt_fraction);
+    // With everybody there are parameters, or none with fewer.
+    plan(cohort).map_err(|error| invalid("secure_aggregation", format!("cannot be kept: {error}")))?;
+    if min_updates <= corrupt || plan(min_updates).is_err() {
+        let least = (corrupt + 1..=cohort).find(|&updates| plan(updates).is_ok()).unwrap_or(cohort);
+        return Err(invalid(
+            "rounds.min_updates",
+            format!(
+                "is {min_updates}, but must be at least {least} of {cohort} with up to {corrupt} corrupt clients: with fewer, \
+                 masks cannot be removed safely, and there may be no honest noise in the sum"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn privacy_file(privacy: &Privacy) -> PrivacyFile {
+    let mode = match privacy {
+        Privacy::None => ModeFile::None,
+        Privacy::Central { .. } => ModeFile::Central,
+        Privacy::Distributed { .. } => ModeFile::Distributed,
+        Privacy::Local { .. } => ModeFile::Local,
+    };
+    let terms = privacy.terms();
+    PrivacyFile {
+        mode,
+        unit: terms.map(|terms| terms.unit.to_string()),
+        adjacency: terms.map(|terms| terms.adjacency.to_string()),
+        clip_norm: terms.map(|terms| terms.clip_norm.get()),
+        noise_multiplier: terms.map(|terms| terms.noise_multiplier.get()),
+        delta: terms.map(|terms| terms.delta.get()),
+        epsilon_limit: terms.map(|terms| terms.epsilon_limit.get()),
+    }
+}
+
+pub(super) fn secure_aggregation_file(privacy: &Privacy) -> Option<SecureAggregationFile> {
+    privacy.secure_aggregation().map(|secure| SecureAggregationFile {
+        max_corrupt_fraction: secure.max_corrupt_fraction.get(),
+        min_cohort: secure.min_cohort,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::digits;
+    use super::*;
+    use crate::experiment::file::SamplingFile;
+
+    fn secure() -> SecureAggregationFile {
+        SecureAggregationFile { max_corrupt_fraction: 0.05, min_cohort: 10 }
+    }
+
+    fn distributed() -> ExperimentFile {
+        let mut file = ExperimentFile { secure_aggregation: Some(secure()), ..digits() };
+        file.privacy.mode = ModeFile::Distributed;
+        file.rounds.min_updates = 80;
+        file
+    }
+
+    fn local() -> ExperimentFile {
+        let mut file = digits();
+        file.privacy.mode = ModeFile::Local;
+        file
+    }
+
+    fn refused(mut file: ExperimentFile, change: impl FnOnce(&mut ExperimentFile)) -> (String, String) {
+        change(&mut file);
+        let refused = Experiment::try_from(&file).expect_err("the change makes no sense");
+        (refused.key, refused.problem)
+    }
+
+    #[test]
+    fn every_mode_comes_back_as_it_was() {
+        let masked = ExperimentFile { secure_aggregation: Some(secure()), ..distributed() };
+        let central = ExperimentFile { privacy: digits().privacy, ..masked };
+        let mut protocol = distributed();
+        protocol.simulation.fidelity = FidelityFile::Protocol;
+        for file in [digits(), distributed(), central, local(), protocol] {
+            let experiment = Experiment::try_from(&file).unwrap();
+            assert_eq!(ExperimentFile::from(&experiment), file);
+            let named = format!("{:?}", file.privacy.mode).to_lowercase();
+            assert_eq!(named, experiment.privacy.mode());
+        }
+    }
+
+    #[test]
+    fn noise_is_planned_for_the_honest_of_the_fewest_survivors() {
+        let experiment = Experiment::try_from(&distributed()).unwrap();
+        let masking = experiment.masking().unwrap();
+        assert_eq!((masking.degree, masking.threshold, masking.corrupt(100)), (99, 53, 5));
+        assert_eq!(experiment.honest_survivors(), Some(75));
+        let central = Experiment::try_from(&digits()).unwrap();
+        assert_eq!((central.masking(), central.honest_survivors()), (None, None));
+    }
+
+    #[test]
+    fn secure_aggregation_stands_only_where_it_has_a_use() {
+        let (key, problem) = refused(distributed(), |file| file.secure_aggregation = None);
+        assert_eq!(key, "secure_aggregation");
+        assert!(problem.contains("only a share of the noise"), "{problem}");
+        let (key, problem) = refused(local(), |file| file.secure_aggregation = Some(secure()));
+        assert_eq!(key, "secure_aggregation");
+        assert!(problem.contains("mode = \"local\""), "{problem}");
+        let (key, problem) = refused(digits(), |file| {
+            file.privacy = PrivacyFile::NONE;
+            file.secure_aggregation = Some(secure());
+        });
+        assert_eq!(key, "secure_aggregation");
+        assert!(problem.contains("mode = \"none\""), "{problem}");
+        let (key, _) = refused(digits(), |file| file.simulation.fidelity = FidelityFile::Protocol);
+        assert_eq!(key, "simulation.fidelity");
+    }
+
+    #[test]
+    fn cohorts_that_cannot_be_masked_are_refused() {
+        let (key, problem) =
+            refused(distributed(), |file| file.rounds.sampling = SamplingFile::Poisson { rate: 0.9 });
+        assert_eq!(key, "rounds.sampling");
+        assert!(problem.contains("threshold"), "{problem}");
+        let (key, problem) = refused(distributed(), |file| {
+            file.rounds.sampling = SamplingFile::Fixed { size: 9 };
+            file.rounds.min_updates = 9;
+        });
+        assert_eq!(key, "secure_aggregation.min_cohort");
+        assert!(problem.contains("a round has 9 clients"), "{problem}");
+        let (key, _) = refused(distributed(), |file| {
+            file.secure_aggregation = Some(SecureAggregationFile { min_cohort: 2, ..secure() })
+        });
+        assert_eq!(key, "secure_aggregation.min_cohort");
+        let (key, problem) = refused(distributed(), |file| {
+            file.population.clients = 10_001;
+            file.rounds.min_updates = 9000;
+            file.privacy.delta = Some(1e-6);
+        });
+        assert_eq!(key, "secure_aggregation");
+        assert!(problem.contains("at most 10000"), "{problem}");
+    }
+
+    #[test]
+    fn a_corrupt_fraction_is_somebody_and_not_everybody() {
+        let with = |max_corrupt_fraction| SecureAggregationFile { max_corrupt_fraction, min_cohort: 10 };
+        for fraction in [0.0, 1.0, -0.1, f64::NAN] {
+            let (key, _) = refused(distributed(), |file| file.secure_aggregation = Some(with(fraction)));
+            assert_eq!(key, "secure_aggregation.max_corrupt_fraction");
+        }
+        let (key, problem) = refused(distributed(), |file| file.secure_aggregation = Some(with(0.009)));
+        assert_eq!(key, "secure_aggregation.max_corrupt_fraction");
+        assert!(
+            problem.contains("nobody in a cohort of 100") && problem.contains("at least 0.01"),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn too_few_survivors_are_refused_by_the_threshold() {
+        let (key, problem) = refused(distributed(), |file| file.rounds.min_updates = 53);
+        assert_eq!(key, "rounds.min_updates");
+        assert!(problem.contains("at least 54 of 100 with up to 5 corrupt"), "{problem}");
+        let mut enough = distributed();
+        enough.rounds.min_updates = 54;
+        assert_eq!(Experiment::try_from(&enough).unwrap().honest_survivors(), Some(49));
+    }
+
+    #[test]
+    fn claims_that_noise_from_clients_does_not_keep_are_refused() {
+        for file in [distributed(), local()] {
+            let adjacency = |file: &mut ExperimentFile| file.privacy.adjacency = Some("add-or-remove".into());
+            assert_eq!(refused(file.clone(), adjacency).0, "privacy.adjacency");
+            let unit = |file: &mut ExperimentFile| file.privacy.unit = Some("example".into());
+            assert_eq!(refused(file.clone(), unit).0, "privacy.unit");
+            let weighting = |file: &mut ExperimentFile| {
+                file.strategy = crate::experiment::file::StrategyFile::Fedavg {
+                    weighting: crate::experiment::file::WeightingFile::Examples,
+                    max_examples: Some(10),
+                    server_learning_rate: 1.0,
+                };
+            };
+            assert_eq!(refused(file, weighting).0, "strategy.weighting");
+        }
+        let (key, problem) = refused(local(), |file| {
+            file.rounds.sampling = SamplingFile::Poisson { rate: 0.5 };
+            file.privacy.adjacency = Some("add-or-remove".into());
+        });
+        assert_eq!(key, "privacy.adjacency");
+        assert!(problem.contains("sees who takes part"), "{problem}");
+    }
+}
