@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use skep_learning::Classes;
+use skep_protocol::ClientId;
 use skep_protocol::net::invitation::Address;
 
+use crate::clients;
 use crate::data::DataSource;
 use crate::privacy::PrivacyCommand;
 
@@ -24,6 +26,19 @@ pub struct Arguments {
     /// For example `info`, or `warn,skep_server=debug`. Logs name clients, rounds and reasons, never data.
     #[arg(long, global = true, env = "SKEP_LOG", default_value = "warn", value_name = "FILTER")]
     pub log: String,
+    /// How it is logged: lines for people, or a JSON object a line.
+    #[arg(long, global = true, env = "SKEP_LOG_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// How things are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON object a line, and nothing else on standard error while things go well.
+    Json,
 }
 
 /// The commands.
@@ -63,6 +78,19 @@ pub enum Command {
     /// One line, a secret until it is used: it carries the server's address, its fingerprint, and a token that buys one
     /// certificate. Works beside a running server.
     Invite(Invite),
+    /// List the clients of a server: where each stands, when it was last seen, until when its certificate is good.
+    ///
+    /// Works beside a running server, and without one.
+    Clients(Clients),
+    /// Shut a client out for good.
+    ///
+    /// A running server closes its session at once. No certificate is renewed for it, no invitation made. Others notice
+    /// nothing.
+    Revoke(Revoke),
+    /// Say what a server is doing: round, phase, who is connected, what is spent.
+    ///
+    /// Works beside a running server; without one it says what the last one did.
+    Status(Status),
     /// Take part in a federation.
     ///
     /// With an invitation the client first gets a certificate for a key that never leaves its state directory. Without
@@ -143,7 +171,8 @@ pub struct Serve {
     /// Invitations carry it, so it must be right before they are made.
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Vec<Address>,
-    /// The server's keys, its clients and its invitations. Made on the first start; whoever reads it is the federation.
+    /// The server's keys, its clients, its invitations and its rounds. Made on the first start; whoever reads it is the
+    /// federation. A server that is started again on it goes on after its last round.
     #[arg(long, value_name = "DIR")]
     pub state: PathBuf,
     /// Where to keep the results: a new, an empty or a results directory.
@@ -158,6 +187,9 @@ pub struct Serve {
     /// Where the files lie that `task.data` names by relative paths; beside the experiment file if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// How long a client's certificate is good: a number and `s`, `m`, `h` or `d`. Clients renew theirs in time.
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = time)]
+    pub certificates_for: Duration,
     /// What to print on standard output at the end.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
@@ -189,8 +221,11 @@ pub struct Join {
     ///
     /// A CSV file has a header line, a column of labels, and columns of numbers. An IDX file of images comes with a
     /// file of labels. Both may be compressed with gzip.
-    #[arg(long, value_name = "DATA")]
-    pub data: DataSource,
+    #[arg(long, value_name = "DATA", required_unless_present = "enrol_only")]
+    pub data: Option<DataSource>,
+    /// Get the certificate, and end: another call takes part.
+    #[arg(long, requires = "invitation")]
+    pub enrol_only: bool,
     /// The column of labels in a CSV file.
     #[arg(long, value_name = "COLUMN", default_value = "label")]
     pub label: String,
@@ -203,9 +238,53 @@ pub struct Join {
     /// The federation's classes, where DATA is a file: their number, or their names in its order.
     #[arg(long, value_name = "N|NAME,NAME,...", value_parser = classes)]
     pub classes: Option<Classes>,
-    /// The client's key and certificate. Made on the first call.
+    /// The client's key, its certificate, and the count of what its owner's limits were used for. Made on the first call.
     #[arg(long, value_name = "DIR")]
     pub state: PathBuf,
+    /// A file with the owner's limits: hours of the day, rounds, bytes. Beyond them the client declines.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// The HTTP proxy to connect through, as http://host:port or http://user:password@host:port; `none` for none.
+    ///
+    /// If not given, HTTPS_PROXY and NO_PROXY in the environment are heeded.
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
+    /// How long to go without a connection before giving up: a number and `s`, `m`, `h` or `d`.
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = time)]
+    pub give_up_after: Duration,
+}
+
+/// Arguments of `skep clients`.
+#[derive(Debug, Args)]
+pub struct Clients {
+    /// The server's state directory.
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `skep revoke`.
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// The client, as `client-17` or 17.
+    #[arg(value_parser = clients::client)]
+    pub client: ClientId,
+    /// The server's state directory.
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+}
+
+/// Arguments of `skep status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The server's state directory.
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// What `skep data` can do.

@@ -43,8 +43,8 @@ impl FromStr for DataSource {
 /// # Errors
 /// [`Failure::Usage`] when there are fewer digits than parts, when a file comes without its classes, or when it does not
 /// hold what it should.
-pub fn read(arguments: &Join) -> Result<Subset, Failure> {
-    match &arguments.data {
+pub fn read(source: &DataSource, arguments: &Join) -> Result<Subset, Failure> {
+    match source {
         DataSource::Digits { part, parts } => part_of_digits(*part, *parts),
         DataSource::File(path) => file(path, arguments),
     }

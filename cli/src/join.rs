@@ -3,37 +3,44 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, PoisonError};
 
-use skep_client::join::{JoinError, JoinOptions, JoinReport, Leaving, TrainingSlots, join};
+use skep_client::join::{JoinError, JoinOptions, JoinReport, Leaving, News, Notify, TrainingSlots, join};
+use skep_client::policy::{Policy, PolicyError};
+use skep_client::terms::Terms;
 use skep_client::trainer::ClientKeys;
-use skep_protocol::net::enrolment::{EnrolError, enrol, renew};
+use skep_protocol::net::enrolment::{EnrolError, enrol};
 use skep_protocol::net::identity::{Identity, IdentityError};
-use skep_protocol::net::invitation::{Invitation, unix_seconds};
-use skep_protocol::net::websocket::Timeouts;
+use skep_protocol::net::invitation::Invitation;
+use skep_protocol::net::websocket::Dial;
 use skep_protocol::round::client::End;
 
-use crate::arguments::Join;
+use crate::arguments::{Join, LogFormat};
 use crate::data;
 use crate::failure::Failure;
 use crate::interrupt;
+use crate::proxy;
 use crate::serve::runtime;
 
 /// Runs `skep join`.
 ///
 /// # Errors
 /// [`Failure`].
-pub(crate) fn run(arguments: &Join) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Join, log_format: LogFormat) -> Result<(), Failure> {
     let invitation = arguments.invitation.as_deref().map(parsed).transpose()?;
-    let data = data::read(arguments)?;
+    let mut options = options(arguments, log_format)?;
+    let Some(data) = arguments.data.as_ref().filter(|_| !arguments.enrol_only) else {
+        let identity = runtime()?.block_on(identity(invitation.as_ref(), arguments, &mut options))?;
+        say(log_format, &format!("enrolled as {}", identity.client()));
+        return Ok(());
+    };
+    let data = data::read(data, arguments)?;
     let keys = ClientKeys::from_os().map_err(Failure::other)?;
     interrupt::flag()?;
     let report = runtime()?.block_on(async {
-        let identity = identity(invitation.as_ref(), &arguments.state).await?;
-        eprintln!("taking part as {}", identity.client());
-        join(identity, data, keys, JoinOptions::new(TrainingSlots::new(NonZeroUsize::MIN)), interrupt::wait())
-            .await
-            .map_err(failure)
+        let identity = identity(invitation.as_ref(), arguments, &mut options).await?;
+        say(log_format, &format!("taking part as {}", identity.client()));
+        join(identity, data, keys, options, interrupt::wait()).await.map_err(failure)
     })?;
     print!("{}", text(&report));
     match report.leaving {
@@ -44,6 +51,50 @@ pub(crate) fn run(arguments: &Join) -> Result<(), Failure> {
     }
 }
 
+fn options(arguments: &Join, log_format: LogFormat) -> Result<JoinOptions, Failure> {
+    Ok(JoinOptions {
+        give_up_after: arguments.give_up_after,
+        state: Some(arguments.state.clone()),
+        policy: arguments.policy.as_deref().map(policy).transpose()?,
+        notify: notify(log_format),
+        ..JoinOptions::new(TrainingSlots::new(NonZeroUsize::MIN))
+    })
+}
+
+fn policy(path: &Path) -> Result<Policy, Failure> {
+    let wrong = |problem: String| Failure::Usage {
+        problem: format!("--policy {}: {problem}", path.display()),
+        help: None,
+    };
+    std::fs::read_to_string(path)
+        .map_err(|error| wrong(error.to_string()))?
+        .parse()
+        .map_err(|error: PolicyError| wrong(error.to_string()))
+}
+
+/// Tells the owner what the client is asked to do, when it is first asked and when it is something else than before.
+fn notify(log_format: LogFormat) -> Notify {
+    let asked: Mutex<Option<Terms>> = Mutex::new(None);
+    Notify::by(move |news| match news {
+        News::Asked(terms) => {
+            let mut last = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            if !last.as_ref().is_some_and(|last| terms.are_as(last)) {
+                say(log_format, &terms.to_string());
+            }
+            *last = Some((*terms).clone());
+        }
+        News::Declined { round, limit } => say(log_format, &format!("declined {round}: {limit}")),
+    })
+}
+
+/// What a person sees while things go well. A machine reads the log, where all of it is too.
+fn say(log_format: LogFormat, text: &str) {
+    match log_format {
+        LogFormat::Text => eprintln!("{text}"),
+        LogFormat::Json => {}
+    }
+}
+
 /// Which failure a client's error is.
 pub(crate) fn failure(error: JoinError) -> Failure {
     match error {
@@ -51,6 +102,7 @@ pub(crate) fn failure(error: JoinError) -> Failure {
             problem: error.to_string(),
             help: Some("choose other data with --data".to_owned()),
         },
+        JoinError::Policy(_) => Failure::other(error),
         error => Failure::Peer(error.to_string()),
     }
 }
@@ -71,22 +123,21 @@ fn parsed(text: &str) -> Result<Invitation, Failure> {
     text.parse().map_err(|error| Failure::Usage { problem: format!("{error}"), help: None })
 }
 
-async fn identity(invitation: Option<&Invitation>, state: &Path) -> Result<Identity, Failure> {
-    if let Some(invitation) = invitation {
-        return enrol(invitation, state, &Timeouts::default()).await.map_err(enrolment_failure);
-    }
-    let identity = Identity::load(state).map_err(identity_failure)?;
-    let left = identity.not_after().saturating_sub(unix_seconds(SystemTime::now()));
-    if left == 0 || left > RENEW_BEFORE.as_secs() {
+/// Who the client is: as its state directory says, or by redeeming the invitation. Sets the way to the server in `options`.
+async fn identity(
+    invitation: Option<&Invitation>,
+    arguments: &Join,
+    options: &mut JoinOptions,
+) -> Result<Identity, Failure> {
+    let asked = arguments.proxy.as_deref();
+    let Some(invitation) = invitation else {
+        let identity = Identity::load(&arguments.state).map_err(identity_failure)?;
+        options.proxy = proxy::choose(asked, identity.addresses())?;
         return Ok(identity);
-    }
-    match renew(&identity, state, &Timeouts::default()).await {
-        Ok(renewed) => Ok(renewed),
-        Err(error) => {
-            tracing::warn!(%error, "the certificate could not be renewed; the old one is still good");
-            Ok(identity)
-        }
-    }
+    };
+    options.proxy = proxy::choose(asked, &invitation.addresses)?;
+    let dial = Dial { timeouts: &options.timeouts, proxy: options.proxy.as_ref() };
+    enrol(invitation, &arguments.state, dial).await.map_err(enrolment_failure)
 }
 
 fn identity_failure(error: IdentityError) -> Failure {
@@ -112,6 +163,3 @@ fn text(report: &JoinReport) -> String {
     lines.push(format!("sent {} bytes, received {} bytes", report.bytes_up, report.bytes_down));
     lines.join("\n") + "\n"
 }
-
-/// A third of what certificates are usually good for.
-const RENEW_BEFORE: Duration = Duration::from_secs(10 * 86_400);

@@ -4,12 +4,14 @@
 //! | file | what it is about |
 //! | --- | --- |
 //! | `experiment_file` | TOML, and diagnostics that point into it |
-//! | `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `join`, `privacy` | a command each |
+//! | `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `clients`, `status`, `join`, `privacy` | a command each |
 //! | `real` | the processes of `simulate --real` |
 //! | `recorder`, `progress`, `results`, `summary`, `report`, `picture` | what is seen and kept of a run |
 
 pub mod arguments;
 mod check;
+mod clients;
+mod clock;
 mod cost;
 pub mod data;
 pub mod experiment_file;
@@ -24,6 +26,7 @@ mod picture;
 pub mod privacy;
 mod privacy_words;
 mod progress;
+mod proxy;
 mod real;
 mod recorder;
 mod report;
@@ -31,6 +34,7 @@ mod results;
 mod serve;
 mod server_state;
 mod simulate;
+mod status;
 mod summary;
 
 use arguments::{Arguments, Command, DataCommand};
@@ -41,7 +45,7 @@ use failure::Failure;
 /// # Errors
 /// [`Failure`], which knows its exit code.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    let log = arguments.log;
+    let (log, log_format) = (arguments.log, arguments.log_format);
     match arguments.command {
         Command::Simulate(arguments) => simulate::run(&arguments, &log),
         Command::Init(arguments) => init::run(&arguments),
@@ -50,7 +54,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Privacy(command) => Ok(privacy::run(&command, &mut std::io::stdout().lock())?),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Invite(arguments) => invite::run(&arguments),
-        Command::Join(arguments) => join::run(&arguments),
+        Command::Clients(arguments) => clients::run(&arguments),
+        Command::Revoke(arguments) => clients::revoke(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Join(arguments) => join::run(&arguments, log_format),
         Command::LocalServer => real::run_server(),
         Command::LocalClients => real::run_clients(),
     }

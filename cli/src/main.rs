@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mimalloc::MiMalloc;
-use skep_cli::arguments::Arguments;
+use skep_cli::arguments::{Arguments, LogFormat};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -20,7 +20,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match arguments.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     let told_elsewhere = arguments.command.is_child();
     match skep_cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -39,6 +39,23 @@ impl Recorder {
         Recorder { progress, results, failure: None, records: Vec::new(), pace: Pace::new(started) }
     }
 
+    /// Goes on after rounds that an earlier process has run.
+    ///
+    /// # Errors
+    /// [`Failure::Other`] when they cannot be written down.
+    pub(crate) fn go_on_after(&mut self, records: Vec<RoundRecord>) -> Result<(), Failure> {
+        if let Some(results) = &mut self.results {
+            records.iter().try_for_each(|record| results.add_round(record))?;
+        }
+        self.records = records;
+        Ok(())
+    }
+
+    /// The last round that ended.
+    pub(crate) fn last(&self) -> Option<&RoundRecord> {
+        self.records.last()
+    }
+
     /// Clients have come, before the first round.
     pub(crate) fn connected(&self, connected: usize, wanted: usize) {
         self.progress.connected(connected, wanted);

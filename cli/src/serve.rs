@@ -10,7 +10,7 @@ use skep_server::authority::Authority;
 use skep_server::enrolment::Enrolment;
 use skep_server::federation::{Federation, PlanningError, ServerKeys};
 use skep_server::roster::Contiguous;
-use skep_server::serve::{self, Deployment, ServeError, ServeOptions};
+use skep_server::serve::{self, Deployment, ServeError, ServeOptions, ServeReport};
 use skep_simulations::{TestSet, population};
 use tokio::net::TcpListener;
 
@@ -24,6 +24,7 @@ use crate::recorder::Recorder;
 use crate::report::{self, End};
 use crate::results::Results;
 use crate::server_state;
+use crate::status::Board;
 use crate::summary::{Run, Summary};
 
 /// Runs `skep serve`.
@@ -35,16 +36,17 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let experiment = experiment_file::read(Some(&arguments.file), arguments.data_dir.as_deref())?;
     refuse_masks(&experiment)?;
     let test = population::test_data(&experiment).map_err(Failure::configuration)?;
-    let deployment = deployment(&experiment, &test, ServerKeys::from_os(), &arguments.state)?;
+    let _lock = server_state::lock(&arguments.state)?;
+    let mut deployment = deployment(&experiment, &test, ServerKeys::from_os(), &arguments.state)?;
+    let mut journal = server_state::journal(&arguments.state, &experiment)?;
+    let earlier = journal.restore(&mut deployment.federation).map_err(Failure::other)?;
+    deployment.journal = Some(journal);
+    let bytes_before = earlier.iter().fold((0, 0), |(up, down), r| (up + r.bytes_up, down + r.bytes_down));
     let results = Results::create(&arguments.out, &experiment)?;
     interrupt::flag()?;
     let mut recorder = Recorder::new(started, Progress::new(experiment.rounds.count), Some(results));
-    let served = runtime()?.block_on(async {
-        let listener = listen(arguments).await?;
-        serve::serve(deployment, listener, options(arguments, &experiment), &mut recorder, interrupt::wait())
-            .await
-            .map_err(failure)
-    });
+    recorder.go_on_after(earlier)?;
+    let served = serve(arguments, &experiment, deployment, &mut recorder);
     let recorded = recorder.finish()?;
     let served = served?;
     let end = End::from(&served.end);
@@ -54,8 +56,8 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
         processes: 1,
         noise_seeded: false,
         model: served.federation.model_digest(),
-        bytes_up: served.bytes_up,
-        bytes_down: served.bytes_down,
+        bytes_up: bytes_before.0 + served.bytes_up,
+        bytes_down: bytes_before.1 + served.bytes_down,
         peak_rss_bytes: machine::peak_rss_bytes(),
     };
     let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
@@ -71,6 +73,40 @@ pub(crate) fn refuse_masks(experiment: &Experiment) -> Result<(), Failure> {
         None => Ok(()),
         Some(_) => Err(failure(ServeError::SecureAggregation)),
     }
+}
+
+/// Serves the rounds that are left, if any.
+fn serve(
+    arguments: &Serve,
+    experiment: &Experiment,
+    deployment: Deployment,
+    recorder: &mut Recorder,
+) -> Result<ServeReport, Failure> {
+    let done = deployment.federation.round();
+    if done.0 >= experiment.rounds.count {
+        eprintln!("all {} rounds have been run before", done.0);
+        let federation = deployment.federation;
+        return Ok(ServeReport {
+            end: serve::End::Finished,
+            rounds: 0,
+            federation,
+            bytes_up: 0,
+            bytes_down: 0,
+        });
+    }
+    if done.0 > 0 {
+        eprintln!("going on after {done} of {}", experiment.rounds.count);
+    }
+    runtime()?.block_on(async {
+        let (listener, addresses) = listen(arguments).await?;
+        let options = options(arguments, experiment);
+        let mut board = Board::new(recorder, &deployment.federation, addresses, options.wait_for);
+        let keeper = tokio::spawn(board.keeper(arguments.state.clone()));
+        let served = serve::serve(deployment, listener, options, &mut board, interrupt::wait()).await;
+        drop(board);
+        let _ = keeper.await;
+        served.map_err(failure)
+    })
 }
 
 /// What a server needs, which measures with `test`: the clients of the experiment are numbered from 0.
@@ -101,6 +137,7 @@ pub(crate) fn deployment(
         )),
         authority,
         enrolment,
+        journal: None,
     })
 }
 
@@ -108,6 +145,9 @@ pub(crate) fn deployment(
 pub(crate) fn failure(error: ServeError) -> Failure {
     match error {
         ServeError::NotEnoughClients { .. } => Failure::NotEnoughClients(error.to_string()),
+        ServeError::Planning(PlanningError::TooFewLeft { .. }) => {
+            Failure::NotEnoughClients(error.to_string())
+        }
         ServeError::Planning(PlanningError::Budget(exhausted)) => exhausted.into(),
         ServeError::Authority(_) => Failure::Peer(error.to_string()),
         ServeError::SecureAggregation => Failure::Usage { problem: error.to_string(), help: None },
@@ -123,7 +163,7 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::other)
 }
 
-async fn listen(arguments: &Serve) -> Result<TcpListener, Failure> {
+async fn listen(arguments: &Serve) -> Result<(TcpListener, Vec<Address>), Failure> {
     let wrong = |error: std::io::Error| Failure::Usage {
         problem: format!("--listen {}: {error}", arguments.listen),
         help: None,
@@ -133,18 +173,16 @@ async fn listen(arguments: &Serve) -> Result<TcpListener, Failure> {
     let addresses: Vec<Address> =
         if arguments.advertise.is_empty() { vec![local.into()] } else { arguments.advertise.clone() };
     server_state::remember_addresses(&arguments.state, &addresses)?;
-    let again = server_state::note_start(&arguments.state)?;
     eprintln!("listening on {local}; `skep invite --state {}` makes invitations", arguments.state.display());
-    if again {
-        eprintln!(
-            "warning: a federation was served from this state before; its cost in privacy is not in this one's epsilon"
-        );
-    }
-    Ok(listener)
+    Ok((listener, addresses))
 }
 
 fn options(arguments: &Serve, experiment: &Experiment) -> ServeOptions {
     let everyone = usize::try_from(experiment.population.clients).unwrap_or(usize::MAX);
     let wait_for = arguments.wait_for.map_or(everyone, usize::from);
-    ServeOptions { wait_timeout: Duration::from_secs(arguments.wait_s), ..ServeOptions::new(wait_for) }
+    ServeOptions {
+        wait_timeout: Duration::from_secs(arguments.wait_s),
+        certificate_validity: arguments.certificates_for,
+        ..ServeOptions::new(wait_for)
+    }
 }

@@ -70,6 +70,10 @@ impl Download {
         if end > self.len {
             return Err(BadModel::TooLong { end, len: self.len });
         }
+        if received.bytes.is_empty() {
+            // All at once, so that the buffer is never moved; the system gives the pages as they are written.
+            received.bytes.reserve_exact(usize::try_from(self.len).unwrap_or(0));
+        }
         received.hasher.update(&chunk.contents);
         received.bytes.extend_from_slice(&chunk.contents);
         if end < self.len {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use skep_learning::Subset;
 use skep_protocol::experiment::Task;
@@ -19,14 +19,17 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{info, warn};
 
 use crate::download::{self, Download};
-use crate::join::TrainingSlots;
-use crate::task::TaskError;
-use crate::trainer::{self, ClientKeys, Participant};
+use crate::join::{JoinError, JoinOptions, News, Notify, TrainingSlots};
+use crate::policy::Keeper;
+use crate::terms::Terms;
+use crate::trainer::{self, ClientKeys, MakeLearner, Participant};
 
 /// One client, whatever its connection does.
 #[derive(Debug)]
 pub(crate) struct Driver {
     trainee: Trainee,
+    policy: Keeper,
+    notify: Notify,
     started: Instant,
     machine: ClientMachine,
     download: Option<Download>,
@@ -57,6 +60,7 @@ struct Trainee {
     data: Subset,
     keys: ClientKeys,
     slots: TrainingSlots,
+    make: MakeLearner,
 }
 
 /// An update that is ready.
@@ -77,17 +81,22 @@ impl Driver {
     /// A driver for the task that the server announced.
     ///
     /// # Errors
-    /// [`TaskError`] when the data are not those of the task, or the model cannot be trained.
+    /// [`JoinError::Data`] when the data are not those of the task, or the model cannot be trained; [`JoinError::Policy`]
+    /// when what the owner's limits were used for is unknown.
     pub(crate) fn new(
         id: ClientId,
         task: Task,
         data: Subset,
         keys: ClientKeys,
-        slots: TrainingSlots,
-    ) -> Result<Self, TaskError> {
-        Participant::new(id, data.clone(), keys.clone(), &task)?;
+        options: &JoinOptions,
+    ) -> Result<Self, JoinError> {
+        let make = options.make_learner;
+        Participant::making(make, id, data.clone(), keys.clone(), &task)?;
+        let policy = options.policy.clone().unwrap_or_default();
         Ok(Driver {
-            trainee: Trainee { id, data, keys, slots },
+            trainee: Trainee { id, data, keys, slots: options.training_slots.clone(), make },
+            policy: Keeper::open(policy, options.state.as_deref())?,
+            notify: options.notify.clone(),
             started: Instant::now(),
             machine: ClientMachine::new(task),
             download: None,
@@ -120,6 +129,39 @@ impl Driver {
         while let Some(action) = self.machine.poll_action() {
             self.act(action);
         }
+    }
+
+    /// The server invites. The owner is told, and asked, before the machine accepts; once a round.
+    ///
+    /// # Errors
+    /// [`JoinError::Policy`] when the round cannot be counted.
+    pub(crate) fn invited(&mut self, plan: Arc<VerifiedPlan>) -> Result<(), JoinError> {
+        if self.machine.has_seen(&plan) {
+            self.handle(Event::Invited(plan));
+            return Ok(());
+        }
+        let terms = Terms::of(plan.plan(), self.task());
+        info!(
+            task = terms.task,
+            round = terms.round.0,
+            rounds = terms.rounds,
+            mode = terms.mode(),
+            recipients = terms.against_recipients(),
+            server = terms.against_server(),
+            bytes_down = terms.bytes_down,
+            bytes_up = terms.bytes_up,
+            "asked to train"
+        );
+        self.notify.tell(&News::Asked(&terms));
+        match self.policy.admit(terms.bytes(), SystemTime::now())? {
+            Ok(()) => self.handle(Event::Invited(plan)),
+            Err(limit) => {
+                warn!(round = terms.round.0, %limit, "declined: the owner's limits forbid it");
+                self.notify.tell(&News::Declined { round: terms.round, limit });
+                self.handle(Event::Unwilling { plan, reason: limit.decline() });
+            }
+        }
+        Ok(())
     }
 
     /// There is a connection; what was to be said on an earlier one is forgotten.
@@ -219,7 +261,7 @@ impl Driver {
             // The slot goes along: a training whose round is over still takes a thread until it ends.
             let work = spawn_blocking(move || {
                 let _slot = slot;
-                trainee.train(&plan, &task, &model)
+                trainee.train(&plan, &task, model)
             });
             // A training that panics has failed; the client goes on.
             let packed = work.await.unwrap_or(Err(Decline::TrainingFailed));
@@ -243,10 +285,13 @@ impl Driver {
 }
 
 impl Trainee {
-    fn train(self, plan: &VerifiedPlan, task: &Task, model: &[u8]) -> Result<(Bytes, Digest), Decline> {
-        let mut participant =
-            Participant::new(self.id, self.data, self.keys, task).map_err(|_| Decline::TrainingFailed)?;
-        let trained = participant.train(plan, task, &download::parameters(model))?;
+    fn train(self, plan: &VerifiedPlan, task: &Task, model: Vec<u8>) -> Result<(Bytes, Digest), Decline> {
+        let mut participant = Participant::making(self.make, self.id, self.data, self.keys, task)
+            .map_err(|_| Decline::TrainingFailed)?;
+        let base = download::parameters(&model);
+        drop(model);
+        let trained = participant.train(plan, task, &base)?;
+        drop(base);
         let packed = Bytes::from(trainer::pack(&trained.update));
         let digest = Digest::of(&packed);
         Ok((packed, digest))

@@ -7,19 +7,25 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::pending;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use skep_learning::Subset;
+use skep_protocol::Round;
 use skep_protocol::codec::CodecError;
 use skep_protocol::experiment::Task;
+use skep_protocol::message::TurnAway;
 use skep_protocol::net::Traffic;
+use skep_protocol::net::enrolment::renew;
 use skep_protocol::net::identity::Identity;
+use skep_protocol::net::proxy::{Proxy, ProxyRefusal};
 use skep_protocol::net::tls::TlsError;
-use skep_protocol::net::websocket::{Connection, NetError, Purpose, Timeouts, connect};
+use skep_protocol::net::websocket::{Connection, Dial, NetError, Purpose, Timeouts, connect};
 use skep_protocol::plan::PlanError;
 use skep_protocol::round::client::End;
 use thiserror::Error;
@@ -30,9 +36,11 @@ use tracing::{Instrument, info, info_span, warn};
 
 use crate::backoff::Backoff;
 use crate::driver::Driver;
+use crate::policy::{Limit, Policy, PolicyError};
 use crate::session::{self, Parted};
-use crate::task::TaskError;
-use crate::trainer::ClientKeys;
+use crate::task::{self, TaskError};
+use crate::terms::Terms;
+use crate::trainer::{ClientKeys, MakeLearner};
 
 /// How a client takes part.
 #[derive(Clone, Debug)]
@@ -48,6 +56,17 @@ pub struct JoinOptions {
     pub longest_wait: Duration,
     /// How long to go without a connection before giving up.
     pub give_up_after: Duration,
+    /// The proxy to connect through; directly without one.
+    pub proxy: Option<Proxy>,
+    /// The client's state directory, where certificates are renewed and limits are counted. Without one, certificates are
+    /// not renewed and the count is in memory.
+    pub state: Option<PathBuf>,
+    /// What the owner allows; everything without one.
+    pub policy: Option<Policy>,
+    /// What the owner is told while the client takes part.
+    pub notify: Notify,
+    /// Makes the learner for the task.
+    pub make_learner: MakeLearner,
 }
 
 impl JoinOptions {
@@ -59,7 +78,56 @@ impl JoinOptions {
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(30),
             give_up_after: Duration::from_secs(600),
+            proxy: None,
+            state: None,
+            policy: None,
+            notify: Notify::nobody(),
+            make_learner: task::learner_for,
         }
+    }
+
+    fn dial(&self) -> Dial<'_> {
+        Dial { timeouts: &self.timeouts, proxy: self.proxy.as_ref() }
+    }
+}
+
+/// What an owner is told. Called before what it tells of goes on, so it must be quick.
+#[derive(Clone)]
+pub struct Notify(Arc<dyn Fn(&News<'_>) + Send + Sync>);
+
+/// What there is to tell.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// The client is invited to a round on these terms.
+    Asked(&'a Terms),
+    /// It declines, because it would exceed this limit.
+    Declined {
+        /// The round.
+        round: Round,
+        /// The limit.
+        limit: Limit,
+    },
+}
+
+impl Notify {
+    /// Tells this function.
+    pub fn by(tell: impl Fn(&News<'_>) + Send + Sync + 'static) -> Self {
+        Notify(Arc::new(tell))
+    }
+
+    /// Tells nobody.
+    pub fn nobody() -> Self {
+        Notify::by(|_| {})
+    }
+
+    pub(crate) fn tell(&self, news: &News<'_>) {
+        (self.0)(news);
+    }
+}
+
+impl fmt::Debug for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Notify(..)")
     }
 }
 
@@ -108,6 +176,9 @@ pub enum Lost {
     /// The server said goodbye.
     #[error("the server closed the connection")]
     Closed,
+    /// The server does not let the client in now.
+    #[error("the server turns this client away: {0}")]
+    TurnedAway(TurnAway),
     /// The connection was not made, or broke.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -125,6 +196,12 @@ pub enum JoinError {
     /// The server's side refuses the connection, or is not this federation's.
     #[error("the connection is refused: {0}")]
     Refused(#[source] NetError),
+    /// The server does not let the client in, or no longer.
+    #[error("the server turns this client away: {0}; ask the operator")]
+    TurnedAway(TurnAway),
+    /// The owner's limits cannot be kept.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The server is out of reach for too long.
     #[error("no connection to the server for {tried:.0?}; the last attempt: {last}")]
     Unreachable {
@@ -179,23 +256,37 @@ pub async fn join(
     options: JoinOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<JoinReport, JoinError> {
-    let member = Member { tls: identity.tls()?, identity, data, keys, options };
+    let member = Member { current: Mutex::new(Pass::new(identity)?), data, keys, options };
     let mut career = Career::default();
-    let span = info_span!("join", client = %member.identity.client());
+    let span = info_span!("join", client = %member.pass().identity.client());
     let leaving = tokio::select! {
-        finished = member.take_part(&mut career).instrument(span) => finished.map(|()| Leaving::Finished)?,
+        finished = member.take_part(&mut career).instrument(span.clone()) => {
+            finished.map(|()| Leaving::Finished)?
+        }
         () = shutdown => Leaving::Stopped,
+        () = member.renew_again_and_again().instrument(span) => Leaving::Stopped,
     };
     Ok(career.report(leaving))
 }
 
 /// Who takes part, and with what.
 struct Member {
-    identity: Identity,
-    tls: Arc<ClientConfig>,
+    current: Mutex<Arc<Pass>>,
     data: Subset,
     keys: ClientKeys,
     options: JoinOptions,
+}
+
+/// What opens the next connection; replaced when the certificate is renewed.
+struct Pass {
+    identity: Identity,
+    tls: Arc<ClientConfig>,
+}
+
+impl Pass {
+    fn new(identity: Identity) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Pass { tls: identity.tls()?, identity }))
+    }
 }
 
 /// What outlives every connection. There is a driver as soon as the task is known.
@@ -214,15 +305,16 @@ impl Member {
         let mut backoff = Backoff::new(self.options.first_wait, self.options.longest_wait);
         let mut alone_since = Instant::now();
         loop {
-            let (before, opened) = (career.connections, Instant::now());
+            let (before, committed, opened) = (career.connections, career.committed(), Instant::now());
             let lost = match self.connect_once(career).await? {
                 Parted::Finished => return Ok(()),
                 Parted::Lost(lost) => lost,
             };
             if career.connections > before {
                 alone_since = Instant::now();
-                // A server that drops every connection at once is not asked more often than one that is away.
-                if opened.elapsed() >= self.options.longest_wait {
+                // A server that drops every connection at once is not asked more often than one that is away; one that
+                // took an update has gone down since.
+                if opened.elapsed() >= self.options.longest_wait || career.committed() > committed {
                     backoff.reset();
                 }
             } else if alone_since.elapsed() >= self.options.give_up_after {
@@ -234,15 +326,50 @@ impl Member {
         }
     }
 
+    fn pass(&self) -> Arc<Pass> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Renews the certificate whenever a third of its time is left. What is signed on open connections is signed by the
+    /// key, which stays. Never ends.
+    async fn renew_again_and_again(&self) {
+        let Some(state) = &self.options.state else { return pending().await };
+        let mut backoff = Backoff::new(self.options.first_wait, RENEWAL_WAIT);
+        let mut wait = self.pass().identity.renewal_due_in(SystemTime::now());
+        loop {
+            sleep(wait).await;
+            let pass = self.pass();
+            let renewed = match renew(&pass.identity, state, self.options.dial()).await {
+                Ok(identity) => Pass::new(identity).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            wait = match renewed {
+                Ok(pass) => {
+                    info!(until = pass.identity.not_after(), "the certificate is renewed");
+                    backoff.reset();
+                    let due = pass.identity.renewal_due_in(SystemTime::now());
+                    *self.current.lock().unwrap_or_else(PoisonError::into_inner) = pass;
+                    due.max(self.options.first_wait)
+                }
+                Err(reason) => {
+                    let wait = backoff.next();
+                    warn!(reason, ?wait, "the certificate is not renewed");
+                    wait
+                }
+            };
+        }
+    }
+
     /// Connects, and takes part for as long as the connection lasts.
     async fn connect_once(&self, career: &mut Career) -> Result<Parted, JoinError> {
-        if self.identity.has_expired(SystemTime::now()) {
+        let pass = self.pass();
+        if pass.identity.has_expired(SystemTime::now()) {
             return Err(JoinError::CertificateExpired);
         }
-        let tls = Arc::clone(&self.tls);
-        let connecting = connect(self.identity.addresses(), tls, Purpose::Session, &self.options.timeouts);
+        let tls = Arc::clone(&pass.tls);
+        let connecting = connect(pass.identity.addresses(), tls, Purpose::Session, self.options.dial());
         let parted = match meanwhile(&mut career.driver, connecting).await {
-            Ok(connection) => self.session(career, connection).await?,
+            Ok(connection) => self.session(career, &pass.identity, connection).await?,
             Err(error) => Parted::Lost(error.into()),
         };
         match parted {
@@ -251,7 +378,12 @@ impl Member {
         }
     }
 
-    async fn session(&self, career: &mut Career, mut connection: Connection) -> Result<Parted, JoinError> {
+    async fn session(
+        &self,
+        career: &mut Career,
+        identity: &Identity,
+        mut connection: Connection,
+    ) -> Result<Parted, JoinError> {
         career.meter(Arc::clone(&connection.traffic));
         let welcome = session::welcome(&mut connection, self.options.timeouts.handshake);
         let task = match meanwhile(&mut career.driver, welcome).await? {
@@ -259,12 +391,17 @@ impl Member {
             Err(lost) => return Ok(Parted::Lost(lost)),
         };
         career.connections += 1;
-        let driver = self.driver(&mut career.driver, task)?;
-        session::run(&self.identity, driver, connection, &self.options.timeouts).await
+        let driver = self.driver(&mut career.driver, identity, task)?;
+        session::run(identity, driver, connection, &self.options.timeouts).await
     }
 
     /// The driver for `task`, made when it is first announced.
-    fn driver<'a>(&self, driver: &'a mut Option<Driver>, task: Task) -> Result<&'a mut Driver, JoinError> {
+    fn driver<'a>(
+        &self,
+        driver: &'a mut Option<Driver>,
+        identity: &Identity,
+        task: Task,
+    ) -> Result<&'a mut Driver, JoinError> {
         match driver {
             Some(driver) if *driver.task() != task => {
                 Err(JoinError::TaskChanged { before: driver.task().name.clone(), now: task.name })
@@ -273,9 +410,8 @@ impl Member {
             None => {
                 task.check().map_err(|(key, problem)| JoinError::Task { key, problem })?;
                 info!(task = task.name, "the server announces its task");
-                let slots = self.options.training_slots.clone();
-                let id = self.identity.client();
-                Ok(driver.insert(Driver::new(id, task, self.data.clone(), self.keys.clone(), slots)?))
+                let (id, data, keys) = (identity.client(), self.data.clone(), self.keys.clone());
+                Ok(driver.insert(Driver::new(id, task, data, keys, &self.options)?))
             }
         }
     }
@@ -289,6 +425,12 @@ impl Career {
 
     fn bytes(&self) -> (u64, u64) {
         (self.earlier.0 + self.traffic.sent(), self.earlier.1 + self.traffic.received())
+    }
+
+    /// Rounds in whose sum the client is.
+    fn committed(&self) -> u64 {
+        let ends = self.driver.as_ref().map(Driver::ends);
+        ends.and_then(|ends| ends.get(&End::Committed)).copied().unwrap_or(0)
     }
 
     fn report(&self, leaving: Leaving) -> JoinReport {
@@ -331,12 +473,20 @@ fn is_final(error: &NetError) -> bool {
         | NetError::Oversized { .. }
         | NetError::Text(_)
         | NetError::Frame(_) => true,
-        NetError::Refused(status) => (400..500).contains(status),
+        NetError::Refused(status) | NetError::Proxy { reason: ProxyRefusal::Status(status), .. } => {
+            (400..500).contains(status)
+        }
+        NetError::Proxy { .. } => true,
         NetError::Unreachable { .. }
         | NetError::Io(_)
         | NetError::HandshakeTimeout(_)
         | NetError::SendTimeout(_)
         | NetError::Idle(_)
+        | NetError::TooSlow(_)
+        | NetError::TooFast
         | NetError::WebSocket(_) => false,
     }
 }
+
+/// The longest wait before a renewal is tried again.
+const RENEWAL_WAIT: Duration = Duration::from_secs(600);

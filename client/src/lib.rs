@@ -9,6 +9,8 @@ mod backoff;
 mod download;
 mod driver;
 pub mod join;
+pub mod policy;
 mod session;
 pub mod task;
+pub mod terms;
 pub mod trainer;

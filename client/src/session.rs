@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use skep_protocol::experiment::Task;
-use skep_protocol::message::{Offer, ServerMessage};
+use skep_protocol::message::{Offer, ServerMessage, TurnAway};
 use skep_protocol::net::frame::{Bytes, CHUNK_LIMIT, Chunk, Frame};
 use skep_protocol::net::identity::Identity;
 use skep_protocol::net::websocket::{Connection, FrameSink, NetError, Timeouts};
@@ -13,7 +13,7 @@ use skep_protocol::{ChannelBinding, Digest, Round, codec};
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TryRecvError};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::driver::{Driver, Outgoing};
 use crate::join::{JoinError, Lost};
@@ -44,6 +44,7 @@ pub(crate) async fn welcome(
     match frame {
         Frame::Control(bytes) => match codec::decode(&bytes)? {
             ServerMessage::Welcome(task) => Ok(Ok(task)),
+            ServerMessage::TurnedAway(reason) => turned_away(reason).map(Err),
             _ => Err(JoinError::NoWelcome),
         },
         Frame::Chunk(_) => Err(JoinError::NoWelcome),
@@ -73,6 +74,7 @@ pub(crate) async fn run(
                 Ok(Some(Frame::Chunk(chunk))) => driver.chunk(&chunk),
                 Ok(Some(Frame::Control(bytes))) => match codec::decode(&bytes)? {
                     ServerMessage::Finished => break,
+                    ServerMessage::TurnedAway(reason) => return Ok(lost(driver, turned_away(reason)?)),
                     message => hear(identity, driver, message)?,
                 },
                 Ok(None) => return Ok(lost(driver, Lost::Closed)),
@@ -99,9 +101,14 @@ fn lost(driver: &mut Driver, reason: Lost) -> Parted {
     Parted::Lost(reason)
 }
 
+/// A reason to come back later, unless it is one not to.
+fn turned_away(reason: TurnAway) -> Result<Lost, JoinError> {
+    if reason.is_final() { Err(JoinError::TurnedAway(reason)) } else { Ok(Lost::TurnedAway(reason)) }
+}
+
 fn hear(identity: &Identity, driver: &mut Driver, message: ServerMessage) -> Result<(), JoinError> {
     match message {
-        ServerMessage::Welcome(_) | ServerMessage::Finished => {}
+        ServerMessage::Welcome(_) | ServerMessage::Finished | ServerMessage::TurnedAway(_) => {}
         ServerMessage::Invite(signed) => invited(identity, driver, signed)?,
         ServerMessage::Model { round, len, digest } => driver.announced(round, len, digest),
         ServerMessage::Grant { round, offset, until } => {
@@ -118,11 +125,7 @@ fn hear(identity: &Identity, driver: &mut Driver, message: ServerMessage) -> Res
 }
 
 fn invited(identity: &Identity, driver: &mut Driver, signed: SignedPlan) -> Result<(), JoinError> {
-    let verified = signed.verify(&identity.plan_key())?;
-    let plan = verified.plan();
-    info!(round = plan.round.0, rounds = plan.rounds, promise = ?plan.promise, "invited");
-    driver.handle(Event::Invited(verified));
-    Ok(())
+    driver.invited(signed.verify(&identity.plan_key())?)
 }
 
 /// Passes what the driver wants said to the writer. A writer that is gone says why when it is joined.

@@ -58,6 +58,9 @@ impl ClientKeys {
     }
 }
 
+/// Makes the learner for a task.
+pub type MakeLearner = fn(&Task) -> Result<Box<dyn Learner>, TaskError>;
+
 /// A client as far as its training goes. Cheap to make: the data are shared, the learner keeps no tensors.
 pub struct Participant {
     id: ClientId,
@@ -83,9 +86,20 @@ impl Participant {
     /// # Errors
     /// [`TaskError`] when the model cannot be trained or the data are not those of the task.
     pub fn new(id: ClientId, data: Subset, keys: ClientKeys, task: &Task) -> Result<Self, TaskError> {
+        Self::making(task::learner_for, id, data, keys, task)
+    }
+
+    /// The same with a learner that `make` makes.
+    pub(crate) fn making(
+        make: MakeLearner,
+        id: ClientId,
+        data: Subset,
+        keys: ClientKeys,
+        task: &Task,
+    ) -> Result<Self, TaskError> {
         task::check_data(task, &data)?;
         task::training(task)?;
-        Ok(Self::with_learner(id, task::learner_for(task)?, data, keys))
+        Ok(Self::with_learner(id, make(task)?, data, keys))
     }
 
     /// A participant with a learner of its own kind.

@@ -4,6 +4,7 @@
 //! named here by length and digest only.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::experiment::Task;
 use crate::ids::{Digest, Round};
@@ -93,6 +94,38 @@ pub enum ServerMessage {
     },
     /// "The federation is over; do not come back."
     Finished,
+    /// "You are not let in", or no longer; nothing follows.
+    TurnedAway(TurnAway),
+}
+
+/// Why the server does not talk to a client whose certificate is the federation's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
+pub enum TurnAway {
+    /// The client is shut out.
+    #[error("this client has been revoked")]
+    Revoked,
+    /// The client has another key by now.
+    #[error("this certificate is no longer the client's: it has enrolled again with another key")]
+    NotEnrolled,
+    /// The client has not renewed its certificate.
+    #[error("the certificate of this client has expired")]
+    CertificateExpired,
+    /// As many clients are connected as the server allows.
+    #[error("the server has as many connections as it allows")]
+    Full,
+    /// Something failed at the server.
+    #[error("the server failed; its log says why")]
+    ServerFailure,
+}
+
+impl TurnAway {
+    /// Whether it is no use to come back with the same certificate.
+    pub fn is_final(self) -> bool {
+        match self {
+            TurnAway::Revoked | TurnAway::NotEnrolled | TurnAway::CertificateExpired => true,
+            TurnAway::Full | TurnAway::ServerFailure => false,
+        }
+    }
 }
 
 impl Offer {

@@ -98,7 +98,8 @@ impl Authority {
         Ok(tls::server_config(&self.certificate, &Credentials { chain, key: &key })?)
     }
 
-    /// Certifies that `public_key` is `client`'s, from an hour before `now` (clocks differ) to `validity` after it.
+    /// Certifies that `public_key` is `client`'s, from an hour before `now` (clocks differ; less if the certificate is good
+    /// for less) to `validity` after it.
     ///
     /// # Errors
     /// [`AuthorityError`] when signing fails.
@@ -110,7 +111,7 @@ impl Authority {
         validity: Duration,
     ) -> Result<Issued, AuthorityError> {
         let mut params = leaf(&client.to_string(), ExtendedKeyUsagePurpose::ClientAuth)?;
-        params.not_before = (now - CLOCK_SKEW).into();
+        params.not_before = (now - CLOCK_SKEW.min(validity)).into();
         params.not_after = (now + validity).into();
         let certificate = params.signed_by(&Subject(public_key), &self.issuer)?.der().clone();
         let identity = tls::client_named_by(&certificate)?;

@@ -8,10 +8,13 @@
 //! | `invitations/<digest>.redeemed` | the key that the token was redeemed for | `redeem` |
 //! | `clients/<id>/enrolled` | the client's key, certificate serial number and expiry | `redeem`, `renew` |
 //! | `clients/<id>/revoked` | nothing; that it exists shuts the client out | `revoke` |
+//! | `clients/<id>/seen` | that the client is there, or nothing; its time is when it came or went | a server |
+//! | `revocations` | a line for each revoked client, so that a running server need not look at all of them | `revoke` |
 //!
 //! Every decision is the creation of a file or directory that must not exist yet, which the file system grants to one of
 //! any number of processes. So invitations and revocations work beside a running server without a lock.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,7 @@ use std::time::{Duration, SystemTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skep_protocol::ClientId;
+use skep_protocol::message::TurnAway;
 use skep_protocol::net::enrolment::Refusal;
 use skep_protocol::net::files::{self, FileError};
 use skep_protocol::net::invitation::{
@@ -33,13 +37,18 @@ use crate::authority::{Authority, AuthorityError};
 use crate::roster::Roster;
 
 mod conversation;
+mod overview;
+mod revocations;
 pub use conversation::{decide, serve};
+pub use overview::{ClientState, Overview};
+pub use revocations::Revocations;
 
 /// The invitations and the roster of one federation.
 #[derive(Debug, Clone)]
 pub struct Enrolment {
     invitations: PathBuf,
     clients: PathBuf,
+    revocations: PathBuf,
 }
 
 /// An enrolled client, as the roster knows it.
@@ -76,7 +85,11 @@ impl Enrolment {
     /// # Errors
     /// [`EnrolmentError::File`] when a directory cannot be made or is open to others.
     pub fn open(state: &Path) -> Result<Self, EnrolmentError> {
-        let enrolment = Enrolment { invitations: state.join("invitations"), clients: state.join("clients") };
+        let enrolment = Enrolment {
+            invitations: state.join("invitations"),
+            clients: state.join("clients"),
+            revocations: state.join("revocations"),
+        };
         files::private_directory(&enrolment.invitations)?;
         files::private_directory(&enrolment.clients)?;
         Ok(enrolment)
@@ -163,8 +176,8 @@ impl Enrolment {
         Ok(self.enrolled(client)?.is_none_or(|enrolled| enrolled.public_key == public_key))
     }
 
-    /// Shuts `client` out for good: no session, no renewal, no invitation. The server closes its open sessions when it
-    /// next calls [`Enrolment::check`].
+    /// Shuts `client` out for good: no session, no renewal, no invitation. A running server closes its session as soon
+    /// as it sees the line in `revocations`.
     ///
     /// # Errors
     /// [`EnrolmentError::UnknownClient`] when no such client was ever invited, or a failure of the file system.
@@ -173,20 +186,46 @@ impl Enrolment {
             return Err(EnrolmentError::UnknownClient(client));
         }
         match files::create(&self.revoked(client), b"") {
-            Err(error) if error.exists_already() => Ok(()),
-            result => Ok(result?),
+            Err(error) if error.exists_already() => {}
+            result => result?,
         }
+        // After the fact it announces; said twice, it does no harm.
+        revocations::announce(&self.revocations, client)
     }
 
-    /// Checks that the holder of a verified certificate is still a client: enrolled with this key, and not revoked.
+    /// What is revoked from now on.
+    pub fn revocations(&self) -> Revocations {
+        Revocations::from_now(self.revocations.clone())
+    }
+
+    /// Who has been revoked so far.
     ///
     /// # Errors
-    /// [`EnrolmentError::Revoked`], [`EnrolmentError::NotEnrolled`], or a failure of the file system.
-    pub fn check(&self, peer: &PeerIdentity) -> Result<(), EnrolmentError> {
+    /// [`EnrolmentError::File`].
+    pub fn revoked_so_far(&self) -> Result<BTreeSet<ClientId>, EnrolmentError> {
+        Ok(self.client_ids()?.into_iter().filter(|client| self.is_revoked(*client)).collect())
+    }
+
+    /// Whether `client` is shut out.
+    pub fn is_revoked(&self, client: ClientId) -> bool {
+        self.revoked(client).exists()
+    }
+
+    /// Checks that the holder of a certificate that was verified once is still a client: enrolled with this key, its latest
+    /// certificate still good, and not revoked.
+    ///
+    /// # Errors
+    /// [`EnrolmentError::Revoked`], [`EnrolmentError::NotEnrolled`], [`EnrolmentError::CertificateExpired`], or a failure
+    /// of the file system.
+    pub fn check(&self, peer: &PeerIdentity, now: SystemTime) -> Result<(), EnrolmentError> {
         self.refuse_revoked(peer.client)?;
         match self.enrolled(peer.client)? {
-            Some(enrolled) if enrolled.public_key == peer.public_key => Ok(()),
-            _ => Err(EnrolmentError::NotEnrolled),
+            Some(enrolled) if enrolled.public_key != peer.public_key => Err(EnrolmentError::NotEnrolled),
+            Some(enrolled) if enrolled.not_after < unix_seconds(now) => {
+                Err(EnrolmentError::CertificateExpired)
+            }
+            Some(_) => Ok(()),
+            None => Err(EnrolmentError::NotEnrolled),
         }
     }
 
@@ -197,7 +236,7 @@ impl Enrolment {
     pub fn roster(&self) -> Result<EnrolledRoster, EnrolmentError> {
         let mut roster = Vec::new();
         for client in self.client_ids()? {
-            if !self.revoked(client).exists() {
+            if !self.is_revoked(client) {
                 roster.extend(self.enrolled(client)?);
             }
         }
@@ -214,7 +253,7 @@ impl Enrolment {
     }
 
     fn refuse_revoked(&self, client: ClientId) -> Result<(), EnrolmentError> {
-        if self.revoked(client).exists() { Err(EnrolmentError::Revoked) } else { Ok(()) }
+        if self.is_revoked(client) { Err(EnrolmentError::Revoked) } else { Ok(()) }
     }
 
     /// Takes the id for an invitation; false when somebody had it before.
@@ -279,6 +318,9 @@ pub enum EnrolmentError {
     /// The certificate is not, or no longer, that of an enrolled client.
     #[error("the certificate is not that of an enrolled client")]
     NotEnrolled,
+    /// The client has not renewed its certificate in time.
+    #[error("the client's certificate has expired")]
+    CertificateExpired,
     /// What came is no request.
     #[error("no enrolment request came")]
     Malformed,
@@ -325,7 +367,7 @@ impl EnrolmentError {
             Self::AlreadyUsed => Refusal::AlreadyUsed,
             Self::Revoked => Refusal::Revoked,
             Self::BadProof => Refusal::BadProof,
-            Self::NotEnrolled | Self::UnknownClient(_) => Refusal::NotEnrolled,
+            Self::NotEnrolled | Self::CertificateExpired | Self::UnknownClient(_) => Refusal::NotEnrolled,
             Self::Malformed => Refusal::Malformed,
             Self::Addresses(_)
             | Self::NoIdLeft
@@ -335,6 +377,16 @@ impl EnrolmentError {
             | Self::Authority(_)
             | Self::Interrupted
             | Self::Net(_) => Refusal::ServerFailure,
+        }
+    }
+
+    /// What a client is told that connects for a session.
+    pub fn turn_away(&self) -> TurnAway {
+        match self {
+            Self::Revoked => TurnAway::Revoked,
+            Self::NotEnrolled => TurnAway::NotEnrolled,
+            Self::CertificateExpired => TurnAway::CertificateExpired,
+            _ => TurnAway::ServerFailure,
         }
     }
 }
@@ -496,11 +548,11 @@ mod tests {
         let (invitation, unused) = (federation.invite(1).unwrap(), federation.invite(1).unwrap());
         let key = SigningKey::generate().unwrap();
         let peer = federation.redeem(&invitation, &key).unwrap();
-        federation.enrolment.check(&peer).unwrap();
+        federation.enrolment.check(&peer, at(1000)).unwrap();
         assert_eq!(federation.enrolment.roster().unwrap().population(), 1);
 
         federation.enrolment.revoke(ClientId(1)).unwrap();
-        assert!(matches!(federation.enrolment.check(&peer), Err(EnrolmentError::Revoked)));
+        assert!(matches!(federation.enrolment.check(&peer, at(1000)), Err(EnrolmentError::Revoked)));
         assert!(matches!(federation.redeem(&unused, &key), Err(EnrolmentError::Revoked)));
         assert!(matches!(federation.invite(1), Err(EnrolmentError::Revoked)));
         assert_eq!(federation.enrolment.roster().unwrap().population(), 0);
@@ -516,10 +568,10 @@ mod tests {
         let before = federation.redeem(&first, &former).unwrap();
         assert!(federation.redeem(&first, &former).is_ok(), "a lost response can be asked for again");
         let after = federation.redeem(&federation.invite(1).unwrap(), &latter).unwrap();
-        assert!(matches!(federation.enrolment.check(&before), Err(EnrolmentError::NotEnrolled)));
-        federation.enrolment.check(&after).unwrap();
+        assert!(matches!(federation.enrolment.check(&before, at(1000)), Err(EnrolmentError::NotEnrolled)));
+        federation.enrolment.check(&after, at(1000)).unwrap();
         assert!(matches!(federation.redeem(&first, &former), Err(EnrolmentError::AlreadyUsed)));
-        federation.enrolment.check(&after).unwrap();
+        federation.enrolment.check(&after, at(1000)).unwrap();
     }
 
     #[test]

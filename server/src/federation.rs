@@ -64,7 +64,7 @@ struct OpenRound {
 #[derive(Debug)]
 enum Stage {
     Collecting { reservation: Box<Reservation>, sum: Accumulator },
-    Released { model: Vec<f32> },
+    Released { model: Vec<f32>, digest: Digest },
     Failed,
 }
 
@@ -75,6 +75,24 @@ pub struct PlannedRound {
     pub plan: Arc<VerifiedPlan>,
     /// Who is invited. Secret.
     pub cohort: BTreeSet<ClientId>,
+}
+
+impl PlannedRound {
+    /// Clients in the cohort.
+    pub fn invited(&self) -> u32 {
+        u32::try_from(self.cohort.len()).expect("validated: at most u32::MAX clients")
+    }
+}
+
+/// What the open round has released and not yet adopted.
+#[derive(Clone, Copy, Debug)]
+pub struct Released<'a> {
+    /// Updates in the sum.
+    pub updates: u32,
+    /// The next model.
+    pub model: &'a [f32],
+    /// Its digest.
+    pub digest: Digest,
 }
 
 /// A round that has ended.
@@ -137,6 +155,27 @@ impl Federation {
         })
     }
 
+    /// Goes on after `round`, the last that was planned, from the model it left. Every round up to it is charged, as it was
+    /// when it was planned.
+    ///
+    /// # Errors
+    /// [`FederationError`]; the federation is then not to be used.
+    pub fn resume(&mut self, round: Round, model: Vec<f32>) -> Result<(), FederationError> {
+        check_model(
+            &self.experiment,
+            &self.segments[..self.segments.len() - weights(&self.experiment)],
+            &model,
+        )?;
+        for charged in self.round.0 + 1..=round.0 {
+            // A reservation that is dropped stays charged.
+            let _ = self.budget.reserve(charged, self.mechanism, self.experiment.rounds.sampling)?;
+        }
+        self.round = round;
+        self.model_digest = Digest::of_model(&model);
+        self.model = Arc::new(model);
+        Ok(())
+    }
+
     /// Draws the cohort of the next round, charges the budget for it, and signs its plan.
     ///
     /// # Errors
@@ -150,9 +189,9 @@ impl Federation {
         let plan = VerifiedPlan::sign(self.describe(&reservation), &reservation, &self.signer)?;
         let stage =
             Stage::Collecting { reservation: Box::new(reservation), sum: Accumulator::new(self.grid) };
-        let invited = u32::try_from(cohort.len()).expect("validated: at most u32::MAX clients");
-        self.open = Some(OpenRound { invited, updates: 0, stage });
-        Ok(PlannedRound { plan, cohort })
+        let planned = PlannedRound { plan, cohort };
+        self.open = Some(OpenRound { invited: planned.invited(), updates: 0, stage });
+        Ok(planned)
     }
 
     /// What turns the bytes of an upload into an update; it may run anywhere.
@@ -197,8 +236,19 @@ impl Federation {
             }
         };
         let model = self.strategy.apply(&self.model, &release)?;
-        open.stage = Stage::Released { model };
+        let digest = Digest::of_model(&model);
+        open.stage = Stage::Released { model, digest };
         Ok(())
+    }
+
+    /// What the open round has released; none before [`Federation::release`].
+    pub fn released(&self) -> Option<Released<'_>> {
+        match self.open.as_ref() {
+            Some(OpenRound { updates, stage: Stage::Released { model, digest }, .. }) => {
+                Some(Released { updates: *updates, model, digest: *digest })
+            }
+            _ => None,
+        }
     }
 
     /// Ends the open round: adopts what was released, unless the round is aborted. Its budget stays charged.
@@ -209,17 +259,22 @@ impl Federation {
         let open = self.open.take().ok_or(RoundError::OutOfOrder)?;
         match (outcome, open.stage) {
             (Outcome::Aborted(_), _) => {}
-            (_, Stage::Released { model }) => {
-                self.model_digest = Digest::of_model(&model);
+            (_, Stage::Released { model, digest }) => {
+                self.model_digest = digest;
                 self.model = Arc::new(model);
             }
             _ => return Err(RoundError::OutOfOrder),
         }
-        Ok(RoundSummary {
+        Ok(self.summary(outcome, open.invited, open.updates))
+    }
+
+    /// The last round, as it ended.
+    pub(crate) fn summary(&self, outcome: Outcome, invited: u32, updates: u32) -> RoundSummary {
+        RoundSummary {
             round: self.round,
             outcome,
-            invited: open.invited,
-            updates: open.updates,
+            invited,
+            updates,
             model: self.model_digest,
             epsilon_release: self.epsilon(Adversary::Recipients),
             epsilon_server: self.epsilon(Adversary::Server),
@@ -227,7 +282,7 @@ impl Federation {
             epsilon_release_if_continuous: self.epsilon_if_continuous(Adversary::Recipients),
             epsilon_server_if_continuous: self.epsilon_if_continuous(Adversary::Server),
             delta: self.delta(),
-        })
+        }
     }
 
     /// The experiment.

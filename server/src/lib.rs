@@ -9,11 +9,13 @@ pub mod authority;
 pub mod enrolment;
 pub mod evaluate;
 pub mod federation;
+pub mod journal;
 pub mod record;
 pub mod roster;
 pub mod select;
 pub mod serve;
 pub mod stage;
+pub mod status;
 pub mod strategy;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use skep_protocol::{ClientId, Round, Span};
 
 use crate::evaluate::Evaluation;
 use crate::federation::RoundSummary;
+use crate::status::Status;
 
 /// One round: a line of `rounds.jsonl`. It names no client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -140,6 +141,11 @@ pub trait Observer: Send {
     /// So many updates are in the sum of the open round.
     fn update_committed(&mut self, round: Round, updates: u32) {
         let _ = (round, updates);
+    }
+
+    /// The server does something else than before, or has other numbers.
+    fn status(&mut self, status: &Status) {
+        let _ = status;
     }
 
     /// A round has ended; `model` is the model after it.

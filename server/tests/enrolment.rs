@@ -67,7 +67,7 @@ async fn an_invitation_becomes_an_identity_that_opens_sessions() {
     assert!(connected.is_ok());
     assert_eq!(peer.client, ClientId(17));
     peer.public_key.verify(b"digest", &signature.0).unwrap();
-    federation.enrolment.check(&peer).unwrap();
+    federation.enrolment.check(&peer, SystemTime::now()).unwrap();
     let roster = federation.enrolment.roster().unwrap().0;
     assert_eq!(roster.len(), 1);
     assert_eq!(roster[0].serial, peer.serial);
@@ -257,6 +257,6 @@ async fn every_file_of_both_sides_is_for_its_owner_alone() {
             }
         }
     }
-    // Three of the authority, two of the invitation, two of the client; and the four of its identity.
-    assert_eq!(files, 11);
+    // Three of the authority, two of the invitation, two of the client, the revocation; and the four of its identity.
+    assert_eq!(files, 12);
 }

@@ -6,11 +6,13 @@ mod scripted;
 
 use std::time::Duration;
 
-use scripted::{PATIENCE, Server, TIMEOUTS, constant, private_file, public_file, within};
-use skep_protocol::message::ServerMessage;
+use scripted::{Client, PATIENCE, Server, TIMEOUTS, constant, private_file, public_file, refusals, within};
+use skep_protocol::message::{ServerMessage, TurnAway};
 use skep_protocol::net::enrolment::enrol;
 use skep_protocol::net::websocket::{Purpose, Timeouts, connect};
+use skep_protocol::round::Refusal;
 use skep_protocol::{ClientId, Digest, Round};
+use skep_server::federation::PlanningError;
 use skep_server::record::OutcomeKind;
 use skep_server::serve::{End, ServeError, ServeOptions};
 
@@ -74,27 +76,90 @@ async fn a_client_that_enrols_over_the_network_takes_part() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_place_is_turned_away_and_a_revoked_one_is_shut_out_before_the_next_round() {
-    let mut server = Server::start(&public_file(2, 5, 60.0), 2).await;
-    let revoked = server.member(7);
+async fn a_revoked_client_is_turned_away_at_the_door_and_out_of_its_round_at_once() {
+    let mut server = Server::start(&public_file(2, 5, 600.0), 2).await;
+    let away = ServerMessage::TurnedAway(TurnAway::Revoked);
+    let gone = server.member(7);
     server.enrolment.revoke(ClientId(7)).unwrap();
-    let mut connection = revoked.try_connect().await.unwrap();
-    assert_eq!(within(connection.stream.receive()).await.unwrap(), None);
+    let mut gone = Client { connection: gone.try_connect().await.unwrap(), member: gone };
+    assert_eq!(gone.hear().await, away);
+    gone.goodbye().await;
 
     let (mut stays, mut leaves) = (server.join(0).await, server.join(1).await);
-    let (plan, same) = (stays.invited().await, leaves.invited().await);
-    assert_eq!(plan.digest(), same.digest());
+    let plan = stays.invited().await;
+    leaves.invited().await;
+    leaves.accept(&plan).await;
     server.enrolment.revoke(ClientId(1)).unwrap();
-    for client in [&mut stays, &mut leaves] {
+    assert_eq!(leaves.hear().await, away);
+    leaves.goodbye().await;
+    // Nobody waits for half of the deadline, neither in this round nor in the next, whose cohort it is in as well.
+    stays.accept(&plan).await;
+    stays.upload(&plan, &constant(&plan, ONE)).await;
+    assert_eq!(stays.hear().await, ServerMessage::Closed { round: Round(1), released: true });
+    stays.take_part(|plan| constant(plan, ONE)).await;
+    let mut back = Client { connection: leaves.member.try_connect().await.unwrap(), member: leaves.member };
+    assert_eq!(back.hear().await, away);
+    server.stop();
+    let (report, notes) = server.report().await;
+    assert_eq!(report.end, End::Stopped);
+    for record in &notes.records[..2] {
+        assert_eq!((record.outcome, refusals(record)), (OutcomeKind::Degraded, vec![(Refusal::Revoked, 1)]));
+    }
+}
+
+#[tokio::test]
+async fn when_too_many_are_revoked_no_round_is_charged_for_nothing() {
+    let mut file = public_file(2, 1000, 60.0);
+    file.rounds.min_updates = 2;
+    let server = Server::start(&file, 1).await;
+    let mut stays = server.join(0).await;
+    let plan = stays.invited().await;
+    server.member(1);
+    server.enrolment.revoke(ClientId(1)).unwrap();
+    stays.accept(&plan).await;
+    stays.upload(&plan, &constant(&plan, ONE)).await;
+    assert_eq!(stays.hear().await, ServerMessage::Closed { round: Round(1), released: false });
+    let (result, notes) = server.end().await;
+    let refused =
+        matches!(result, Err(ServeError::Planning(PlanningError::TooFewLeft { left: 1, required: 2 })));
+    assert!(refused && notes.records.len() == 1);
+}
+
+#[tokio::test]
+async fn a_client_whose_certificate_ran_out_during_its_session_is_shut_out_unless_it_was_renewed() {
+    let server = Server::start(&public_file(2, 3, 60.0), 2).await;
+    let (mut renews, mut expires) = (server.join(0).await, server.join(1).await);
+    let plan = renews.invited().await;
+    expires.invited().await;
+    server.forget_validity_of(1);
+    for client in [&mut renews, &mut expires] {
         client.accept(&plan).await;
         client.upload(&plan, &constant(&plan, ONE)).await;
     }
-    leaves.goodbye().await;
-    assert_eq!(stays.hear().await, ServerMessage::Closed { round: Round(1), released: true });
-    assert_eq!(stays.invited().await.plan().round, Round(2));
-    server.stop();
-    let (report, notes) = server.report().await;
-    assert_eq!((report.end, notes.records[0].outcome), (End::Stopped, OutcomeKind::Complete));
+    assert_eq!(expires.hear().await, ServerMessage::Closed { round: Round(1), released: true });
+    assert_eq!(expires.hear().await, ServerMessage::TurnedAway(TurnAway::CertificateExpired));
+    expires.goodbye().await;
+    assert_eq!(renews.hear().await, ServerMessage::Closed { round: Round(1), released: true });
+    renews.invited().await;
+}
+
+#[tokio::test]
+async fn who_is_here_is_written_down_as_they_come_and_go() {
+    let server = Server::start(&public_file(2, 3, 60.0), 2).await;
+    let first = server.join(0).await;
+    let seen =
+        |client: usize| server.enrolment.overview(std::time::SystemTime::now()).unwrap()[client].connected;
+    let becomes = async |client, expected| {
+        while seen(client) != expected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(becomes(0, true)).await;
+    let Client { member, connection } = first;
+    drop(connection);
+    within(becomes(0, false)).await;
+    let _again = member.connect().await;
+    within(becomes(0, true)).await;
 }
 
 #[tokio::test]

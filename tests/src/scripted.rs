@@ -229,7 +229,10 @@ impl Network {
             ServerMessage::Committed { round } => client::Event::Committed { round },
             ServerMessage::Refused { round, reason } => client::Event::Refused { round, reason },
             ServerMessage::Closed { round, released } => client::Event::Closed { round, released },
-            ServerMessage::Welcome(_) | ServerMessage::Model { .. } | ServerMessage::Finished => return true,
+            ServerMessage::Welcome(_)
+            | ServerMessage::Model { .. }
+            | ServerMessage::Finished
+            | ServerMessage::TurnedAway(_) => return true,
         };
         self.to_client(id, event);
         true
@@ -510,6 +513,7 @@ fn outcome_name(outcome: Outcome) -> &'static str {
         Outcome::Aborted(AbortReason::ReleaseFailed) => "release failed",
         Outcome::Aborted(AbortReason::ReleaseLate) => "release late",
         Outcome::Aborted(AbortReason::Stopped) => "stopped",
+        Outcome::Aborted(AbortReason::Interrupted) => "interrupted",
     }
 }
 
@@ -535,6 +539,7 @@ fn server_event_name(event: &server::Event) -> &'static str {
         server::Event::UploadFailed { .. } => "upload failed",
         server::Event::Violated { .. } => "violated",
         server::Event::JobDone { .. } => "job done",
+        server::Event::ShutOut { .. } => "shut out",
         server::Event::Tick => "tick",
     }
 }
@@ -550,6 +555,7 @@ fn client_event_name(event: &client::Event) -> &'static str {
         client::Event::Committed { .. } => "committed",
         client::Event::Refused { .. } => "refused",
         client::Event::Closed { .. } => "closed",
+        client::Event::Unwilling { .. } => "unwilling",
         client::Event::Tick => "tick",
     }
 }

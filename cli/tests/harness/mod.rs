@@ -1,6 +1,8 @@
 //! Running the command as a person does: arguments in; exit code, standard output and standard error out.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+pub(crate) mod running;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -17,7 +19,11 @@ pub(crate) struct Transcript {
 /// A command that is about to run, without a terminal.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skep"));
-    command.args(arguments).env_remove("SKEP_LOG").stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null());
+    // What the tester's machine says about its own network and logs.
+    for name in ["SKEP_LOG", "SKEP_LOG_FORMAT", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"] {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -20,7 +20,7 @@ use crate::net::identity::{self, Identity, IdentityError, ServerRecord};
 use crate::net::invitation::{Address, Fingerprint, Invitation, Token};
 use crate::net::keys::{KeyError, PublicKey, Signature, SigningKey};
 use crate::net::tls::{self, TlsError};
-use crate::net::websocket::{Connection, NetError, Purpose, Timeouts, connect};
+use crate::net::websocket::{Connection, Dial, NetError, Purpose, Timeouts, connect};
 use crate::{ChannelBinding, ClientId};
 
 /// What a client asks for.
@@ -163,20 +163,21 @@ pub enum EnrolError {
 pub async fn enrol(
     invitation: &Invitation,
     directory: &Path,
-    timeouts: &Timeouts,
+    dial: impl Into<Dial<'_>>,
 ) -> Result<Identity, EnrolError> {
-    if identity::is_enrolled(directory) {
+    let (now, dial) = (SystemTime::now(), dial.into());
+    if identity::is_enrolled(directory, now) {
         return Err(EnrolError::AlreadyEnrolled);
     }
-    if invitation.has_expired(SystemTime::now()) {
+    if invitation.has_expired(now) {
         return Err(EnrolError::InvitationExpired);
     }
     files::private_directory(directory)?;
     let key = identity::key_in(directory)?;
     let config = tls::enrolment_config(invitation.authority)?;
-    let mut connection = connect(&invitation.addresses, config, Purpose::Enrolment, timeouts).await?;
+    let mut connection = connect(&invitation.addresses, config, Purpose::Enrolment, dial).await?;
     let request = EnrolmentRequest::redeem(invitation.token.clone(), &key, connection.channel_binding);
-    let grant = exchange(&mut connection, &request, timeouts).await?;
+    let grant = exchange(&mut connection, &request, dial.timeouts).await?;
     accept_grant(grant, key, invitation.client, invitation.authority, &invitation.addresses, directory)
 }
 
@@ -184,10 +185,15 @@ pub async fn enrol(
 ///
 /// # Errors
 /// [`EnrolError`]; the old certificate then stays in place.
-pub async fn renew(old: &Identity, directory: &Path, timeouts: &Timeouts) -> Result<Identity, EnrolError> {
+pub async fn renew(
+    old: &Identity,
+    directory: &Path,
+    dial: impl Into<Dial<'_>>,
+) -> Result<Identity, EnrolError> {
+    let dial = dial.into();
     let config = old.tls()?;
-    let mut connection = connect(old.addresses(), config, Purpose::Enrolment, timeouts).await?;
-    let grant = exchange(&mut connection, &EnrolmentRequest::Renew, timeouts).await?;
+    let mut connection = connect(old.addresses(), config, Purpose::Enrolment, dial).await?;
+    let grant = exchange(&mut connection, &EnrolmentRequest::Renew, dial.timeouts).await?;
     let key = identity::key_in(directory)?;
     accept_grant(grant, key, old.client(), old.authority(), &old.server().addresses, directory)
 }

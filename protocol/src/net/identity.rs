@@ -11,7 +11,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
@@ -128,6 +128,13 @@ impl Identity {
         unix_seconds(now) > self.named.not_after
     }
 
+    /// How long to wait before the certificate is to be renewed: until a third of its time is left.
+    pub fn renewal_due_in(&self, now: SystemTime) -> Duration {
+        let PeerIdentity { not_before, not_after, .. } = self.named;
+        let due = not_after.saturating_sub(not_after.saturating_sub(not_before) / 3);
+        Duration::from_secs(due.saturating_sub(unix_seconds(now)))
+    }
+
     /// Signs a canonical text with the identity key.
     pub fn sign(&self, text: &[u8]) -> Signature {
         self.key.sign(text)
@@ -168,9 +175,10 @@ pub enum IdentityError {
     },
 }
 
-/// True when `directory` holds an identity.
-pub(crate) fn is_enrolled(directory: &Path) -> bool {
+/// True when `directory` holds an identity that is still good, or damaged. An expired one may make way for a new one.
+pub(crate) fn is_enrolled(directory: &Path, now: SystemTime) -> bool {
     directory.join(SERVER).exists()
+        && !Identity::load(directory).is_ok_and(|identity| identity.has_expired(now))
 }
 
 /// The key in `directory`, made now if there is none: on disk before anybody hears of it.

@@ -11,6 +11,8 @@ pub mod frame;
 pub mod identity;
 pub mod invitation;
 pub mod keys;
+pub mod proxy;
+pub mod rate;
 pub mod tls;
 mod traffic;
 pub mod websocket;

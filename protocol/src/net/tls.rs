@@ -20,7 +20,7 @@ use rustls::{
 };
 use tokio_rustls::TlsStream;
 use x509_parser::oid_registry::OID_SIG_ED25519;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use crate::net::invitation::Fingerprint;
 use crate::net::keys::{KeyError, PublicKey, SigningKey, hex_form};
@@ -117,6 +117,8 @@ pub struct PeerIdentity {
     pub public_key: PublicKey,
     /// The certificate's serial number.
     pub serial: Serial,
+    /// The first second of validity, in seconds since 1970.
+    pub not_before: u64,
     /// The last second of validity, in seconds since 1970.
     pub not_after: u64,
 }
@@ -159,13 +161,14 @@ pub fn client_named_by(certificate: &CertificateDer<'_>) -> Result<PeerIdentity,
     if !rest.is_empty() {
         return Err(TlsError::NotAClient("followed by other bytes"));
     }
-    let not_after = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+    let seconds = |time: ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
     let serial = parsed.raw_serial().try_into().map(Serial);
     Ok(PeerIdentity {
         client: client_id(&parsed)?,
         public_key: public_key(&parsed)?,
         serial: serial.map_err(|_| TlsError::NotAClient("a serial number of another length"))?,
-        not_after,
+        not_before: seconds(parsed.validity().not_before),
+        not_after: seconds(parsed.validity().not_after),
     })
 }
 

@@ -32,6 +32,8 @@ use tokio_tungstenite::{accept_hdr_async_with_config, client_async_with_config};
 use crate::ChannelBinding;
 use crate::net::frame::{FRAME_LIMIT, Frame, FrameError};
 use crate::net::invitation::Address;
+use crate::net::proxy::{Proxy, ProxyRefusal};
+use crate::net::rate::{Bucket, Rate};
 use crate::net::tls::{self, PeerIdentity, SERVER_NAME, TlsError};
 use crate::net::traffic::{CountedStream, Traffic};
 
@@ -54,6 +56,21 @@ impl Default for Timeouts {
             send: Duration::from_secs(60),
             idle: Duration::from_secs(120),
         }
+    }
+}
+
+/// How a client connects.
+#[derive(Debug, Clone, Copy)]
+pub struct Dial<'a> {
+    /// How long each kind of wait may last.
+    pub timeouts: &'a Timeouts,
+    /// Through which proxy; directly without one.
+    pub proxy: Option<&'a Proxy>,
+}
+
+impl<'a> From<&'a Timeouts> for Dial<'a> {
+    fn from(timeouts: &'a Timeouts) -> Self {
+        Dial { timeouts, proxy: None }
     }
 }
 
@@ -124,15 +141,16 @@ pub async fn connect(
     addresses: &[Address],
     config: Arc<ClientConfig>,
     purpose: Purpose,
-    timeouts: &Timeouts,
+    dial: impl Into<Dial<'_>>,
 ) -> Result<Connection, NetError> {
+    let dial = dial.into();
+    let patience = dial.timeouts.handshake;
     let mut failure = NetError::NoAddress;
     for address in addresses {
-        let opening = open_as_client(address, Arc::clone(&config), purpose, timeouts);
-        match timeout(timeouts.handshake, opening).await {
+        match timeout(patience, open_as_client(address, Arc::clone(&config), purpose, dial)).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => failure = error,
-            Err(_) => failure = NetError::HandshakeTimeout(timeouts.handshake),
+            Err(_) => failure = NetError::HandshakeTimeout(patience),
         }
     }
     Err(failure)
@@ -186,15 +204,24 @@ impl FrameSink {
 pub struct FrameStream {
     inner: SplitStream<Socket>,
     idle: Duration,
+    /// For one message, from its first byte or the silence before it.
+    whole: Duration,
+    rate: Option<Bucket>,
     traffic: Arc<Traffic>,
 }
 
 impl FrameStream {
+    /// Holds the peer to so many messages, pings and chunks among them; one too many is [`NetError::TooFast`].
+    pub fn limit(&mut self, rate: Rate) {
+        self.rate = Some(Bucket::full(rate, Instant::now().into_std()));
+    }
+
     /// The next frame, or `None` when the peer has said goodbye. Pings are answered on the way. May be cancelled and
     /// called again without losing anything.
     ///
     /// # Errors
-    /// [`NetError`]; [`NetError::Idle`] when not one byte came for the idle time, [`NetError::Text`] and
+    /// [`NetError`]; [`NetError::Idle`] when not one byte came for the idle time, [`NetError::TooSlow`] and
+    /// [`NetError::TooFast`] when bytes trickle or messages pour in, [`NetError::Text`] and
     /// [`NetError::Frame`] when what came is no frame, [`NetError::Oversized`] when it claims to be too large.
     pub async fn receive(&mut self) -> Result<Option<Frame>, NetError> {
         loop {
@@ -208,16 +235,23 @@ impl FrameStream {
     }
 
     async fn next_message(&mut self) -> Result<Option<Message>, NetError> {
+        let began = Instant::now();
         loop {
             let heard = self.traffic.received();
             match timeout_at(Instant::now() + self.idle, self.inner.next()).await {
                 Ok(None | Some(Err(WebSocketError::ConnectionClosed))) => return Ok(None),
-                Ok(Some(message)) => return Ok(Some(message?)),
-                // A slow link may need longer than that for one frame.
-                Err(_) if self.traffic.received() > heard => {}
-                Err(_) => return Err(NetError::Idle(self.idle)),
+                Ok(Some(message)) => return self.in_time(message?).map(Some),
+                Err(_) if self.traffic.received() == heard => return Err(NetError::Idle(self.idle)),
+                // A slow link may need longer than that for one frame, but not for ever.
+                Err(_) if began.elapsed() < self.whole => {}
+                Err(_) => return Err(NetError::TooSlow(self.whole)),
             }
         }
+    }
+
+    fn in_time(&mut self, message: Message) -> Result<Message, NetError> {
+        let within = self.rate.as_mut().is_none_or(|bucket| bucket.take(Instant::now().into_std()));
+        if within { Ok(message) } else { Err(NetError::TooFast) }
     }
 }
 
@@ -234,6 +268,16 @@ pub enum NetError {
         address: Address,
         /// Why not.
         source: io::Error,
+    },
+    /// The proxy makes no tunnel to the server.
+    #[error("the proxy {proxy} does not connect to {target}: {reason}")]
+    Proxy {
+        /// Where the proxy listens.
+        proxy: Address,
+        /// Where to.
+        target: Address,
+        /// Why not.
+        reason: ProxyRefusal,
     },
     /// The connection broke.
     #[error("the connection failed: {0}")]
@@ -253,6 +297,12 @@ pub enum NetError {
     /// The peer sent no byte for too long.
     #[error("nothing came from the peer for {0:?}")]
     Idle(Duration),
+    /// One message took too long to come in, byte by byte.
+    #[error("one message was not whole after {0:?}")]
+    TooSlow(Duration),
+    /// The peer sent more messages than it may.
+    #[error("too many messages in too short a time")]
+    TooFast,
     /// The server answered the request with an HTTP error.
     #[error("the server refused the connection with status {0}")]
     Refused(u16),
@@ -359,19 +409,28 @@ async fn open_as_client(
     address: &Address,
     config: Arc<ClientConfig>,
     purpose: Purpose,
-    timeouts: &Timeouts,
+    dial: Dial<'_>,
 ) -> Result<Connection, NetError> {
-    let tcp = TcpStream::connect(address.as_str())
-        .await
-        .map_err(|source| NetError::Unreachable { address: address.clone(), source })?;
-    let (counted, remote) = prepare(tcp)?;
+    let (counted, remote) = prepare(reach(address, dial.proxy).await?)?;
     let traffic = counted.traffic();
     let name = ServerName::try_from(SERVER_NAME).expect("a constant that is a DNS name");
     let stream: Stream = TlsConnector::from(config).connect(name, counted).await.map_err(from_io)?.into();
     let binding = tls::channel_binding(&stream)?;
     let url = format!("ws://{SERVER_NAME}{}", purpose.path());
     let (socket, _) = client_async_with_config(url, stream, Some(websocket_config())).await?;
-    Ok(Connection::new(socket, binding, traffic, remote, timeouts))
+    Ok(Connection::new(socket, binding, traffic, remote, dial.timeouts))
+}
+
+async fn reach(address: &Address, proxy: Option<&Proxy>) -> Result<TcpStream, NetError> {
+    let next = proxy.map_or(address, Proxy::address);
+    let mut tcp = TcpStream::connect(next.as_str())
+        .await
+        .map_err(|source| NetError::Unreachable { address: next.clone(), source })?;
+    if let Some(proxy) = proxy {
+        let refused = |reason| NetError::Proxy { proxy: next.clone(), target: address.clone(), reason };
+        proxy.tunnel(&mut tcp, address).await?.map_err(refused)?;
+    }
+    Ok(tcp)
 }
 
 impl Connection {
@@ -385,7 +444,13 @@ impl Connection {
         let (sink, stream) = socket.split();
         Connection {
             sink: FrameSink { inner: sink, limit: timeouts.send },
-            stream: FrameStream { inner: stream, idle: timeouts.idle, traffic: Arc::clone(&traffic) },
+            stream: FrameStream {
+                inner: stream,
+                idle: timeouts.idle,
+                whole: timeouts.idle + timeouts.send,
+                rate: None,
+                traffic: Arc::clone(&traffic),
+            },
             channel_binding,
             traffic,
             remote,

@@ -17,6 +17,13 @@ pub enum Event {
     Disconnected,
     /// The server invites, and its signature holds.
     Invited(Arc<VerifiedPlan>),
+    /// The server invites, its signature holds, and the owner's limits forbid it.
+    Unwilling {
+        /// The plan.
+        plan: Arc<VerifiedPlan>,
+        /// Why.
+        reason: Decline,
+    },
     /// The base model is there and has its digest.
     ModelStaged {
         /// The round.
@@ -180,6 +187,12 @@ impl ClientMachine {
         self.part.as_ref().map(|part| (part.round(), part.stage))
     }
 
+    /// Whether the client takes part by this very plan, or has answered for its round.
+    pub fn has_seen(&self, plan: &VerifiedPlan) -> bool {
+        let is_ours = self.part.as_ref().is_some_and(|part| part.plan.digest() == plan.digest());
+        is_ours || self.last.is_some_and(|last| plan.plan().round <= last)
+    }
+
     /// When to come back with [`Event::Tick`].
     pub fn next_deadline(&self) -> Option<Time> {
         self.part.as_ref().map(|part| part.expires)
@@ -198,6 +211,7 @@ impl ClientMachine {
         match event {
             Event::Disconnected => self.disconnected(),
             Event::Invited(plan) => self.invited(now, plan),
+            Event::Unwilling { plan, reason } => self.unwilling(plan.plan().round, reason),
             Event::ModelStaged { round } => self.model_staged(round),
             Event::ModelFailed { round } => self.model_failed(round),
             Event::Trained { round, result } => self.trained(round, result),
@@ -241,6 +255,18 @@ impl ClientMachine {
         self.part = Some(Part { plan, expires, stage: Stage::Fetching });
         self.act(Action::FetchModel { round, model });
         self.send(ClientMessage::Accept { round, plan: digest });
+    }
+
+    fn unwilling(&mut self, round: Round, reason: Decline) {
+        if self.last.is_some_and(|last| round <= last) {
+            return self.send(ClientMessage::Decline { round, reason });
+        }
+        if self.part.is_some() {
+            self.close(End::Superseded);
+        }
+        self.last = Some(round);
+        self.send(ClientMessage::Decline { round, reason });
+        self.act(Action::Closed { round, end: End::Declined(reason) });
     }
 
     /// Says again what the server may have missed while the connection was lost.

@@ -42,6 +42,9 @@ pub enum AbortReason {
     /// The operator stopped the round.
     #[error("the operator stopped the round")]
     Stopped,
+    /// The server's process ended in the round.
+    #[error("the server went down in the round")]
+    Interrupted,
 }
 
 impl Outcome {

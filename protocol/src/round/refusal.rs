@@ -58,6 +58,12 @@ pub enum Refusal {
     /// The connection was lost and did not come back in time.
     #[error("the connection was lost")]
     ConnectionLost,
+    /// The client has been shut out of the federation.
+    #[error("the client has been revoked")]
+    Revoked,
+    /// More messages came than a connection may carry in their time.
+    #[error("too many messages in too short a time")]
+    TooFast,
 }
 
 impl Refusal {
@@ -80,7 +86,9 @@ impl Refusal {
             | Refusal::BadSignature
             | Refusal::GrantExpired
             | Refusal::NoAnswer
-            | Refusal::ConnectionLost => true,
+            | Refusal::ConnectionLost
+            | Refusal::Revoked
+            | Refusal::TooFast => true,
         }
     }
 }
@@ -113,4 +121,13 @@ pub enum Decline {
     /// The operating system gave no random bytes for rounding and noise.
     #[error("the system has no randomness for the noise")]
     NoRandomness,
+    /// The owner does not take part at this time of day.
+    #[error("the owner does not take part at this time of day")]
+    OutsideHours,
+    /// The owner allows fewer bytes.
+    #[error("the owner allows fewer bytes than the round needs")]
+    ByteLimit,
+    /// The owner allows no more rounds.
+    #[error("the owner allows no more rounds")]
+    RoundLimit,
 }

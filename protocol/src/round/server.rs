@@ -89,6 +89,11 @@ pub enum Event {
         /// Why it is refused.
         reason: Refusal,
     },
+    /// A client has been shut out of the federation; the driver closes its connection.
+    ShutOut {
+        /// Who.
+        client: ClientId,
+    },
     /// A job has ended.
     JobDone {
         /// Which.
@@ -323,6 +328,7 @@ impl ServerMachine {
             Event::UploadStaged { client, round } => self.staged(client, round),
             Event::UploadFailed { client, round, reason } => self.failed(client, round, reason),
             Event::Violated { client, reason } => self.violated(client, reason),
+            Event::ShutOut { client } => self.shut_out(client),
             Event::JobDone { job: Job::Release { round }, succeeded } => self.released(round, succeeded),
             Event::Tick => {}
         }
@@ -372,6 +378,11 @@ impl ServerMachine {
             self.refuse(client, self.open_round(), reason);
         }
         self.act(Action::Disconnect { client, channel_binding });
+    }
+
+    fn shut_out(&mut self, client: ClientId) {
+        self.sessions.remove(&client);
+        self.finish(client, Progress::Refused(Refusal::Revoked));
     }
 
     // ---- what clients say ----

@@ -35,7 +35,7 @@ pub fn decide(
         }
         EnrolmentRequest::Renew => {
             let peer = peer.ok_or(EnrolmentError::NotEnrolled)?;
-            enrolment.check(peer)?;
+            enrolment.check(peer, now)?;
             (peer.client, peer.public_key)
         }
     };

@@ -10,6 +10,7 @@ use skep_protocol::Round;
 use skep_protocol::plan::PlanError;
 use thiserror::Error;
 
+use crate::journal::JournalError;
 use crate::strategy::StrategyError;
 
 /// Why a federation cannot be set up.
@@ -46,6 +47,9 @@ pub enum FederationError {
     /// There is no sampler for this much noise.
     #[error(transparent)]
     Noise(#[from] NoiseTooLarge),
+    /// The rounds so far cost more than the budget allows.
+    #[error(transparent)]
+    Budget(#[from] BudgetExhausted),
 }
 
 /// Why no round was planned.
@@ -71,12 +75,25 @@ pub enum PlanningError {
         /// Of the roster.
         found: u64,
     },
+    /// So many clients are revoked that no round can be released.
+    #[error(
+        "{left} clients are left that are not revoked, a round needs {required} updates; nobody is invited any more"
+    )]
+    TooFewLeft {
+        /// Clients of the population that are not revoked.
+        left: u64,
+        /// The fewest updates that a round is released with.
+        required: u32,
+    },
     /// No keys.
     #[error(transparent)]
     Randomness(#[from] PrgError),
     /// The plan contradicts its reservation.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The round cannot be written down.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// Why a step of a round failed.
@@ -97,4 +114,7 @@ pub enum RoundError {
     /// No key for the noise.
     #[error(transparent)]
     Randomness(#[from] PrgError),
+    /// The round cannot be written down.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }

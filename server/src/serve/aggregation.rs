@@ -1,20 +1,24 @@
 //! The one thread that owns the federation: planning, the sum, releases and evaluations, in the order they were asked
 //! for. Everything with a vector of model length in it happens here or where uploads are staged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use skep_protocol::message::TurnAway;
 use skep_protocol::net::frame::Bytes;
 use skep_protocol::net::tls::PeerIdentity;
-use skep_protocol::round::Outcome;
+use skep_protocol::round::{Outcome, Progress};
 use skep_protocol::{ClientId, Round};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::driver::Staged;
-use crate::enrolment::Enrolment;
+use crate::enrolment::{Enrolment, Revocations};
 use crate::evaluate::{Evaluation, Evaluator};
-use crate::federation::{Federation, PlannedRound, PlanningError, RoundError, RoundSummary};
+use crate::federation::{Federation, PlannedRound, PlanningError, RoundError};
+use crate::journal::{Journal, on_the_wire};
+use crate::record::{Cost, RoundRecord};
 use crate::roster::Roster;
 
 /// What the driver asks for.
@@ -25,8 +29,16 @@ pub(super) enum Command {
     Commit(Staged),
     /// Release the sum.
     Release(Round),
-    /// End the round and measure the model.
-    Close(Outcome),
+    /// End the round, measure the model, and write the round down.
+    Close(Ending),
+}
+
+/// How a round ended.
+pub(super) struct Ending {
+    pub(super) outcome: Outcome,
+    /// What became of each invited client.
+    pub(super) progress: Vec<(ClientId, Progress)>,
+    pub(super) cost: Cost,
 }
 
 /// What has been done.
@@ -44,14 +56,16 @@ pub(super) struct Planned {
     pub(super) round: PlannedRound,
     /// The model as little-endian f32.
     pub(super) model: Bytes,
-    /// Connected clients that are no longer enrolled.
-    pub(super) shut_out: Vec<PeerIdentity>,
+    /// Connected clients of the cohort whose certificate no longer lets them in, and why.
+    pub(super) shut_out: Vec<(PeerIdentity, TurnAway)>,
+    /// Clients of the cohort that are revoked.
+    pub(super) revoked: Vec<ClientId>,
 }
 
 /// A round that has ended, and the model after it.
 pub(super) struct Closing {
-    pub(super) summary: RoundSummary,
-    pub(super) evaluation: Option<Evaluation>,
+    pub(super) record: RoundRecord,
+    pub(super) progress: Vec<(ClientId, Progress)>,
     pub(super) model: Arc<Vec<f32>>,
 }
 
@@ -61,6 +75,9 @@ pub(super) struct Aggregation {
     pub(super) roster: Box<dyn Roster + Send>,
     pub(super) evaluator: Option<Box<dyn Evaluator>>,
     pub(super) enrolment: Enrolment,
+    pub(super) revoked: BTreeSet<ClientId>,
+    pub(super) revocations: Revocations,
+    pub(super) journal: Option<Journal>,
     /// An update could not be added: the sum is not what clients were told, and is not released.
     pub(super) incomplete: bool,
 }
@@ -80,7 +97,7 @@ impl Aggregation {
                     continue;
                 }
                 Command::Release(round) => Done::Released { round, succeeded: self.release(round) },
-                Command::Close(outcome) => Done::Closed(self.close(outcome)),
+                Command::Close(ending) => Done::Closed(self.close(ending)),
             };
             if done.blocking_send(answer).is_err() {
                 break;
@@ -90,19 +107,42 @@ impl Aggregation {
     }
 
     fn plan(&mut self, connected: &BTreeMap<ClientId, PeerIdentity>) -> Result<Planned, PlanningError> {
+        self.refuse_a_hopeless_round()?;
         let round = self.federation.plan(&*self.roster)?;
+        if let Some(journal) = &mut self.journal {
+            journal.open_round(round.plan.plan().round, round.invited())?;
+        }
         self.incomplete = false;
-        let invited = round.cohort.iter().filter_map(|client| connected.get(client));
-        let shut_out = invited.filter(|identity| self.is_shut_out(identity)).cloned().collect();
-        Ok(Planned { round, model: on_the_wire(&self.federation.model()), shut_out })
+        let present = round.cohort.iter().filter_map(|client| connected.get(client));
+        let shut_out = present.filter_map(|identity| Some((identity.clone(), self.shuts_out(identity)?)));
+        Ok(Planned {
+            shut_out: shut_out.collect(),
+            revoked: round.cohort.intersection(&self.revoked).copied().collect(),
+            model: on_the_wire(&self.federation.model()).into(),
+            round,
+        })
     }
 
-    fn is_shut_out(&self, identity: &PeerIdentity) -> bool {
-        let refused = self.enrolment.check(identity);
-        if let Err(error) = &refused {
-            warn!(client = %identity.client, %error, "shut out");
+    /// Without this a server whose clients are revoked would open and abort one round after the other, each charged.
+    fn refuse_a_hopeless_round(&mut self) -> Result<(), PlanningError> {
+        match self.revocations.fresh() {
+            Ok(new) => self.revoked.extend(new),
+            Err(error) => warn!(%error, "revocations are not seen"),
         }
-        refused.is_err()
+        let population = self.roster.population();
+        let gone = (0..population).filter(|&index| self.revoked.contains(&self.roster.nth(index)));
+        let left = if self.revoked.is_empty() { population } else { population - gone.count() as u64 };
+        let required = self.federation.experiment().rounds.min_updates;
+        if left < u64::from(required) {
+            return Err(PlanningError::TooFewLeft { left, required });
+        }
+        Ok(())
+    }
+
+    fn shuts_out(&self, identity: &PeerIdentity) -> Option<TurnAway> {
+        let error = self.enrolment.check(identity, SystemTime::now()).err()?;
+        warn!(client = %identity.client, %error, "shut out");
+        Some(error.turn_away())
     }
 
     fn commit(&mut self, staged: &Staged) {
@@ -116,31 +156,37 @@ impl Aggregation {
         if self.incomplete {
             return false;
         }
-        let released = self.federation.release();
+        let released = self.try_release(round);
         if let Err(error) = &released {
             error!(%round, %error, "the release failed");
         }
         released.is_ok()
     }
 
-    fn close(&mut self, outcome: Outcome) -> Result<Closing, RoundError> {
+    fn try_release(&mut self, round: Round) -> Result<(), RoundError> {
+        self.federation.release()?;
+        if let (Some(journal), Some(released)) = (&mut self.journal, self.federation.released()) {
+            journal.release(round, &released)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, ending: Ending) -> Result<Closing, RoundError> {
+        let Ending { outcome, progress, cost } = ending;
         let summary = self.federation.close(outcome)?;
         let model = self.federation.model();
-        let evaluation = self.evaluator.as_mut().and_then(|evaluator| match evaluator.evaluate(&model) {
-            Ok(evaluation) => Some(evaluation),
-            Err(error) => {
-                warn!(round = %summary.round, %error, "the model could not be evaluated");
-                None
-            }
-        });
-        Ok(Closing { summary, evaluation, model })
+        let record = RoundRecord::new(&summary, &progress, self.evaluate(&model), cost);
+        if let Some(journal) = &mut self.journal {
+            journal.close(&record)?;
+        }
+        Ok(Closing { record, progress, model })
     }
-}
 
-fn on_the_wire(model: &[f32]) -> Bytes {
-    let mut bytes = Vec::with_capacity(4 * model.len());
-    for parameter in model {
-        bytes.extend_from_slice(&parameter.to_le_bytes());
+    fn evaluate(&mut self, model: &[f32]) -> Option<Evaluation> {
+        let evaluated = self.evaluator.as_mut()?.evaluate(model);
+        if let Err(error) = &evaluated {
+            warn!(%error, "the model could not be evaluated");
+        }
+        evaluated.ok()
     }
-    bytes.into()
 }

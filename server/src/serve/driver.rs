@@ -12,22 +12,25 @@ use std::time::Duration;
 
 use skep_privacy::client_noise::Contribution;
 use skep_protocol::experiment::Task;
-use skep_protocol::message::{ClientMessage, ServerMessage};
+use skep_protocol::message::{ClientMessage, ServerMessage, TurnAway};
 use skep_protocol::net::frame::Bytes;
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::server::{Event, Job, ServerMachine};
-use skep_protocol::round::{AbortReason, Outcome, Progress, Refusal};
+use skep_protocol::round::{AbortReason, Outcome, Phase, Progress, Refusal};
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, Time, codec};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::aggregation::{Closing, Command, Done, Planned};
+use super::aggregation::{Closing, Command, Done, Ending, Planned};
+use super::presence::Presence;
+use super::quiet::Quiet;
 use super::session::Peer;
 use super::uploads::Upload;
 use super::{End, ServeError, ServeOptions};
 use crate::federation::PlanningError;
-use crate::record::{Cost, Observer, RoundRecord};
+use crate::record::{Cost, Observer};
+use crate::status::{Doing, Status};
 use meter::Meter;
 
 /// What sessions report.
@@ -40,6 +43,8 @@ pub(super) enum Input {
     Said { client: ClientId, binding: ChannelBinding, message: ClientMessage, signed_for: Option<Digest> },
     /// A client broke the rules.
     Violated { client: ClientId, binding: ChannelBinding, reason: Refusal },
+    /// A client is shut out from now on.
+    Revoked { client: ClientId },
     /// A whole upload was tested.
     Staged { client: ClientId, round: Round, result: Result<Staged, Refusal> },
 }
@@ -66,8 +71,8 @@ pub(super) struct Driver<'a> {
     origin: Instant,
     machine: ServerMachine,
     stage: Stage,
-    /// The operator wants an end.
-    stopping: bool,
+    /// The operator wants an end, and this is when an open round is aborted for it.
+    stopping: Option<Time>,
     rounds: u64,
     peers: BTreeMap<ClientId, Peer>,
     /// Everyone who was ever connected.
@@ -78,6 +83,11 @@ pub(super) struct Driver<'a> {
     staged: Option<Staged>,
     plan: watch::Sender<Option<(Round, Digest)>>,
     commands: mpsc::Sender<Command>,
+    presence: Presence,
+    quiet: Quiet,
+    /// As it is, and as the observer knows it.
+    status: Status,
+    reported: Status,
 }
 
 /// Between which two rounds the server is, or in which.
@@ -89,7 +99,7 @@ enum Stage {
     /// The machine has an open round.
     Running(Running),
     /// The aggregation ends a round.
-    Closing { progress: Vec<(ClientId, Progress)>, cost: Cost },
+    Closing,
     /// No more rounds; clients that are away may still hear of it.
     Over { end: End, until: Time },
 }
@@ -108,7 +118,11 @@ impl<'a> Driver<'a> {
         observer: &'a mut dyn Observer,
         plan: watch::Sender<Option<(Round, Digest)>>,
         commands: mpsc::Sender<Command>,
+        presence: Presence,
     ) -> Result<Self, ServeError> {
+        let wanted = options.wait_for;
+        let status =
+            Status { doing: Doing::Waiting, round: None, connected: 0, wanted, invited: 0, updates: 0 };
         let until = Time::ZERO + span(options.wait_timeout);
         Ok(Driver {
             machine: ServerMachine::new(options.limits),
@@ -117,7 +131,7 @@ impl<'a> Driver<'a> {
             welcome: codec::encode(&ServerMessage::Welcome(task))?.into(),
             origin: Instant::now(),
             stage: Stage::Waiting { until },
-            stopping: false,
+            stopping: None,
             rounds: 0,
             peers: BTreeMap::new(),
             known: BTreeSet::new(),
@@ -126,6 +140,10 @@ impl<'a> Driver<'a> {
             staged: None,
             plan,
             commands,
+            presence,
+            quiet: Quiet::new(),
+            reported: status.clone(),
+            status,
         })
     }
 
@@ -138,15 +156,21 @@ impl<'a> Driver<'a> {
     ) -> Result<Ended, ServeError> {
         let mut shutdown = pin!(shutdown);
         self.start_when_enough()?;
+        self.observer.status(&self.status);
         while !self.is_over() {
+            self.report();
             let wake = self.wake();
             tokio::select! {
                 biased;
-                () = &mut shutdown, if !self.stopping => self.stop()?,
+                () = &mut shutdown, if self.stopping.is_none() => self.stop()?,
                 answer = done.recv() => self.done(answer.ok_or(ServeError::Died("aggregation"))?)?,
                 () = sleep_until(wake) => self.tick()?,
                 input = inputs.recv() => self.input(input.ok_or(ServeError::Died("door"))?)?,
             }
+        }
+        self.report();
+        for &client in self.peers.keys() {
+            self.presence.note(client, false);
         }
         let (bytes_up, bytes_down) = self.meter.total();
         let Stage::Over { end, .. } = self.stage else { return Err(ServeError::Died("driver")) };
@@ -163,10 +187,11 @@ impl<'a> Driver<'a> {
                 self.said(client, message, signed_for)
             }
             Input::Violated { client, binding, reason } if self.is_current(client, binding) => {
-                warn!(%client, %reason, "broke the rules");
+                self.quiet.unless_too_many(|withheld| warn!(%client, %reason, withheld, "broke the rules"));
                 self.handle(Event::Violated { client, reason })
             }
             Input::Said { .. } | Input::Violated { .. } => Ok(()),
+            Input::Revoked { client } => self.revoked(client),
             Input::Staged { client, round, result: Ok(staged) } => {
                 self.staged = Some(staged);
                 self.handle(Event::UploadStaged { client, round })?;
@@ -184,6 +209,7 @@ impl<'a> Driver<'a> {
         debug!(%client, "connected");
         self.meter.add(binding, Arc::clone(&peer.traffic));
         self.known.insert(client);
+        self.presence.note(client, true);
         // An earlier connection of the same client closes when its peer is dropped here.
         self.peers.insert(client, peer);
         self.send_to(client, self.welcome.clone(), None);
@@ -200,11 +226,29 @@ impl<'a> Driver<'a> {
     fn disconnected(&mut self, client: ClientId, binding: ChannelBinding) -> Result<(), ServeError> {
         debug!(%client, "disconnected");
         self.meter.remove(binding);
-        if self.is_current(client, binding) {
+        // One that was let go of has no peer any more, and one that has come back has another.
+        if self.peers.get(&client).is_none_or(|peer| peer.binding == binding) {
             self.peers.remove(&client);
+            self.presence.note(client, false);
         }
         self.handle(Event::Disconnected { client, channel_binding: binding })?;
         self.start_when_enough()
+    }
+
+    fn revoked(&mut self, client: ClientId) -> Result<(), ServeError> {
+        info!(%client, "revoked");
+        self.turn_away(client, TurnAway::Revoked)?;
+        self.handle(Event::ShutOut { client })
+    }
+
+    /// Tells a client, if it is here, that it no longer belongs here.
+    fn turn_away(&mut self, client: ClientId, reason: TurnAway) -> Result<(), ServeError> {
+        if let Some(peer) = self.peers.remove(&client) {
+            // Whoever does not read is let go of all the same.
+            let _ = peer.send(codec::encode(&ServerMessage::TurnedAway(reason))?.into(), None);
+            self.known.remove(&client);
+        }
+        Ok(())
     }
 
     fn said(
@@ -260,26 +304,33 @@ impl<'a> Driver<'a> {
                 waited: self.options.wait_timeout,
             });
         }
-        self.handle(Event::Tick)
+        self.handle(Event::Tick)?;
+        self.abort_for_the_operator()
     }
 
     fn stop(&mut self) -> Result<(), ServeError> {
         info!("stopping");
-        self.stopping = true;
         let now = self.now();
+        self.stopping = Some(now + span(self.options.grace));
         match &mut self.stage {
             Stage::Waiting { .. } => self.over(End::Stopped),
-            Stage::Running(_) => {
-                self.machine.stop();
-                self.act()
-            }
-            // The round that is being planned or closed comes to its end first.
-            Stage::Planning { .. } | Stage::Closing { .. } => Ok(()),
+            // A round that is planned, open or being closed comes to its end first.
+            Stage::Planning { .. } | Stage::Running(_) | Stage::Closing => Ok(()),
             Stage::Over { until, .. } => {
                 *until = now;
                 Ok(())
             }
         }
+    }
+
+    /// Aborts the open round, if it is not about to be released, once the operator has waited long enough.
+    fn abort_for_the_operator(&mut self) -> Result<(), ServeError> {
+        let due = self.stopping.is_some_and(|by| self.now() >= by);
+        if due && self.machine.phase() == Some(Phase::Collecting) {
+            self.machine.stop();
+            return self.act();
+        }
+        Ok(())
     }
 
     // ---- from round to round ----
@@ -295,7 +346,7 @@ impl<'a> Driver<'a> {
     }
 
     fn plan_next(&mut self) -> Result<(), ServeError> {
-        if self.stopping {
+        if self.stopping.is_some() {
             return self.over(End::Stopped);
         }
         let connected = self.peers.iter().map(|(&client, peer)| (client, peer.identity.clone())).collect();
@@ -305,46 +356,59 @@ impl<'a> Driver<'a> {
 
     fn planned(&mut self, planned: Result<Planned, PlanningError>) -> Result<(), ServeError> {
         let Stage::Planning { since } = self.stage else { return Ok(()) };
-        let Planned { round: planned, model, shut_out } = match planned {
+        let Planned { round: planned, model, shut_out, revoked } = match planned {
             Ok(planned) => planned,
             Err(PlanningError::Finished { .. }) => return self.over(End::Finished),
             Err(PlanningError::Budget(exhausted)) => return self.over(End::BudgetExhausted(exhausted)),
             Err(error) => return Err(error.into()),
         };
-        for identity in shut_out {
+        for (identity, reason) in shut_out {
             // It may have come back meanwhile, enrolled with another key.
             if self.peers.get(&identity.client).is_some_and(|peer| peer.identity == identity) {
-                self.peers.remove(&identity.client);
+                self.turn_away(identity.client, reason)?;
             }
         }
-        let plan = planned.plan;
-        if self.stopping {
+        let plan = Arc::clone(&planned.plan);
+        if self.stopping.is_some() {
             let outcome = Outcome::Aborted(AbortReason::Stopped);
-            self.stage = Stage::Closing { progress: Vec::new(), cost: self.cost(since) };
-            return self.ask(Command::Close(outcome));
+            return self.end_round(outcome, Vec::new(), since);
         }
-        info!(round = %plan.plan().round, invited = planned.cohort.len(), "opened");
+        let invited = planned.invited();
+        info!(round = %plan.plan().round, invited, "opened");
         self.plan.send_replace(Some((plan.plan().round, plan.digest())));
-        self.observer.round_opened(plan.plan(), planned.cohort.len().try_into().unwrap_or(u32::MAX));
+        self.observer.round_opened(plan.plan(), invited);
         self.machine.open(self.now(), Arc::clone(&plan), &planned.cohort)?;
+        self.status = Status { round: Some(plan.plan().round), invited, updates: 0, ..self.status.clone() };
         self.stage = Stage::Running(Running { plan, model, since, updates: 0 });
+        for client in revoked {
+            self.machine.handle(self.now(), Event::ShutOut { client });
+        }
         self.act()
     }
 
     /// The machine has closed its round: the federation does the same.
     fn close(&mut self, outcome: Outcome, progress: Vec<(ClientId, Progress)>) -> Result<(), ServeError> {
         let Stage::Running(running) = &self.stage else { return Ok(()) };
-        let cost = self.cost(running.since);
+        let since = running.since;
         self.plan.send_replace(None);
         self.uploads.clear();
         self.peers.values().for_each(|peer| peer.slot.close());
-        self.stage = Stage::Closing { progress, cost };
-        self.ask(Command::Close(outcome))
+        self.end_round(outcome, progress, since)
+    }
+
+    fn end_round(
+        &mut self,
+        outcome: Outcome,
+        progress: Vec<(ClientId, Progress)>,
+        since: Time,
+    ) -> Result<(), ServeError> {
+        let cost = self.cost(since);
+        self.stage = Stage::Closing;
+        self.ask(Command::Close(Ending { outcome, progress, cost }))
     }
 
     fn closed(&mut self, closing: Closing) -> Result<(), ServeError> {
-        let Stage::Closing { progress, cost } = &self.stage else { return Ok(()) };
-        let record = RoundRecord::new(&closing.summary, progress, closing.evaluation, *cost);
+        let Closing { record, progress, model } = closing;
         for (client, progress) in progress {
             match progress {
                 Progress::Refused(reason) => debug!(%client, %reason, "was refused"),
@@ -355,7 +419,7 @@ impl<'a> Driver<'a> {
         let (refusals, declines) = (&record.refusals, &record.declines);
         info!(round = %record.round, outcome = %record.detail, ?refusals, ?declines, "closed");
         self.rounds += 1;
-        self.observer.round_closed(&record, &closing.model);
+        self.observer.round_closed(&record, &model);
         self.plan_next()
     }
 
@@ -372,6 +436,7 @@ impl<'a> Driver<'a> {
     fn say_finished(&mut self) -> Result<(), ServeError> {
         let finished: Bytes = codec::encode(&ServerMessage::Finished)?.into();
         for (client, peer) in std::mem::take(&mut self.peers) {
+            self.presence.note(client, false);
             if peer.send(finished.clone(), None).is_ok() {
                 self.known.remove(&client);
             }
@@ -388,6 +453,23 @@ impl<'a> Driver<'a> {
     }
 
     // ---- small things ----
+
+    /// Tells the observer when something has changed.
+    fn report(&mut self) {
+        self.status.connected = self.peers.len();
+        self.status.doing = match self.stage {
+            Stage::Waiting { .. } => Doing::Waiting,
+            Stage::Planning { .. } => Doing::Planning,
+            Stage::Running(_) if self.machine.phase() == Some(Phase::Collecting) => Doing::Collecting,
+            Stage::Running(_) => Doing::Releasing,
+            Stage::Closing => Doing::Closing,
+            Stage::Over { .. } => Doing::Over,
+        };
+        if self.status != self.reported {
+            self.reported = self.status.clone();
+            self.observer.status(&self.status);
+        }
+    }
 
     fn handle(&mut self, event: Event) -> Result<(), ServeError> {
         self.machine.handle(self.now(), event);
@@ -411,7 +493,8 @@ impl<'a> Driver<'a> {
             Stage::Waiting { until } | Stage::Over { until, .. } => Some(until),
             _ => None,
         };
-        let next = [own, self.machine.next_deadline()].into_iter().flatten().min();
+        let stopping = self.stopping.filter(|_| self.machine.phase() == Some(Phase::Collecting));
+        let next = [own, stopping, self.machine.next_deadline()].into_iter().flatten().min();
         // Without a deadline only an event changes anything; a look once an hour does no harm.
         let millis = next.map_or_else(|| (self.now() + HOUR).as_millis(), Time::as_millis);
         self.origin + Duration::from_millis(millis)

@@ -17,6 +17,8 @@
 mod aggregation;
 mod door;
 mod driver;
+mod presence;
+mod quiet;
 mod session;
 mod uploads;
 
@@ -26,6 +28,7 @@ use std::time::Duration;
 
 use skep_privacy::budget::BudgetExhausted;
 use skep_protocol::codec::CodecError;
+use skep_protocol::net::rate::Rate;
 use skep_protocol::net::websocket::Timeouts;
 use skep_protocol::round::server::{Limits, OpenError};
 use skep_protocol::{Digest, Round};
@@ -33,16 +36,21 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::warn;
 
 use crate::authority::{Authority, AuthorityError, CLIENT_VALIDITY};
-use crate::enrolment::Enrolment;
+use crate::enrolment::{Enrolment, EnrolmentError, Revocations};
 use crate::evaluate::Evaluator;
 use crate::federation::{Federation, PlanningError, RoundError};
+use crate::journal::Journal;
 use crate::record::Observer;
 use crate::roster::Roster;
 use crate::stage::Stager;
 use aggregation::Aggregation;
-use driver::{Driver, Input};
+use driver::{Driver, Ended, Input};
+use presence::Presence;
+use quiet::Quiet;
 
 /// What is served.
 pub struct Deployment {
@@ -56,6 +64,8 @@ pub struct Deployment {
     pub authority: Arc<Authority>,
     /// Who may come in.
     pub enrolment: Enrolment,
+    /// Where rounds are kept; without one a server that ends has forgotten them.
+    pub journal: Option<Journal>,
 }
 
 /// What bounds a server.
@@ -71,12 +81,20 @@ pub struct ServeOptions {
     pub timeouts: Timeouts,
     /// The most connections of clients; each takes a file descriptor.
     pub max_connections: usize,
-    /// The most connections that are not authenticated yet; others wait in the system's queue.
+    /// The most connections that are not authenticated yet; others wait in the system's queue. One address has at most
+    /// half of them; others of it are closed.
     pub max_handshakes: usize,
+    /// Frames from one connection, pings and chunks of at most 1 MiB among them.
+    pub frames: Rate,
+    /// Messages from one connection: each is decoded, and may cost the check of a signature.
+    pub messages: Rate,
     /// How long a client's certificate is good.
     pub certificate_validity: Duration,
     /// How long clients that are away when the federation ends are waited for, so that they hear of it.
     pub linger: Duration,
+    /// How long the open round may take to come to its end once the operator wants the server to stop; its budget is
+    /// charged in any case.
+    pub grace: Duration,
 }
 
 impl ServeOptions {
@@ -90,8 +108,11 @@ impl ServeOptions {
             timeouts: Timeouts::default(),
             max_connections: 10_000,
             max_handshakes: 256,
+            frames: Rate { burst: 4096.0, per_second: 1024.0 },
+            messages: Rate { burst: 256.0, per_second: 32.0 },
             certificate_validity: CLIENT_VALIDITY,
             linger: Duration::from_secs(5),
+            grace: Duration::from_secs(4),
         }
     }
 }
@@ -128,6 +149,9 @@ pub enum ServeError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The clients cannot be read.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
     /// Too few clients came.
     #[error(
         "{connected} of {wanted} clients connected within {waited:?}; are they enrolled, and is the address right?"
@@ -174,12 +198,14 @@ struct Shared {
     /// Room for unpacked updates.
     staging: Arc<Semaphore>,
     inputs: mpsc::Sender<Input>,
+    /// Of what is logged about peers.
+    quiet: Quiet,
 }
 
 /// Serves a federation from its first to its last round, to the clients that connect to `listener`.
 ///
-/// Ends when the schedule or the budget does, or when `shutdown` completes: an open round is then aborted and stays
-/// charged. No wait is without end: rounds have deadlines, connections timeouts.
+/// Ends when the schedule or the budget does, or when `shutdown` completes: an open round then has the time of
+/// [`ServeOptions::grace`] to end by itself, is aborted after that, and stays charged. No wait is without end: rounds have deadlines, connections timeouts.
 ///
 /// # Errors
 /// [`ServeError`]; connections are closed before it returns.
@@ -190,7 +216,7 @@ pub async fn serve(
     observer: &mut dyn Observer,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<ServeReport, ServeError> {
-    let Deployment { federation, roster, evaluator, authority, enrolment } = deployment;
+    let Deployment { federation, roster, evaluator, authority, enrolment, journal } = deployment;
     if federation.experiment().privacy.secure_aggregation().is_some() {
         return Err(ServeError::SecureAggregation);
     }
@@ -206,25 +232,46 @@ pub async fn serve(
         stager: federation.stager(),
         plan: current_plan,
         staging: Arc::new(Semaphore::new(threads)),
-        inputs,
+        inputs: inputs.clone(),
+        quiet: Quiet::new(),
     });
+    let (presence, noting) = Presence::keep(enrolment.clone());
+    let (revocations, seen) = (enrolment.revocations(), enrolment.revocations());
+    let revoked = enrolment.revoked_so_far()?;
 
     // The driver never waits for this queue: there are no more commits than permits to stage, and one other command.
     let (commands, asked) = mpsc::channel(threads + 8);
     let (answers, done) = mpsc::channel(8);
-    let aggregation = Aggregation { federation, roster, evaluator, enrolment, incomplete: false };
+    let aggregation = Aggregation {
+        federation,
+        roster,
+        evaluator,
+        enrolment,
+        revoked,
+        revocations,
+        journal,
+        incomplete: false,
+    };
     let aggregating = tokio::task::spawn_blocking(move || aggregation.run(asked, &answers));
 
     let (close_door, closing) = oneshot::channel();
     // A set, so that everything ends if this future is dropped.
     let mut door = JoinSet::new();
     door.spawn(door::keep(listener, tls, Arc::clone(&shared), closing));
+    let mut watching = JoinSet::new();
+    watching.spawn(watch_revocations(seen, inputs));
 
-    let driver = Driver::new(task, shared.options.clone(), observer, plan, commands)?;
+    let driver = Driver::new(task, shared.options.clone(), observer, plan, commands, presence)?;
     let ended = driver.run(incoming, done, shutdown).await;
 
-    let _ = close_door.send(());
+    let patience = match &ended {
+        Ok(Ended { end: End::Finished | End::BudgetExhausted(_), .. }) => GOODBYE + GOODBYE,
+        // Whoever stops a server waits for it.
+        _ => GOODBYE,
+    };
+    let _ = close_door.send(patience);
     let _ = door.join_next().await;
+    let _ = noting.await;
     let federation = aggregating.await.map_err(|_| ServeError::Died("aggregation"))?;
     let ended = ended?;
     Ok(ServeReport {
@@ -236,6 +283,24 @@ pub async fn serve(
     })
 }
 
+async fn watch_revocations(mut revocations: Revocations, inputs: mpsc::Sender<Input>) {
+    loop {
+        sleep(REVOCATIONS).await;
+        match revocations.fresh() {
+            Err(error) => warn!(%error, "revocations are not seen"),
+            Ok(revoked) => {
+                for client in revoked {
+                    if inputs.send(Input::Revoked { client }).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How often a server looks whether somebody was revoked; it is one look at the length of a file.
+const REVOCATIONS: Duration = Duration::from_millis(250);
 /// Events that wait for the driver, beyond which readers wait.
 const INPUTS: usize = 1024;
 /// For what is queued when a connection is let go.

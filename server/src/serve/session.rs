@@ -5,11 +5,12 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use skep_protocol::message::{ClientMessage, Offer};
 use skep_protocol::net::Traffic;
 use skep_protocol::net::frame::{Bytes, CHUNK_LIMIT, Chunk, Frame};
+use skep_protocol::net::rate::Bucket;
 use skep_protocol::net::tls::PeerIdentity;
 use skep_protocol::net::websocket::{Connection, FrameSink, FrameStream, NetError};
 use skep_protocol::round::Refusal;
@@ -202,16 +203,20 @@ impl Reader {
     }
 
     async fn read(&self, mut stream: FrameStream) -> Parting {
+        let options = &self.shared.options;
+        stream.limit(options.frames);
+        let mut messages = Bucket::full(options.messages, Instant::now());
         loop {
             let taken = match stream.receive().await {
                 Ok(None) => return Parting::Gone,
+                Ok(Some(Frame::Control(_))) if !messages.take(Instant::now()) => Err(Refusal::TooFast),
                 Ok(Some(Frame::Control(encoded))) => self.message(&encoded).await,
                 Ok(Some(Frame::Chunk(chunk))) => self.chunk(&chunk),
                 Err(error) => {
                     debug!(client = %self.client(), %error, "receiving ended");
-                    match is_violation(&error) {
-                        true => Err(Refusal::Malformed),
-                        false => return Parting::Gone,
+                    match violation(&error) {
+                        Some(reason) => Err(reason),
+                        None => return Parting::Gone,
                     }
                 }
             };
@@ -284,9 +289,13 @@ async fn stage(client: ClientId, whole: Whole, shared: Arc<Shared>) {
     let _ = shared.inputs.send(Input::Staged { client, round, result }).await;
 }
 
-/// Whether the peer broke the framing; otherwise the network failed.
-fn is_violation(error: &NetError) -> bool {
-    matches!(error, NetError::Text(_) | NetError::Frame(_) | NetError::Oversized { .. })
+/// How the peer broke the rules of the connection, unless it was the network that failed.
+fn violation(error: &NetError) -> Option<Refusal> {
+    match error {
+        NetError::Text(_) | NetError::Frame(_) | NetError::Oversized { .. } => Some(Refusal::Malformed),
+        NetError::TooFast => Some(Refusal::TooFast),
+        _ => None,
+    }
 }
 
 /// Things queued for one client, beyond which it is cut off: a round needs about six.

@@ -129,8 +129,12 @@ pub struct Server {
 impl Server {
     /// Serves once `wait_for` clients are connected.
     pub async fn start(file: &ExperimentFile, wait_for: usize) -> Self {
-        let options =
-            ServeOptions { timeouts: TIMEOUTS, linger: Duration::ZERO, ..ServeOptions::new(wait_for) };
+        let options = ServeOptions {
+            timeouts: TIMEOUTS,
+            linger: Duration::ZERO,
+            grace: Duration::ZERO,
+            ..ServeOptions::new(wait_for)
+        };
         Self::start_with(file, options).await
     }
 
@@ -146,6 +150,7 @@ impl Server {
             evaluator: None,
             authority: Arc::clone(&authority),
             enrolment: enrolment.clone(),
+            journal: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(async move {
@@ -190,6 +195,31 @@ impl Server {
         Member { id, key, addresses, tls, plan_key: self.authority.plan_signer().key() }
     }
 
+    /// Makes the roster believe that the client's latest certificate has expired.
+    pub fn forget_validity_of(&self, client: u64) {
+        let path = self.state.path().join(format!("clients/{client}/enrolled"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (before, _) = text.split_once("\"not_after\":").unwrap();
+        std::fs::write(&path, format!("{before}\"not_after\":1}}")).unwrap();
+    }
+
+    /// Enrols and connects a client, however often the door is shut on it.
+    pub async fn join_patiently(&self, client: u64) -> Client {
+        let member = self.member(client);
+        let connected = async {
+            loop {
+                match member.try_connect().await {
+                    Ok(connection) => return connection,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        let connection = within(connected).await;
+        let mut client = Client { member, connection };
+        assert!(matches!(client.hear().await, ServerMessage::Welcome(_)));
+        client
+    }
+
     /// Enrols and connects a client.
     pub async fn join(&self, client: u64) -> Client {
         self.member(client).connect().await
@@ -206,6 +236,10 @@ pub struct Member {
 }
 
 impl Member {
+    pub fn plan_key(&self) -> PlanKey {
+        self.plan_key
+    }
+
     pub async fn try_connect(&self) -> Result<Connection, NetError> {
         connect(&self.addresses, Arc::clone(&self.tls), Purpose::Session, &TIMEOUTS).await
     }

@@ -97,7 +97,8 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
                 ServerMessage::Welcome(_)
                 | ServerMessage::Model { .. }
                 | ServerMessage::Grant { .. }
-                | ServerMessage::Finished => return,
+                | ServerMessage::Finished
+                | ServerMessage::TurnedAway(_) => return,
             };
             self.send_to_client(client, 0, event);
         }

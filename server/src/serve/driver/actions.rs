@@ -38,7 +38,9 @@ impl Driver<'_> {
 
     fn send(&mut self, to: &[ClientId], message: &ServerMessage) -> Result<(), ServeError> {
         if let ServerMessage::Refused { reason, .. } = message {
-            to.iter().for_each(|client| info!(%client, %reason, "refused"));
+            for client in to {
+                self.quiet.unless_too_many(|withheld| info!(%client, %reason, withheld, "refused"));
+            }
         }
         let encoded: Bytes = codec::encode(message)?.into();
         let ends = match *message {
@@ -104,6 +106,7 @@ impl Driver<'_> {
         self.ask(Command::Commit(staged))?;
         if let Stage::Running(running) = &mut self.stage {
             running.updates += 1;
+            self.status.updates = running.updates;
             self.observer.update_committed(round, running.updates);
         }
         Ok(())
@@ -118,7 +121,9 @@ impl Driver<'_> {
 
     /// Lets go of a client that does not take what it is sent; its session then reports that it is gone.
     fn cut_off(&mut self, client: ClientId) {
-        warn!(%client, "cut off: it does not read what it is sent");
+        self.quiet.unless_too_many(
+            |withheld| warn!(%client, withheld, "cut off: it does not read what it is sent"),
+        );
         self.peers.remove(&client);
     }
 }

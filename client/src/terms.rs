@@ -1,0 +1,116 @@
+//! What a client is asked to do, in words for its owner, before it does it.
+
+use std::fmt;
+
+use skep_privacy::quantities::{Delta, Epsilon};
+use skep_protocol::Round;
+use skep_protocol::experiment::Task;
+use skep_protocol::plan::{Plan, Promise};
+
+/// What a signed plan asks of a client, and promises it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    /// The task's name.
+    pub task: String,
+    /// Parameters of its model.
+    pub parameters: u64,
+    /// The round.
+    pub round: Round,
+    /// Rounds in the schedule.
+    pub rounds: u64,
+    /// What is promised.
+    pub promise: Promise,
+    /// Bytes of the model that comes.
+    pub bytes_down: u64,
+    /// Bytes of the update that goes.
+    pub bytes_up: u64,
+}
+
+impl Terms {
+    /// The terms of `plan` for `task`.
+    pub fn of(plan: &Plan, task: &Task) -> Self {
+        let parameters = task.parameter_count().unwrap_or(0);
+        Terms {
+            task: task.name.clone(),
+            parameters,
+            round: plan.round,
+            rounds: plan.rounds,
+            promise: plan.promise,
+            bytes_down: parameters.saturating_mul(4),
+            bytes_up: plan.upload_bytes(),
+        }
+    }
+
+    /// Bytes of the whole round.
+    pub fn bytes(&self) -> u64 {
+        self.bytes_down.saturating_add(self.bytes_up)
+    }
+
+    /// The name of the trust mode, as in an experiment file.
+    pub fn mode(&self) -> &'static str {
+        match self.promise {
+            Promise::None => "none",
+            Promise::Central { .. } => "central",
+            Promise::Distributed { .. } => "distributed",
+            Promise::Local { .. } => "local",
+        }
+    }
+
+    /// What recipients of the models can learn, this round included.
+    pub fn against_recipients(&self) -> String {
+        match self.promise.claim() {
+            None => "no epsilon: privacy is off".to_owned(),
+            Some(claim) => after_this_round(claim.epsilon_release, claim.delta),
+        }
+    }
+
+    /// What the server can learn, this round included.
+    pub fn against_server(&self) -> String {
+        let sees = match self.promise {
+            Promise::None => "it sees your update",
+            Promise::Central { masking: None, .. } => "it sees your clipped update, and adds the noise itself",
+            Promise::Central { masking: Some(_), .. } => "it sees the sum, and adds the noise itself",
+            Promise::Distributed { .. } => "it sees the noised sum",
+            Promise::Local { .. } => "it sees your noised update",
+        };
+        match self.promise.claim().filter(|claim| claim.epsilon_server.is_finite()) {
+            None => format!("no epsilon: {sees}"),
+            Some(claim) => format!("{}; {sees}", after_this_round(claim.epsilon_server, claim.delta)),
+        }
+    }
+
+    /// Whether these are the terms of another round of the same: only the round and what was spent so far differ.
+    pub fn are_as(&self, earlier: &Terms) -> bool {
+        let without_spending = |terms: &Terms| {
+            let mut promise = terms.promise;
+            if let Promise::Central { claim, .. }
+            | Promise::Distributed { claim, .. }
+            | Promise::Local { claim, .. } = &mut promise
+            {
+                claim.epsilon_release = Epsilon::ZERO;
+                claim.epsilon_alone = Epsilon::ZERO;
+                // Whether there is one is no matter of spending.
+                if claim.epsilon_server.is_finite() {
+                    claim.epsilon_server = Epsilon::ZERO;
+                }
+            }
+            Terms { round: Round(0), promise, ..terms.clone() }
+        };
+        without_spending(self) == without_spending(earlier)
+    }
+}
+
+fn after_this_round(epsilon: Epsilon, delta: Delta) -> String {
+    format!("epsilon {:.4} at delta {delta} after this round", epsilon.get())
+}
+
+impl fmt::Display for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Terms { task, parameters, round, rounds, bytes_down, bytes_up, .. } = self;
+        writeln!(f, "asked to train \"{task}\", {parameters} parameters, {round} of {rounds}")?;
+        writeln!(f, "  trust mode             {}", self.mode())?;
+        writeln!(f, "  recipients of models   {}", self.against_recipients())?;
+        writeln!(f, "  the server             {}", self.against_server())?;
+        write!(f, "  bytes a round          {bytes_down} down, {bytes_up} up")
+    }
+}

@@ -1,0 +1,264 @@
+//! The rounds of a federation on disk: what a server that starts again goes on from.
+//!
+//! In a directory of its own, readable by its owner alone:
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `journal.jsonl` | a line when a round is opened, when its model is released, and when it has ended |
+//! | `model-<sha256>` | the model after the last released round, little-endian f32 |
+//!
+//! Each line is on disk before anything follows from it: before anybody is invited, before anybody is told of a release,
+//! before the next round. So whatever moment a server is killed at, a round has either not begun, or been released,
+//! or been interrupted; an interrupted one stays charged and is never run again under its number.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use skep_protocol::net::files::{self, FileError};
+use skep_protocol::round::{AbortReason, Outcome};
+use skep_protocol::{Digest, Round};
+use thiserror::Error;
+
+use crate::federation::{Federation, FederationError, Released};
+use crate::record::{Cost, RoundRecord};
+
+/// The journal of one federation. One process writes it.
+#[derive(Debug)]
+pub struct Journal {
+    directory: PathBuf,
+    file: File,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Entry {
+    Opened { round: Round, invited: u32 },
+    Released { round: Round, updates: u32, model_sha256: String },
+    Closed(Box<RoundRecord>),
+}
+
+/// A round that is in the journal and has not ended there.
+struct Unfinished {
+    round: Round,
+    invited: u32,
+    /// Updates in the sum and the digest of the model, once it was released.
+    released: Option<(u32, String)>,
+}
+
+impl Journal {
+    /// Opens the journal in `directory`, making it if need be. A last line that was cut short is taken away: nothing
+    /// has followed from it.
+    ///
+    /// # Errors
+    /// [`JournalError`] when a file is unreadable, or a line is not what belongs there.
+    pub fn open(directory: &Path) -> Result<Self, JournalError> {
+        files::private_directory(directory)?;
+        let path = directory.join(JOURNAL);
+        let mut file = open_private(&path).map_err(failed("open", &path))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(failed("read", &path))?;
+        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        if whole < text.len() {
+            file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(failed("mend", &path))?;
+        }
+        let lines = text[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let entries = lines
+            .zip(1..)
+            .map(|(line, number)| {
+                serde_json::from_slice(line)
+                    .map_err(|error| JournalError::Damaged { line: number, reason: error.to_string() })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Journal { directory: directory.to_owned(), file, entries })
+    }
+
+    /// Whether no round was ever opened.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Brings a new `federation` to where the journal ends, and says how its rounds went. A round in which the server was
+    /// interrupted ends now: released if its model was, else aborted.
+    ///
+    /// # Errors
+    /// [`JournalError`] when the journal contradicts itself, a model is missing or damaged, or the federation is another.
+    pub fn restore(&mut self, federation: &mut Federation) -> Result<Vec<RoundRecord>, JournalError> {
+        let (mut records, unfinished) = self.history()?;
+        let model = match &unfinished {
+            Some(Unfinished { released: Some((_, model)), .. }) => Some(model.clone()),
+            _ => records.last().map(|record| record.model_sha256.clone()),
+        };
+        let last = unfinished.as_ref().map(|open| open.round).or(records.last().map(|record| record.round));
+        if let (Some(last), Some(model)) = (last, model) {
+            federation.resume(last, self.model(&model, federation)?)?;
+        } else if let Some(last) = last {
+            federation.resume(last, federation.model().to_vec())?;
+        }
+        if let Some(open) = unfinished {
+            let (outcome, updates) = match open.released {
+                Some((updates, _)) if updates == open.invited => (Outcome::Complete { updates }, updates),
+                Some((updates, _)) => (Outcome::Degraded { updates, invited: open.invited }, updates),
+                None => (Outcome::Aborted(AbortReason::Interrupted), 0),
+            };
+            let summary = federation.summary(outcome, open.invited, updates);
+            let record = RoundRecord::new(&summary, &[], None, Cost::default());
+            self.close(&record)?;
+            records.push(record);
+        }
+        self.entries = Vec::new();
+        Ok(records)
+    }
+
+    /// Notes that a round is planned, before anybody is invited.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`]; then nobody may be.
+    pub fn open_round(&mut self, round: Round, invited: u32) -> Result<(), JournalError> {
+        self.append(&Entry::Opened { round, invited })
+    }
+
+    /// Keeps what a round has released, before anybody hears of it.
+    ///
+    /// # Errors
+    /// [`JournalError`]; then nobody may.
+    pub fn release(&mut self, round: Round, released: &Released<'_>) -> Result<(), JournalError> {
+        let model_sha256 = released.digest.to_string();
+        files::replace(&self.directory.join(model_file(&model_sha256)), &on_the_wire(released.model))?;
+        self.append(&Entry::Released { round, updates: released.updates, model_sha256 })
+    }
+
+    /// Notes how a round ended; models before its own are no longer needed.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn close(&mut self, record: &RoundRecord) -> Result<(), JournalError> {
+        self.append(&Entry::Closed(Box::new(record.clone())))?;
+        self.forget_models_but(&record.model_sha256)
+    }
+
+    fn append(&mut self, entry: &Entry) -> Result<(), JournalError> {
+        let mut line = serde_json::to_vec(entry).map_err(io::Error::other).map_err(self.failed("write"))?;
+        line.push(b'\n');
+        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(self.failed("write"))
+    }
+
+    fn history(&self) -> Result<(Vec<RoundRecord>, Option<Unfinished>), JournalError> {
+        let (mut records, mut open): (Vec<RoundRecord>, Option<Unfinished>) = (Vec::new(), None);
+        for (entry, line) in self.entries.iter().zip(1..) {
+            let wrong = |reason: &str| Err(JournalError::Damaged { line, reason: reason.to_owned() });
+            match (entry, &mut open) {
+                (Entry::Opened { round, .. }, None) if records.last().is_some_and(|r| r.round >= *round) => {
+                    return wrong("the round is not after the last one");
+                }
+                (&Entry::Opened { round, invited }, None) => {
+                    open = Some(Unfinished { round, invited, released: None });
+                }
+                (Entry::Released { round, updates, model_sha256 }, Some(now)) if now.round == *round => {
+                    now.released = Some((*updates, model_sha256.clone()));
+                }
+                (Entry::Closed(record), Some(now)) if now.round == record.round => {
+                    records.push(RoundRecord::clone(record));
+                    open = None;
+                }
+                _ => return wrong("it does not follow from the line before"),
+            }
+        }
+        Ok((records, open))
+    }
+
+    /// The model of this digest; the federation's own needs no file.
+    fn model(&self, sha256: &str, federation: &Federation) -> Result<Vec<f32>, JournalError> {
+        if federation.model_digest().to_string() == sha256 {
+            return Ok(federation.model().to_vec());
+        }
+        let path = self.directory.join(model_file(sha256));
+        let bytes = fs::read(&path).map_err(failed("read", &path))?;
+        let model: Vec<f32> = bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
+        if Digest::of(&bytes).to_string() == sha256 { Ok(model) } else { Err(JournalError::Model { path }) }
+    }
+
+    fn forget_models_but(&self, sha256: &str) -> Result<(), JournalError> {
+        let keep = model_file(sha256);
+        for entry in fs::read_dir(&self.directory).map_err(self.failed("read"))? {
+            let name = entry.map_err(self.failed("read"))?.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with(MODEL) && name != keep) {
+                fs::remove_file(self.directory.join(name)).map_err(self.failed("tidy"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> JournalError + use<> {
+        failed(action, &self.directory.join(JOURNAL))
+    }
+}
+
+/// Why rounds cannot be kept, or gone on from.
+#[derive(Debug, Error)]
+pub enum JournalError {
+    /// A file does not read or write.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// At which path.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A private file does not write.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A line is not what belongs there.
+    #[error("line {line} of `{JOURNAL}` is damaged: {reason}")]
+    Damaged {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A model is not the one that was written.
+    #[error("{} is damaged: it has another digest than its name says", path.display())]
+    Model {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The federation cannot go on from there.
+    #[error("the journal does not belong to this experiment: {0}")]
+    Federation(#[from] FederationError),
+}
+
+/// A model in the bytes that travel and are kept: little-endian f32.
+pub(crate) fn on_the_wire(model: &[f32]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(4 * model.len());
+    for parameter in model {
+        bytes.extend_from_slice(&parameter.to_le_bytes());
+    }
+    bytes
+}
+
+fn model_file(sha256: &str) -> String {
+    format!("{MODEL}{sha256}")
+}
+
+fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError + use<> {
+    let path = path.to_path_buf();
+    move |source| JournalError::Io { action, path, source }
+}
+
+const JOURNAL: &str = "journal.jsonl";
+const MODEL: &str = "model-";
+
+#[cfg(test)]
+mod tests;

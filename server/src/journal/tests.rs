@@ -1,0 +1,137 @@
+use std::path::Path;
+
+use skep_privacy::adversary::Adversary;
+
+use super::*;
+use crate::record::OutcomeKind;
+use crate::roster::Contiguous;
+use crate::testing::{federation, private_file, seeded, zero_upload};
+
+/// Where a server is killed in its third round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Killed {
+    /// The budget is charged, nobody invited.
+    Planned,
+    Opened,
+    /// The model is out of the sum, not on disk.
+    Computed,
+    Released,
+    Closed,
+}
+
+fn new() -> Federation {
+    federation(&private_file(), seeded(1))
+}
+
+/// Runs a round up to where the server is killed in it.
+fn run(federation: &mut Federation, journal: &mut Journal, killed: Killed) {
+    let planned = federation.plan(&Contiguous(4)).unwrap();
+    let round = planned.plan.plan().round;
+    if killed == Killed::Planned {
+        return;
+    }
+    journal.open_round(round, 4).unwrap();
+    let update = federation.stager().stage(&zero_upload(federation)).unwrap();
+    federation.commit(&update).unwrap();
+    if killed == Killed::Opened {
+        return;
+    }
+    federation.release().unwrap();
+    if killed == Killed::Computed {
+        return;
+    }
+    journal.release(round, &federation.released().unwrap()).unwrap();
+    if killed == Killed::Released {
+        return;
+    }
+    let summary = federation.close(Outcome::Degraded { updates: 1, invited: 4 }).unwrap();
+    journal.close(&RoundRecord::new(&summary, &[], None, Cost::default())).unwrap();
+}
+
+fn models_in(directory: &Path) -> usize {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    entries.filter(|name| name.to_str().unwrap().starts_with(MODEL)).count()
+}
+
+#[test]
+fn wherever_a_server_is_killed_no_finished_round_is_lost_or_repeated_and_none_is_refunded() {
+    for killed in [Killed::Planned, Killed::Opened, Killed::Computed, Killed::Released, Killed::Closed] {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut before, mut journal) = (new(), Journal::open(directory.path()).unwrap());
+        assert!(journal.restore(&mut before).unwrap().is_empty());
+        for _ in 0..2 {
+            run(&mut before, &mut journal, Killed::Closed);
+        }
+        let second = before.model();
+        run(&mut before, &mut journal, killed);
+        drop(journal);
+
+        let (mut after, mut journal) = (new(), Journal::open(directory.path()).unwrap());
+        let records = journal.restore(&mut after).unwrap();
+        let rounds: Vec<u64> = records.iter().map(|record| record.round.0).collect();
+        let kept = matches!(killed, Killed::Released | Killed::Closed);
+        match killed {
+            Killed::Planned => assert_eq!(rounds, [1, 2]),
+            _ => assert_eq!(rounds, [1, 2, 3], "{killed:?}"),
+        }
+        if killed != Killed::Planned {
+            let expected = if kept { OutcomeKind::Degraded } else { OutcomeKind::Aborted };
+            assert_eq!(records[2].outcome, expected, "{killed:?}");
+            assert_eq!(after.epsilon(Adversary::Recipients), before.epsilon(Adversary::Recipients), "{killed:?}");
+        }
+        assert_eq!(after.model() != second, kept, "{killed:?}");
+        assert_eq!(records.last().unwrap().model_sha256, after.model_digest().to_string());
+        assert_eq!(models_in(directory.path()), 1);
+
+        // A second start finds the same, and the journal goes on.
+        drop(journal);
+        let (mut again, mut journal) = (new(), Journal::open(directory.path()).unwrap());
+        assert_eq!(journal.restore(&mut again).unwrap(), records, "{killed:?}");
+        if killed == Killed::Planned {
+            run(&mut again, &mut journal, Killed::Closed);
+        }
+        assert_eq!(again.round(), Round(3));
+    }
+}
+
+#[test]
+fn a_line_that_was_cut_short_is_taken_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut federation, mut journal) = (new(), Journal::open(directory.path()).unwrap());
+    run(&mut federation, &mut journal, Killed::Closed);
+    let path = directory.path().join(JOURNAL);
+    let whole = fs::read(&path).unwrap();
+    journal.open_round(Round(2), 4).unwrap();
+    let longer = fs::read(&path).unwrap();
+    for cut in whole.len()..longer.len() {
+        fs::write(&path, &longer[..cut]).unwrap();
+        let mut journal = Journal::open(directory.path()).unwrap();
+        assert_eq!(journal.restore(&mut new()).unwrap().len(), 1);
+        assert_eq!(fs::read(&path).unwrap(), whole);
+    }
+}
+
+#[test]
+fn what_was_altered_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut federation, mut journal) = (new(), Journal::open(directory.path()).unwrap());
+    run(&mut federation, &mut journal, Killed::Closed);
+    let path = directory.path().join(JOURNAL);
+    let text = fs::read_to_string(&path).unwrap();
+
+    fs::write(&path, text.replacen("opened", "ordered", 1)).unwrap();
+    let unknown = Journal::open(directory.path()).unwrap_err();
+    assert!(matches!(unknown, JournalError::Damaged { line: 1, .. }), "{unknown}");
+    let closed_first = text.lines().rev().map(|line| format!("{line}\n")).collect::<String>();
+    fs::write(&path, closed_first).unwrap();
+    let error = Journal::open(directory.path()).unwrap().restore(&mut new()).unwrap_err();
+    assert!(matches!(error, JournalError::Damaged { line: 1, .. }), "{error}");
+
+    fs::write(&path, &text).unwrap();
+    let model = directory.path().join(model_file(&federation.model_digest().to_string()));
+    let mut bytes = fs::read(&model).unwrap();
+    bytes[5] ^= 1;
+    fs::write(&model, bytes).unwrap();
+    let error = Journal::open(directory.path()).unwrap().restore(&mut new()).unwrap_err();
+    assert!(matches!(error, JournalError::Model { .. }), "{error}");
+}
