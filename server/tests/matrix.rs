@@ -292,7 +292,7 @@ impl Part {
                 self.client.say(&ClientMessage::Offer(offer)).await;
             }
             Phase::Granted => self.client.send_chunk(round, 0, &self.packed.clone()).await,
-            Phase::MidUpload => self.client.send_chunk(round, 1000, &self.packed[1000..].to_vec()).await,
+            Phase::MidUpload => self.client.send_chunk(round, 1000, &self.packed[1000..]).await,
             Phase::Committed | Phase::Closed => return,
         }
         self.go_on().await;
