@@ -7,6 +7,8 @@ mod scripted;
 use std::time::Duration;
 
 use scripted::{Client, PATIENCE, Server, TIMEOUTS, constant, private_file, public_file, refusals, within};
+use skep_privacy::quantities::{Sampling, SamplingRate};
+use skep_protocol::experiment::file::SamplingFile;
 use skep_protocol::message::{ServerMessage, TurnAway};
 use skep_protocol::net::enrolment::enrol;
 use skep_protocol::net::websocket::{Purpose, Timeouts, connect};
@@ -180,6 +182,55 @@ async fn a_stop_aborts_the_open_round_and_lets_everybody_go() {
     // The round was announced with noise for it reserved: it stays charged.
     assert!(notes.records[0].epsilon_release.unwrap() > 0.0);
     assert_eq!(*report.federation.model(), vec![0.0; 650]);
+}
+
+#[tokio::test]
+async fn a_stop_lets_a_round_end_that_is_about_to() {
+    let options = ServeOptions { grace: PATIENCE, linger: Duration::ZERO, ..ServeOptions::new(2) };
+    let mut server = Server::start_with(&public_file(2, 5, 60.0), options).await;
+    let (mut first, mut second) = (server.join(0).await, server.join(1).await);
+    let plan = first.invited().await;
+    first.accept(&plan).await;
+    first.upload(&plan, &constant(&plan, ONE)).await;
+    second.invited().await;
+    server.stop();
+    second.accept(&plan).await;
+    second.upload(&plan, &constant(&plan, ONE)).await;
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.hear().await, ServerMessage::Closed { round: Round(1), released: true });
+        client.goodbye().await;
+    }
+    let (report, notes) = server.report().await;
+    assert_eq!((report.end, report.rounds), (End::Stopped, 1));
+    assert_eq!(notes.records[0].outcome, OutcomeKind::Complete);
+    assert_eq!(*report.federation.model(), vec![1.0; 650]);
+}
+
+#[tokio::test]
+async fn the_sampling_rate_is_the_plans_whoever_is_connected() {
+    let mut file = private_file(4, 4, 1.0, 2.0);
+    file.rounds.sampling = SamplingFile::Poisson { rate: 0.75 };
+    let server = Server::start(&file, 1).await;
+    // One of four in the first rounds, two in the others; none of them takes part.
+    let _first = server.join(0).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let _second = server.join(1).await;
+    let (report, notes) = server.report().await;
+    assert_eq!((report.end, notes.plans.len()), (End::Finished, 4));
+    let rate = SamplingRate::new(0.75).unwrap();
+    for plan in &notes.plans {
+        assert_eq!((plan.sampling, plan.population), (Sampling::Poisson { rate }, 4));
+        assert_eq!((plan.encoding, plan.cohort_max), (notes.plans[0].encoding, notes.plans[0].cohort_max));
+    }
+    // Each round costs what it would with everybody there.
+    let keeper = report.federation.budget();
+    let spent: Vec<_> = notes.records.iter().map(|record| record.epsilon_release.unwrap()).collect();
+    assert_eq!(spent[3], keeper.epsilon().get());
+    let alone = Server::start(&file, 1).await;
+    let _only = alone.join(3).await;
+    let (_, others) = alone.report().await;
+    let theirs: Vec<_> = others.records.iter().map(|record| record.epsilon_release.unwrap()).collect();
+    assert_eq!(spent, theirs);
 }
 
 #[tokio::test]

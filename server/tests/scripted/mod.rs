@@ -21,7 +21,7 @@ use skep_protocol::net::invitation::Address;
 use skep_protocol::net::keys::SigningKey;
 use skep_protocol::net::tls::{self, Credentials};
 use skep_protocol::net::websocket::{Connection, NetError, Purpose, Timeouts, connect};
-use skep_protocol::plan::{PlanKey, Segment, VerifiedPlan};
+use skep_protocol::plan::{Plan, PlanKey, Segment, VerifiedPlan};
 use skep_protocol::round::Refusal;
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, codec};
 use skep_server::authority::{Authority, CLIENT_VALIDITY};
@@ -104,9 +104,14 @@ pub struct Notes {
     pub records: Vec<RoundRecord>,
     pub models: Vec<Arc<Vec<f32>>>,
     pub commits: Vec<(Round, u32)>,
+    pub plans: Vec<Plan>,
 }
 
 impl Observer for Notes {
+    fn round_opened(&mut self, plan: &Plan, _: u32) {
+        self.plans.push(plan.clone());
+    }
+
     fn update_committed(&mut self, round: Round, updates: u32) {
         self.commits.push((round, updates));
     }
