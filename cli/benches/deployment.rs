@@ -20,8 +20,8 @@ use skep_learning::{Evaluation, LearnError, Learner, Subset, TrainReport, Traini
 use skep_protocol::ClientId;
 use skep_protocol::experiment::file::{
     Activation, BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile,
-    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, StrategyFile, TaskFile, TrainingFile,
-    WeightingFile,
+    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile,
+    TrainingFile, WeightingFile,
 };
 use skep_protocol::experiment::{Experiment, Task};
 use skep_protocol::net::enrolment::enrol;
@@ -310,6 +310,8 @@ fn experiment(mode: &str, clients: u64, rounds: u64) -> ExperimentFile {
             server_learning_rate: 1.0,
         },
         privacy,
+        secure_aggregation: None,
+        simulation: SimulationFile::default(),
     }
 }
 

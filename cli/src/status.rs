@@ -97,41 +97,32 @@ pub(crate) fn read(state: &Path) -> Result<Option<ServerStatus>, Failure> {
 
 fn text(status: &ServerStatus) -> String {
     let ServerStatus { server, .. } = status;
+    let epsilon = |spent: Option<f64>, absent: &str| match (spent, status.delta) {
+        (Some(epsilon), Some(delta)) => format!("epsilon {epsilon:.4} at delta {delta} is spent"),
+        _ => format!("nothing is promised (no epsilon): {absent}"),
+    };
+    let absent = status.epsilon_server_absent.as_deref().unwrap_or("privacy is off");
     let mut lines = vec![
-        (
-            "server",
-            match status.running {
-                true => format!("running since {}, process {}", clock::utc(status.started), status.pid),
-                false => {
-                    format!("not running; below is what it last said, at {}", clock::utc(status.updated))
-                }
-            },
-        ),
-        ("federation", format!("{}, {} rounds", status.experiment, status.rounds)),
+        ("process", alive(status)),
+        ("federation", format!("{}, mode {}, {} rounds", status.experiment, status.mode, status.rounds)),
         ("doing", doing(server)),
         ("connected", format!("{} of {} clients", server.connected, status.population)),
-        ("recipients", {
-            let spent = match (status.epsilon_release, status.delta) {
-                (Some(epsilon), Some(delta)) => format!("epsilon {epsilon:.4} at delta {delta}"),
-                _ => "nothing is promised (no epsilon): privacy is off".to_owned(),
-            };
-            let limit = status.epsilon_limit.map_or(String::new(), |limit| format!(", of {limit}"));
-            format!("of models: {spent}{limit}")
-        }),
-        (
-            "server sees",
-            match (status.epsilon_server, &status.epsilon_server_absent) {
-                (Some(epsilon), _) => format!("epsilon {epsilon:.4}"),
-                (None, Some(reason)) => format!("nothing is promised (no epsilon): {reason}"),
-                (None, None) => "nothing is promised (no epsilon)".to_owned(),
-            },
-        ),
+        ("recipients", epsilon(status.epsilon_release, "privacy is off")),
+        ("server", epsilon(status.epsilon_server, absent)),
     ];
+    lines.extend(status.epsilon_limit.map(|limit| ("limit", format!("epsilon {limit}"))));
     if let Some(last) = &status.last {
         let accuracy = last.accuracy.map_or(String::new(), |accuracy| format!(", accuracy {accuracy:.4}"));
         lines.push(("last", format!("{}: {}{accuracy}, {:.1} s", last.round, last.detail, last.seconds)));
     }
     lines.iter().map(|(label, value)| format!("{label:<12}{value}\n")).collect()
+}
+
+fn alive(status: &ServerStatus) -> String {
+    match status.running {
+        true => format!("{}, running since {}", status.pid, clock::utc(status.started)),
+        false => format!("not running; below is what it last said, at {}", clock::utc(status.updated)),
+    }
 }
 
 fn doing(server: &Status) -> String {
@@ -180,7 +171,10 @@ impl<'a> Board<'a> {
             epsilon_release: federation.epsilon(Adversary::Recipients).ok().map(|epsilon| epsilon.get()),
             epsilon_limit: epsilon_limit(experiment),
             epsilon_server: federation.epsilon(Adversary::Server).ok().map(|epsilon| epsilon.get()),
-            epsilon_server_absent: federation.epsilon(Adversary::Server).err().map(|reason| reason.to_string()),
+            epsilon_server_absent: federation
+                .epsilon(Adversary::Server)
+                .err()
+                .map(|reason| reason.to_string()),
             delta: federation.delta().map(|delta| delta.get()),
             last: recorder.last().map(LastRound::from),
         };

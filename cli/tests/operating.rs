@@ -88,7 +88,9 @@ fn a_server_says_what_it_does_while_it_runs_and_what_it_did_afterwards() {
     assert_eq!((&status["population"], &status["rounds"]), (&2.into(), &100_000.into()));
     assert!(status["epsilon_release"].as_f64() > Some(0.0) && status["epsilon_server"].is_null());
     let text = skep(&["status", "--state", path(&state)]).out;
-    for part in ["running since 20", "2 of 2 clients", ", of 1000000000", "adds the noise itself"] {
+    for part in
+        ["running since 20", "2 of 2 clients", "limit       epsilon 1000000000", "adds the noise itself"]
+    {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
 

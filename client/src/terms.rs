@@ -68,7 +68,9 @@ impl Terms {
     pub fn against_server(&self) -> String {
         let sees = match self.promise {
             Promise::None => "it sees your update",
-            Promise::Central { masking: None, .. } => "it sees your clipped update, and adds the noise itself",
+            Promise::Central { masking: None, .. } => {
+                "it sees your clipped update, and adds the noise itself"
+            }
             Promise::Central { masking: Some(_), .. } => "it sees the sum, and adds the noise itself",
             Promise::Distributed { .. } => "it sees the noised sum",
             Promise::Local { .. } => "it sees your noised update",

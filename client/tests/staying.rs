@@ -52,7 +52,11 @@ async fn an_owner_is_told_what_is_asked_before_the_client_accepts() {
     }
     session.open(&signed(plan_of(&task(), 4))).await;
     let asked = told.lock().unwrap()[1].clone();
-    assert!(asked.contains("none") && asked.contains("privacy is off: it sees your update"), "{asked}");
+    for part in
+        ["mode             none", "models   no epsilon: privacy is off", "no epsilon: it sees your update"]
+    {
+        assert!(asked.contains(part), "{part} is not in:\n{asked}");
+    }
     session.finish_federation().await;
     in_time(joining).await.unwrap().unwrap();
 }

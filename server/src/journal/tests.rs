@@ -77,7 +77,11 @@ fn wherever_a_server_is_killed_no_finished_round_is_lost_or_repeated_and_none_is
         if killed != Killed::Planned {
             let expected = if kept { OutcomeKind::Degraded } else { OutcomeKind::Aborted };
             assert_eq!(records[2].outcome, expected, "{killed:?}");
-            assert_eq!(after.epsilon(Adversary::Recipients), before.epsilon(Adversary::Recipients), "{killed:?}");
+            assert_eq!(
+                after.epsilon(Adversary::Recipients),
+                before.epsilon(Adversary::Recipients),
+                "{killed:?}"
+            );
         }
         assert_eq!(after.model() != second, kept, "{killed:?}");
         assert_eq!(records.last().unwrap().model_sha256, after.model_digest().to_string());

@@ -48,7 +48,7 @@ pub(super) enum Done {
     /// A sum was released, or not.
     Released { round: Round, succeeded: bool },
     /// A round has ended.
-    Closed(Result<Closing, RoundError>),
+    Closed(Result<Box<Closing>, RoundError>),
 }
 
 /// A planned round and what its clients will be sent.
@@ -97,7 +97,7 @@ impl Aggregation {
                     continue;
                 }
                 Command::Release(round) => Done::Released { round, succeeded: self.release(round) },
-                Command::Close(ending) => Done::Closed(self.close(ending)),
+                Command::Close(ending) => Done::Closed(self.close(ending).map(Box::new)),
             };
             if done.blocking_send(answer).is_err() {
                 break;

@@ -290,7 +290,7 @@ impl<'a> Driver<'a> {
             Done::Released { round, succeeded } => {
                 self.handle(Event::JobDone { job: Job::Release { round }, succeeded })
             }
-            Done::Closed(closing) => self.closed(closing?),
+            Done::Closed(closing) => self.closed(*closing?),
         }
     }
 
