@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, ArrayView1, Axis};
+use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate};
 use thiserror::Error;
 
 /// Labelled examples for classification: one row of features and one label each.
@@ -67,6 +67,9 @@ pub enum DatasetError {
         /// Number of labels.
         labels: usize,
     },
+    /// Two data sets do not make one.
+    #[error("the data sets have different numbers of features or classes")]
+    Unlike,
     /// Not every row has an owner.
     #[error("{examples} examples but {owners} owners of one")]
     OwnerMismatch {
@@ -191,6 +194,21 @@ impl Dataset {
     pub fn rows(&self, rows: &[usize]) -> Result<Self, DatasetError> {
         self.check_rows(rows)?;
         Self::new(self.features.select(Axis(0), rows), self.labels.select(Axis(0), rows), self.classes)
+    }
+
+    /// A data set with copies of the examples of one subset and then of another, of as many features and classes. Nobody owns
+    /// its rows.
+    ///
+    /// # Errors
+    /// [`DatasetError::Unlike`] if features or classes differ in number, [`DatasetError::Empty`].
+    pub fn joined(first: &Subset, second: &Subset) -> Result<Self, DatasetError> {
+        let [one, other] = [first, second].map(|subset| subset.dataset.rows(&subset.rows));
+        let (one, other) = (one?, other?);
+        if one.inputs() != other.inputs() || one.classes != other.classes {
+            return Err(DatasetError::Unlike);
+        }
+        let features = concatenate![Axis(0), one.features, other.features];
+        Self::new(features, concatenate![Axis(0), one.labels, other.labels], one.classes)
     }
 
     fn check_rows(&self, rows: &[usize]) -> Result<(), DatasetError> {
@@ -383,6 +401,11 @@ mod tests {
         let copied = dataset.rows(&[2, 1]).unwrap();
         assert_eq!(copied.features(), arr2(&[[4.0, 5.0], [2.0, 3.0]]));
         assert_eq!(copied.labels(), arr1(&[1, 1]));
+        let whole = Arc::new(dataset);
+        let [last, first] = [vec![2], vec![0, 1]].map(|rows| Subset::new(whole.clone(), rows).unwrap());
+        let joined = Dataset::joined(&last, &first).unwrap();
+        assert_eq!(joined.features(), arr2(&[[4.0, 5.0], [0.0, 1.0], [2.0, 3.0]]));
+        assert_eq!(joined.labels(), arr1(&[1, 0, 1]));
     }
 
     #[test]

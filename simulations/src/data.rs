@@ -190,10 +190,11 @@ mod tests {
                 csv.hold_out_every = Some(every);
             }
         };
-        let held = experiment(directory.path(), TABLE, hold_out(4));
+        let held = experiment(directory.path(), TABLE, hold_out(2));
         let split = data(&held).unwrap();
-        assert_eq!((split.train.rows(), split.test_ids()), (&[0, 1, 2][..], &[3][..]));
-        assert_eq!(test_data(&held).unwrap().rows(), [3]);
+        // The second of each client.
+        assert_eq!((split.train.rows(), split.test_ids()), (&[0, 1][..], &[2, 3][..]));
+        assert_eq!(test_data(&held).unwrap().rows(), [2, 3]);
         let too_few = data(&experiment(directory.path(), TABLE, hold_out(5))).unwrap_err();
         assert!(too_few.to_string().contains("task.data.hold_out_every"), "{too_few}");
     }

@@ -12,10 +12,12 @@
 //!    ╰────── record ─────╯
 //! ```
 
+mod audit;
 mod data;
 mod error;
 mod fault;
 mod latency;
+mod membership;
 mod network;
 mod participants;
 pub mod population;
@@ -30,9 +32,11 @@ mod test_set;
 mod testing;
 mod workers;
 
+pub use audit::{AuditError, AuditOptions, AuditReport, CONFIDENCE, audit};
 pub use error::SimulationError;
 pub use fault::{Corruption, Fault, FaultError, FaultKind, Moment};
 pub use latency::Latency;
+pub use membership::{MembershipError, MembershipReport, membership};
 pub use schedule::{Ended, SimulationReport};
 pub use simulate::{SimulationOptions, simulate};
 pub use test_set::TestSet;

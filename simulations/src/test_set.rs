@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use skep_client::task::{TaskError, check_data, learner_for};
-use skep_learning::{Learner, Subset};
+use skep_learning::{LearnError, Learner, Subset};
 use skep_protocol::experiment::Task;
 use skep_server::evaluate::{Evaluation, Evaluator};
 
@@ -22,11 +22,19 @@ impl TestSet {
         check_data(task, &examples)?;
         Ok(TestSet { learner: learner_for(task)?, examples })
     }
+
+    /// Measures a model, class by class.
+    ///
+    /// # Errors
+    /// [`LearnError`] when the model is not that of the task.
+    pub fn measure(&mut self, model: &[f32]) -> Result<skep_learning::Evaluation, LearnError> {
+        self.learner.evaluate(model, &self.examples)
+    }
 }
 
 impl Evaluator for TestSet {
     fn evaluate(&mut self, model: &[f32]) -> Result<Evaluation, Box<dyn Error + Send + Sync>> {
-        let measured = self.learner.evaluate(model, &self.examples)?;
+        let measured = self.measure(model)?;
         Ok(Evaluation {
             accuracy: measured.accuracy,
             loss: measured.loss,
