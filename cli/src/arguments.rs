@@ -62,6 +62,9 @@ pub enum Command {
     /// Prints the experiment with every value spelled out, what an update weighs, and both epsilons after all rounds. A file
     /// that makes no sense is refused, and so is a schedule that the privacy budget does not allow.
     Check(Check),
+    /// Audit what a federation claims.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Plan and compare privacy budgets.
     ///
     /// Answers what a schedule costs, what noise or how many rounds a budget allows, and whether anything can be learned
@@ -133,7 +136,7 @@ pub struct Simulate {
     pub threads: Option<NonZeroUsize>,
     /// Where to keep the results: a new, an empty or a results directory.
     ///
-    /// It gets `experiment.toml` (as resolved), `rounds.jsonl`, `summary.json`, `model.safetensors` and `rounds.svg`.
+    /// It gets `experiment.toml` (as resolved), `rounds.jsonl`, `summary.json`, `model.safetensors` and `report.html`.
     /// Results that are there already are replaced.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -308,6 +311,65 @@ pub struct Inspect {
     /// The column of a CSV file that says whose example a line is.
     #[arg(long, value_name = "COLUMN")]
     pub client: Option<String>,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// What `skep audit` can do.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Run a federation with canaries and set what it gives away beside what it claims.
+    ///
+    /// Random updates of full length take part, each or not by a coin, and an attacker who sees the released models guesses
+    /// which. Says how large epsilon is at least, with confidence 95 %, and fails with exit code 1 if that is more than is
+    /// claimed. What passes is not proven. Its models are useless: they hold canaries.
+    Empirical(AuditEmpirical),
+    /// Say how well the examples that a model was trained on are told from others.
+    ///
+    /// Trains shadow models as the experiment says, each on half of all examples, and compares the model with them.
+    Membership(AuditMembership),
+}
+
+/// Arguments of `skep audit empirical`.
+#[derive(Debug, Args)]
+pub struct AuditEmpirical {
+    /// The experiment file; the built-in federation if none is given.
+    pub file: Option<PathBuf>,
+    /// Canaries, beside the experiment's clients.
+    #[arg(long, value_name = "M", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
+    pub canaries: u32,
+    /// Guesses about them, an even number; half as many as canaries if not given.
+    #[arg(long, value_name = "R")]
+    pub guesses: Option<u32>,
+    /// Fix every random draw.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Threads that train; all of the machine's if not given. Results do not depend on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Where the files lie that `task.data` names by relative paths; beside the experiment file if not given.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `skep audit membership`.
+#[derive(Debug, Args)]
+pub struct AuditMembership {
+    /// The results directory of `skep simulate --out`.
+    pub results: PathBuf,
+    /// Shadow models, an even number of at least 4.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub shadows: u32,
+    /// Fix every random draw of the shadow models.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Threads that train; all of the machine's if not given. Results do not depend on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
     /// What to print on standard output.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,

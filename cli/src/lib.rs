@@ -5,10 +5,12 @@
 //! | --- | --- |
 //! | `experiment_file` | TOML, and diagnostics that point into it |
 //! | `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `clients`, `status`, `join`, `privacy` | a command each |
+//! | `audit_empirical` | what a federation is seen to give away |
 //! | `real` | the processes of `simulate --real` |
-//! | `recorder`, `progress`, `results`, `summary`, `report`, `picture` | what is seen and kept of a run |
+//! | `recorder`, `progress`, `results`, `summary`, `report`, `report_page` | what is seen and kept of a run |
 
 pub mod arguments;
+mod audit_empirical;
 mod check;
 mod clients;
 mod clock;
@@ -22,7 +24,6 @@ mod interrupt;
 mod invite;
 mod join;
 mod machine;
-mod picture;
 pub mod privacy;
 mod privacy_words;
 mod progress;
@@ -30,6 +31,7 @@ mod proxy;
 mod real;
 mod recorder;
 mod report;
+mod report_page;
 mod results;
 mod serve;
 mod server_state;
@@ -37,7 +39,7 @@ mod simulate;
 mod status;
 mod summary;
 
-use arguments::{Arguments, Command, DataCommand};
+use arguments::{Arguments, AuditCommand, Command, DataCommand};
 use failure::Failure;
 
 /// Runs what was typed to its end.
@@ -50,6 +52,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Simulate(arguments) => simulate::run(&arguments, &log),
         Command::Init(arguments) => init::run(&arguments),
         Command::Data(DataCommand::Inspect(arguments)) => inspect::run(&arguments),
+        Command::Audit(AuditCommand::Empirical(arguments)) => audit_empirical::empirical(&arguments),
+        Command::Audit(AuditCommand::Membership(arguments)) => {
+            audit_empirical::membership_inference(&arguments)
+        }
         Command::Check(arguments) => check::run(&arguments),
         Command::Privacy(command) => Ok(privacy::run(&command, &mut std::io::stdout().lock())?),
         Command::Serve(arguments) => serve::run(&arguments),

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use skep_learning::Subset;
 use skep_protocol::experiment::Experiment;
 use skep_server::serve;
 
@@ -44,6 +45,15 @@ impl From<&serve::End> for End {
     }
 }
 
+/// What a report shows beside rounds and summary.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// What the last model is measured with, class by class.
+    pub(crate) test: Subset,
+    /// Examples of each class, by client: of a simulation only.
+    pub(crate) simulated_clients: Option<Vec<Vec<usize>>>,
+}
+
 /// Writes the results, prints the summary, and says what kept the run from its last round.
 ///
 /// # Errors
@@ -53,12 +63,13 @@ pub(crate) fn finish(
     recorded: Recorded,
     summary: &Summary,
     model: Vec<f32>,
+    shown: Shown,
     output: Output,
     end: End,
 ) -> Result<(), Failure> {
     let directory = recorded.results.as_ref().map(|results| results.directory().to_owned());
     if let Some(results) = recorded.results {
-        results.finish(experiment, &recorded.records, summary, model)?;
+        results.finish(experiment, &recorded.records, summary, model, &shown)?;
     }
     match output {
         Output::Json => println!("{}", serde_json::to_string(summary).map_err(Failure::other)?),

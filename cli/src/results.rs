@@ -6,7 +6,7 @@
 //! | `rounds.jsonl` | a line for each round, as it ends |
 //! | `summary.json` | see [`Summary`] |
 //! | `model.safetensors` | the last model, with what it cost in its metadata |
-//! | `rounds.svg` | accuracy and epsilon over the rounds |
+//! | `report.html` | all of it for people, see [`crate::report_page`] |
 //!
 //! Every file but `rounds.jsonl` is there as a whole or not at all.
 
@@ -19,10 +19,12 @@ use skep_client::task;
 use skep_learning::ModelFile;
 use skep_protocol::experiment::Experiment;
 use skep_server::record::RoundRecord;
+use skep_simulations::{TestSet, population};
 
 use crate::experiment_file;
 use crate::failure::Failure;
-use crate::picture;
+use crate::report::Shown;
+use crate::report_page::Report;
 use crate::summary::Summary;
 
 /// A directory that is being filled.
@@ -76,17 +78,43 @@ impl Results {
         records: &[RoundRecord],
         summary: &Summary,
         model: Vec<f32>,
+        shown: &Shown,
     ) -> Result<(), Failure> {
         self.rounds.sync_all().map_err(|error| Failure::file(&self.directory, error))?;
+        write_whole(
+            &self.directory,
+            "report.html",
+            page(experiment, records, summary, &model, shown)?.as_bytes(),
+        )?;
         let model =
             ModelFile::new(task::architecture(&experiment.task), model, metadata(experiment, summary))
                 .map_err(Failure::other)?;
         write_whole(&self.directory, "model.safetensors", &model.encode())?;
-        write_whole(&self.directory, "rounds.svg", picture::draw(experiment, records).as_bytes())?;
         let mut json = serde_json::to_vec_pretty(summary).map_err(Failure::other)?;
         json.push(b'\n');
         write_whole(&self.directory, "summary.json", &json)
     }
+}
+
+/// The report; it has no confusion matrix where the model cannot be measured.
+fn page(
+    experiment: &Experiment,
+    records: &[RoundRecord],
+    summary: &Summary,
+    model: &[f32],
+    shown: &Shown,
+) -> Result<String, Failure> {
+    let mut test = TestSet::new(&experiment.task, shown.test.clone()).map_err(Failure::configuration)?;
+    let measured = test.measure(model).map_err(Failure::other)?;
+    let report = Report {
+        experiment,
+        records,
+        summary,
+        classes: &population::class_names(experiment),
+        confusion: summary.accuracy.is_some().then_some(&measured.confusion),
+        simulated_clients: shown.simulated_clients.as_deref(),
+    };
+    Ok(report.html())
 }
 
 /// What a model file says about its model.
@@ -161,5 +189,5 @@ fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure
 }
 
 const FILES: [&str; 6] =
-    ["experiment.toml", "rounds.jsonl", "summary.json", "model.safetensors", "rounds.svg", UNFINISHED];
+    ["experiment.toml", "rounds.jsonl", "summary.json", "model.safetensors", "report.html", UNFINISHED];
 const UNFINISHED: &str = ".unfinished";

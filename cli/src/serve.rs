@@ -21,7 +21,7 @@ use crate::interrupt;
 use crate::machine;
 use crate::progress::Progress;
 use crate::recorder::Recorder;
-use crate::report::{self, End};
+use crate::report::{self, End, Shown};
 use crate::results::Results;
 use crate::server_state;
 use crate::status::Board;
@@ -61,7 +61,9 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
         peak_rss_bytes: machine::peak_rss_bytes(),
     };
     let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
-    report::finish(&experiment, recorded, &summary, served.federation.model().to_vec(), arguments.output, end)
+    let shown = Shown { test, simulated_clients: None };
+    let model = served.federation.model().to_vec();
+    report::finish(&experiment, recorded, &summary, model, shown, arguments.output, end)
 }
 
 /// Refuses an experiment whose clients would have to mask their updates: over sockets they cannot yet.

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Instant;
 
-use skep_learning::Split;
+use skep_learning::{Split, Subset};
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
 use skep_simulations::{Ended, SimulationError, SimulationOptions, population, simulate};
@@ -17,7 +17,7 @@ use crate::machine;
 use crate::progress::Progress;
 use crate::real;
 use crate::recorder::Recorder;
-use crate::report::{self, End};
+use crate::report::{self, End, Shown};
 use crate::results::Results;
 use crate::serve;
 use crate::summary::{Run, Summary};
@@ -49,7 +49,21 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     let recorded = recorder.finish()?;
     let Ran { end, run, model } = ran?;
     let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
-    report::finish(&experiment, recorded, &summary, model, arguments.output, end)
+    let simulated_clients =
+        arguments.out.is_some().then(|| label_counts(&experiment, data.as_ref())).transpose()?;
+    let shown = Shown { test, simulated_clients };
+    report::finish(&experiment, recorded, &summary, model, shown, arguments.output, end)
+}
+
+/// How many examples of each class every client has.
+fn label_counts(experiment: &Experiment, data: Option<&Split>) -> Result<Vec<Vec<usize>>, Failure> {
+    let read = match data {
+        None => Some(population::data(experiment).map_err(Failure::configuration)?),
+        Some(_) => None,
+    };
+    let train = &data.or(read.as_ref()).expect("read if it was not there").train;
+    let shares = population::shares(experiment, train).map_err(Failure::configuration)?;
+    Ok(shares.iter().map(Subset::label_counts).collect())
 }
 
 /// What came of it.
@@ -110,7 +124,10 @@ fn over_sockets(
 }
 
 /// The root of every secret draw: from the operating system, unless the user gives the result's privacy away.
-fn root_key(seed: Option<u64>) -> Result<Key, Failure> {
+///
+/// # Errors
+/// [`Failure::Other`] when the system gives no key.
+pub(crate) fn root_key(seed: Option<u64>) -> Result<Key, Failure> {
     match seed {
         Some(seed) => Ok(Key::from_seed(seed)),
         None => Key::from_os().map_err(Failure::other),
@@ -118,7 +135,7 @@ fn root_key(seed: Option<u64>) -> Result<Key, Failure> {
 }
 
 /// Threads that were asked for, or all.
-fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
+pub(crate) fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
     asked.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }
 

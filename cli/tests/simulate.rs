@@ -88,7 +88,10 @@ fn the_results_directory_holds_what_the_help_says() {
     let mut names: Vec<_> =
         fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["experiment.toml", "model.safetensors", "rounds.jsonl", "rounds.svg", "summary.json"]);
+    assert_eq!(
+        names,
+        ["experiment.toml", "model.safetensors", "report.html", "rounds.jsonl", "summary.json"]
+    );
 
     let summary = json(&fs::read_to_string(out.join("summary.json")).unwrap());
     let rounds = fs::read_to_string(out.join("rounds.jsonl")).unwrap();

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::picture::nice_limit;
+use crate::report_page::nice_limit;
 
 /// The page of an answer.
 pub(super) struct Page {

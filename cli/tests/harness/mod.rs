@@ -1,6 +1,7 @@
 //! Running the command as a person does: arguments in; exit code, standard output and standard error out.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+pub(crate) mod browser;
 pub(crate) mod running;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,322 @@
+//! `report.html`: a run for people, in one file that needs no network.
+//!
+//! What a federation of real clients shows here is what its releases show, measured on the server's own data, and, where the size
+//! of a cohort is public, how many took part. What clients hold is shown of simulations only.
+
+mod chart;
+mod clients;
+mod matrix;
+mod words;
+
+use std::fmt::Write;
+
+use skep_learning::Confusion;
+use skep_privacy::quantities::Sampling;
+use skep_protocol::experiment::{Experiment, Privacy};
+use skep_server::record::RoundRecord;
+
+use crate::privacy_words;
+use crate::summary::Summary;
+
+pub(crate) use chart::nice_limit;
+use chart::{Chart, Series};
+use words::{bytes, count, escaped, keyed, number, percent};
+
+/// What a report is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Report<'a> {
+    /// The experiment.
+    pub(crate) experiment: &'a Experiment,
+    /// Its rounds.
+    pub(crate) records: &'a [RoundRecord],
+    /// What came of them.
+    pub(crate) summary: &'a Summary,
+    /// What the classes are called.
+    pub(crate) classes: &'a [String],
+    /// What the last model takes for what; `None` where it was not measured.
+    pub(crate) confusion: Option<&'a Confusion>,
+    /// Examples of each class, by client: of a simulation, in which clients have no secrets.
+    pub(crate) simulated_clients: Option<&'a [Vec<usize>]>,
+}
+
+impl Report<'_> {
+    /// The whole file.
+    pub(crate) fn html(&self) -> String {
+        let title = escaped(&self.summary.name);
+        let sections = [
+            self.header(),
+            self.numbers(),
+            self.promise(),
+            self.rounds(),
+            self.quality(),
+            self.clients(),
+            self.facts(),
+        ];
+        format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n\
+             <title>{title} · Skep</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{}\
+             <footer>Made by skep {}. This file loads nothing from anywhere.</footer>\n</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+            sections.concat(),
+            self.summary.version
+        )
+    }
+
+    fn header(&self) -> String {
+        let place = match (self.is_simulation(), self.summary.transport) {
+            (false, _) => "over the network",
+            (true, "sockets") => "simulated over sockets",
+            (true, _) => "simulated in memory",
+        };
+        let mut html = format!(
+            "<header>{HIVE}<div><h1>{}</h1><p class=\"soft\">{} clients, {} of {} rounds, {}; privacy mode <b>{}</b></p></div></header>\n",
+            escaped(&self.summary.name),
+            count(self.experiment.population.clients),
+            count(self.records.len() as u64),
+            count(self.experiment.rounds.count),
+            place,
+            self.summary.mode
+        );
+        if self.summary.noise_seeded {
+            html += "<p class=\"warning\"><b>Not private.</b> Every draw of this run follows from <code>--seed</code>, so whoever knows \
+                     the seed can take the noise away. Publish nothing of it.</p>\n";
+        }
+        match self.summary.ended {
+            "budget-exhausted" => {
+                html += "<p class=\"warning\"><b>Ended early.</b> The privacy budget allowed no further round.</p>\n";
+            }
+            "interrupted" => {
+                html += "<p class=\"warning\"><b>Ended early.</b> The run was interrupted.</p>\n"
+            }
+            _ => {}
+        }
+        html
+    }
+
+    fn numbers(&self) -> String {
+        let summary = self.summary;
+        let measured = |key: &str, value: Option<f64>, shown: fn(f64) -> String| {
+            keyed(key, value, &value.map_or("–".to_owned(), shown))
+        };
+        let epsilon = |key: &str, value: Option<f64>| {
+            keyed(key, value, &value.map_or("∞".to_owned(), |value| format!("{value:.3}")))
+        };
+        let at_delta =
+            summary.cost.delta.map_or("nothing is promised".to_owned(), |delta| format!("at δ = {delta:e}"));
+        let against_server = match (&summary.cost.epsilon_server, &summary.cost.epsilon_server_reason) {
+            (None, Some(reason)) => escaped(reason),
+            _ => at_delta.clone(),
+        };
+        let rounds = format!(
+            "{} complete, {} degraded, {} aborted",
+            keyed("rounds_completed", summary.rounds_completed, &count(summary.rounds_completed)),
+            keyed("rounds_degraded", summary.rounds_degraded, &count(summary.rounds_degraded)),
+            keyed("rounds_aborted", summary.rounds_aborted, &count(summary.rounds_aborted))
+        );
+        let cards = [
+            (
+                "Accuracy",
+                "teal",
+                measured("accuracy", summary.accuracy, percent),
+                "of the last model, on held-out examples".to_owned(),
+            ),
+            (
+                "Loss",
+                "",
+                measured("loss", summary.loss, |loss| format!("{loss:.4}")),
+                "mean cross-entropy, in nats".to_owned(),
+            ),
+            (
+                "ε against recipients",
+                "honey",
+                epsilon("epsilon_release", summary.cost.epsilon_release),
+                at_delta,
+            ),
+            (
+                "ε against the server",
+                "honey",
+                epsilon("epsilon_server", summary.cost.epsilon_server),
+                against_server,
+            ),
+            ("Rounds", "", count(self.records.len() as u64), rounds),
+        ];
+        let cards = cards.map(|(name, colour, value, note)| {
+            format!("<div class=\"card\"><dt>{name}</dt><dd class=\"{colour}\">{value}</dd><small>{note}</small></div>\n")
+        });
+        format!("<dl class=\"grid numbers\">\n{}</dl>\n", cards.concat())
+    }
+
+    fn promise(&self) -> String {
+        let cost = &self.summary.cost;
+        let mut cards = String::new();
+        for (label, sentence) in cost.lines(self.experiment) {
+            let (title, epsilon) = match label {
+                "recipients" => ("Whoever receives the models", cost.epsilon_release),
+                "server" => ("The server", cost.epsilon_server),
+                _ => ("The server and all other clients", cost.epsilon_alone),
+            };
+            let _ = writeln!(
+                cards,
+                "<div class=\"card promise\"><h3>{title}</h3><p>{}.</p>{}</div>",
+                capitalized(&sentence),
+                meaning(epsilon, cost.delta)
+            );
+        }
+        if let Some(hidden) = privacy_words::hidden(self.experiment) {
+            let sampling = privacy_words::sampling(self.experiment.rounds.sampling);
+            let accountant = cost.accountant.unwrap_or("none");
+            let _ = writeln!(
+                cards,
+                "<div class=\"card promise\"><h3>What is hidden</h3><p>{}.</p><p class=\"soft\">Invited: {}. Accountant: {}.</p></div>",
+                capitalized(&hidden),
+                escaped(&sampling),
+                escaped(accountant)
+            );
+        }
+        format!("<h2>What is promised, and against whom</h2>\n<div class=\"grid three\">\n{cards}</div>\n")
+    }
+
+    fn rounds(&self) -> String {
+        let curve = |value: &dyn Fn(&RoundRecord) -> Option<f64>| -> Vec<(u64, f64)> {
+            self.records.iter().filter_map(|record| Some((record.round.0, value(record)?))).collect()
+        };
+        let one = |title, name, colour, points, top, limit| {
+            Chart { title, series: vec![Series { name, colour, points }], top, limit }.html()
+        };
+        // The limit is against whoever the mode is for.
+        let limit = self.experiment.privacy.terms().map(|terms| terms.epsilon_limit.get());
+        let [of_release, of_server] = match &self.experiment.privacy {
+            Privacy::Central { .. } => [limit, None],
+            _ => [None, limit],
+        };
+        let mut charts =
+            one("Accuracy", "accuracy", "teal", curve(&|record| record.accuracy), Some(1.0), None);
+        charts += &one("Loss", "loss", "teal", curve(&|record| record.loss), None, None);
+        charts += &one(
+            "ε against recipients",
+            "ε",
+            "honey",
+            curve(&|record| record.epsilon_release),
+            None,
+            of_release,
+        );
+        charts += &one(
+            "ε against the server",
+            "ε",
+            "honey",
+            curve(&|record| record.epsilon_server),
+            None,
+            of_server,
+        );
+        if self.cohorts_may_be_shown() {
+            let series = |name, colour, value: fn(&RoundRecord) -> f64| Series {
+                name,
+                colour,
+                points: curve(&|record| Some(value(record))),
+            };
+            let series = vec![
+                series("invited", "soft", |record| f64::from(record.invited)),
+                series("updates", "teal", |record| f64::from(record.updates)),
+                series("dropouts", "rose", |record| f64::from(record.invited.saturating_sub(record.updates))),
+            ];
+            charts += &Chart { title: "Cohort", series, top: None, limit: None }.html();
+        } else {
+            charts += "<div class=\"card promise\"><h3>Cohorts</h3><p class=\"soft\">Not shown: with this sampling the accounting relies on \
+                       nobody but the server knowing who was invited, and how many.</p></div>\n";
+        }
+        format!("<h2>Round after round</h2>\n<div class=\"grid wide\">\n{charts}</div>\n")
+    }
+
+    fn quality(&self) -> String {
+        self.confusion.map_or(String::new(), |confusion| {
+            format!("<h2>On held-out examples</h2>\n{}", matrix::html(confusion, self.classes))
+        })
+    }
+
+    fn clients(&self) -> String {
+        self.simulated_clients.map_or(String::new(), |counts| {
+            format!("<h2>Who has what</h2>\n{}", clients::html(counts, self.classes))
+        })
+    }
+
+    fn facts(&self) -> String {
+        let summary = self.summary;
+        let seconds =
+            |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{} s", number(value)));
+        let mut rows = vec![
+            ("model, SHA-256", keyed("model_sha256", &summary.model_sha256, &summary.model_sha256)),
+            (
+                "held-out rows, SHA-256",
+                keyed("test_ids_sha256", &summary.test_ids_sha256, &summary.test_ids_sha256),
+            ),
+            ("parameters", count(self.experiment.task.parameter_count().unwrap_or(0))),
+            ("sampling", keyed("sampling", &summary.sampling, &summary.sampling)),
+            ("took", keyed("seconds_total", summary.seconds_total, &seconds(Some(summary.seconds_total)))),
+            (
+                "median round",
+                keyed(
+                    "seconds_per_round_median",
+                    summary.seconds_per_round_median,
+                    &seconds(summary.seconds_per_round_median),
+                ),
+            ),
+        ];
+        if self.cohorts_may_be_shown() {
+            let rate = summary.client_updates_per_second;
+            rows.push((
+                "client updates a second",
+                keyed("client_updates_per_second", rate, &rate.map_or("–".to_owned(), number)),
+            ));
+            rows.push(("from clients", keyed("bytes_up", summary.bytes_up, &bytes(summary.bytes_up))));
+            rows.push(("to clients", keyed("bytes_down", summary.bytes_down, &bytes(summary.bytes_down))));
+        }
+        let memory = summary.peak_rss_bytes;
+        rows.push(("memory", keyed("peak_rss_bytes", memory, &memory.map_or("–".to_owned(), bytes))));
+        rows.push(("processes", keyed("processes", summary.processes, &summary.processes.to_string())));
+        rows.push(("processor", escaped(&summary.cpu_features.join(", "))));
+        let rows: String = rows
+            .into_iter()
+            .map(|(name, value)| format!("<tr><th>{name}</th><td>{value}</td></tr>\n"))
+            .collect();
+        format!("<h2>The run</h2>\n<div class=\"card\"><table class=\"facts\">\n{rows}</table></div>\n")
+    }
+
+    fn is_simulation(&self) -> bool {
+        self.simulated_clients.is_some()
+    }
+
+    /// Neighbouring populations have the same cohorts if the size of a cohort is public: then the neighbour sends zero. With
+    /// Poisson sampling the sizes are a secret that the accounting relies on.
+    fn cohorts_may_be_shown(&self) -> bool {
+        let secret = matches!(self.experiment.rounds.sampling, Sampling::Poisson { .. })
+            && !matches!(self.experiment.privacy, Privacy::None);
+        self.is_simulation() || !secret
+    }
+}
+
+/// What an epsilon means, in words: the power of any test is at most e^ε times its size, plus δ.
+fn meaning(epsilon: Option<f64>, delta: Option<f64>) -> String {
+    let (Some(epsilon), Some(delta)) = (epsilon, delta) else { return String::new() };
+    format!(
+        "<p class=\"soft\">Whatever else they know: a test for one client that raises a false alarm with probability p finds that \
+         client with probability e<sup>ε</sup>·p + δ = {} p + {:e} at most.</p>",
+        number(epsilon.exp()),
+        delta
+    )
+}
+
+/// With a capital letter, and safe.
+fn capitalized(text: &str) -> String {
+    let mut letters = escaped(text).chars().collect::<Vec<_>>();
+    if let Some(first) = letters.first_mut() {
+        *first = first.to_ascii_uppercase();
+    }
+    letters.into_iter().collect()
+}
+
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+/// Three cells of a honeycomb.
+const HIVE: &str = "<svg viewBox=\"0 0 64 64\" aria-hidden=\"true\"><path fill=\"currentColor\" style=\"fill:currentColor\" \
+    d=\"M20 6l11 6.4v12.8L20 31.6 9 25.2V12.4zM44 6l11 6.4v12.8L44 31.6 33 25.2V12.4zM32 27.6l11 6.4v12.8l-11 6.4-11-6.4V34z\"/></svg>";

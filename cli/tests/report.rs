@@ -1,0 +1,117 @@
+//! `report.html` as a reader sees it: loaded in a browser, without an error, and with the numbers of `summary.json`.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod harness;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use harness::{SMALL, browser, changed, path, skep};
+use serde_json::Value;
+
+/// Runs a small variant of the built-in experiment; its results.
+fn run(directory: &Path, changes: &[(&str, &str)]) -> PathBuf {
+    let file = changed(directory, &[&SMALL[..], changes].concat());
+    let out = directory.join("out");
+    let ran = skep(&["simulate", path(&file), "--out", path(&out)]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    out
+}
+
+/// The value of an attribute that follows `from` in the text.
+fn attribute<'a>(text: &'a str, name: &str) -> &'a str {
+    let start =
+        text.find(&format!(" {name}=\"")).unwrap_or_else(|| panic!("no {name} in {text}")) + name.len() + 3;
+    &text[start..][..text[start..].find('"').unwrap()]
+}
+
+/// Every `<data data-key value>` of a page: key, exact value, and what is read.
+fn data(dom: &str) -> BTreeMap<String, (String, String)> {
+    dom.split("<data")
+        .skip(1)
+        .map(|rest| {
+            let (tag, rest) = rest.split_once('>').unwrap();
+            let shown = rest.split_once("</data>").unwrap().0.to_owned();
+            (attribute(tag, "data-key").to_owned(), (attribute(tag, "value").to_owned(), shown))
+        })
+        .collect()
+}
+
+#[test]
+fn a_browser_shows_the_numbers_of_the_summary_without_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = run(directory.path(), &[]);
+    let Some(page) = browser::load(&out.join("report.html")) else { return };
+    assert_eq!(page.console, [""; 0]);
+    let text = fs::read_to_string(out.join("summary.json")).unwrap();
+    let summary: Value = serde_json::from_str(&text).unwrap();
+    let shown = data(&page.dom);
+    for key in [
+        "accuracy",
+        "loss",
+        "epsilon_release",
+        "epsilon_server",
+        "rounds_completed",
+        "rounds_degraded",
+        "rounds_aborted",
+        "model_sha256",
+        "test_ids_sha256",
+        "sampling",
+        "seconds_total",
+        "seconds_per_round_median",
+        "client_updates_per_second",
+        "bytes_up",
+        "bytes_down",
+        "peak_rss_bytes",
+        "processes",
+    ] {
+        // Digit by digit, as the file has it.
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("\"{key}\": "))).unwrap();
+        assert_eq!(shown[key].0, line.trim_matches([',', '"']), "{key}");
+    }
+    // What is read is the exact value, rounded.
+    let accuracy = format!("{:.1} %", 100.0 * summary["accuracy"].as_f64().unwrap());
+    let epsilon = format!("{:.3}", summary["epsilon_release"].as_f64().unwrap());
+    assert_eq!((&shown["accuracy"].1, &shown["epsilon_release"].1), (&accuracy, &epsilon));
+    assert_eq!(shown["epsilon_server"].1, "∞");
+    // The curves end where the rounds do.
+    let rounds = fs::read_to_string(out.join("rounds.jsonl")).unwrap();
+    let last: Value = serde_json::from_str(rounds.lines().last().unwrap()).unwrap();
+    let series = attribute(&page.dom, "data-series").replace("&quot;", "\"");
+    let series: Value = serde_json::from_str(&series).unwrap();
+    assert_eq!(series[0]["points"][2], serde_json::json!([3, last["accuracy"]]));
+    // 359 examples are in the confusion matrix, 1,438 in the picture of the clients.
+    let matrix = page.dom.split_once("class=\"confusion\"").unwrap().1.split_once("</table>").unwrap().0;
+    let cells =
+        matrix.split("<td").skip(1).map(|cell| cell.split_once('>').unwrap().1.split_once('<').unwrap().0);
+    let counts: Vec<u64> = cells.map(|count| count.parse().unwrap()).collect();
+    assert_eq!((counts.len(), counts.iter().sum::<u64>()), (100, 359));
+    assert!(page.dom.contains("10 clients with"), "the clients are shown");
+    assert!(!page.dom.contains("http://") && !page.dom.contains("https://"), "nothing is loaded");
+}
+
+/// So the test above can fail.
+#[test]
+fn an_error_in_a_page_reaches_the_test() {
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("page.html");
+    fs::write(&page, "<!doctype html><script>throw Error('broken')</script>").unwrap();
+    let Some(page) = browser::load(&page) else { return };
+    assert!(page.console.iter().any(|line| line.contains("broken")), "{:?}", page.console);
+}
+
+#[test]
+fn a_report_without_privacy_promises_nothing_and_one_with_a_seed_warns() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = changed(directory.path(), &SMALL);
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.split_once("[privacy]").unwrap().0.to_owned() + "[privacy]\nmode = \"none\"\n")
+        .unwrap();
+    let out = directory.path().join("out");
+    assert_eq!(skep(&["simulate", path(&file), "--seed", "1", "--out", path(&out)]).code, 0);
+    let report = fs::read_to_string(out.join("report.html")).unwrap();
+    assert_eq!(data(&report)["epsilon_release"], ("null".to_owned(), "∞".to_owned()));
+    assert!(report.contains("Not private."), "a seeded run hides nothing");
+    assert!(report.contains("privacy is off"), "{report}");
+}
