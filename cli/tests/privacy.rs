@@ -3,6 +3,7 @@
 
 mod harness;
 
+use harness::readable::{assert_readable, complaints};
 use harness::{Transcript, path, skep};
 use serde_json::Value;
 
@@ -248,7 +249,7 @@ fn targets_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn a_page_has_the_numbers_of_the_answer_and_needs_no_network() {
+fn a_page_has_the_numbers_of_the_answer_needs_no_network_and_can_be_read() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("page.html");
     for line in [
@@ -268,7 +269,26 @@ fn a_page_has_the_numbers_of_the_answer_and_needs_no_network() {
         for link in ["http", "src=", "href", "@import", "url(", "<script", "NaN"] {
             assert!(!page.contains(link), "{link} in\n{page}");
         }
+        assert_readable(&file);
     }
+}
+
+#[test]
+fn what_is_wrong_with_a_page_is_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bad.html");
+    let bad = "<style>body { background: #fff; color: #ccc }</style><p style='width:500px'>wide</p><script>oops()</script>";
+    std::fs::write(&file, bad).unwrap();
+    let Some(complaints) = complaints(&file) else { return };
+    for what in
+        ["oops is not defined", "too wide in light", "not in this scheme in dark", "too little contrast"]
+    {
+        assert!(complaints.iter().any(|complaint| complaint.contains(what)), "{what}: {complaints:#?}");
+    }
+    assert!(
+        complaints.iter().filter(|complaint| complaint.starts_with("too wide")).count() == 2,
+        "{complaints:#?}"
+    );
 }
 
 /// Every number in an answer, as it is written there but for a last `.0`. Parsing would round some of them.

@@ -74,9 +74,8 @@ impl Curves {
         }
         page.plot(Plot {
             title: "Delta against epsilon",
-            x: "epsilon",
-            y: "delta",
-            scale: Scale::Logarithmic,
+            x: Scale::Linear.of("epsilon"),
+            y: Scale::Logarithmic.of("delta"),
             points: self
                 .delta_against_epsilon
                 .iter()
@@ -85,9 +84,8 @@ impl Curves {
         });
         page.plot(Plot {
             title: "Epsilon against steps",
-            x: "steps",
-            y: "epsilon",
-            scale: Scale::Linear,
+            x: Scale::Linear.of("steps"),
+            y: Scale::Linear.of("epsilon"),
             points: self
                 .epsilon_against_steps
                 .iter()

@@ -17,19 +17,38 @@ pub(super) struct Page {
 /// A curve through points of rising x.
 pub(super) struct Plot {
     pub(super) title: &'static str,
-    pub(super) x: &'static str,
-    pub(super) y: &'static str,
-    pub(super) scale: Scale,
+    pub(super) x: Axis,
+    pub(super) y: Axis,
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// How y is drawn.
+/// What is drawn along one side, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Axis {
+    pub(super) name: &'static str,
+    pub(super) scale: Scale,
+}
+
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Scale {
-    /// From 0.
+    /// In proportion; upwards from 0.
     Linear,
     /// By powers of ten; points at 0 are left out.
     Logarithmic,
+}
+
+impl Scale {
+    pub(super) const fn of(self, name: &'static str) -> Axis {
+        Axis { name, scale: self }
+    }
+
+    /// Where a value is; not finite where it cannot be drawn.
+    fn place(self, value: f64) -> f64 {
+        match self {
+            Self::Linear => value,
+            Self::Logarithmic => value.log10(),
+        }
+    }
 }
 
 impl Page {
@@ -71,7 +90,7 @@ impl Plot {
         let Self { title, x, y, .. } = self;
         let mut html = format!("<figure>\n<figcaption>{title}</figcaption>\n{}", self.svg());
         html += &format!("<details><summary>{} points</summary>\n<table>\n", self.points.len());
-        html += &row("th", x, y);
+        html += &row("th", x.name, y.name);
         for (x, y) in &self.points {
             html += &row("td", &as_json(*x), &as_json(*y));
         }
@@ -79,12 +98,18 @@ impl Plot {
     }
 
     fn svg(&self) -> String {
-        let drawn: Vec<_> = self.points.iter().filter(|(_, y)| self.height(*y).is_finite()).collect();
+        let place = |(x, y): &(f64, f64)| (self.x.scale.place(*x), self.y.scale.place(*y));
+        let can_be_drawn = |point: &&(f64, f64)| {
+            let (across, height) = place(point);
+            across.is_finite() && height.is_finite()
+        };
+        let drawn: Vec<_> = self.points.iter().filter(can_be_drawn).collect();
         let left = drawn.first().map_or(0.0, |(x, _)| *x);
-        let right = drawn.last().map_or(1.0, |(x, _)| *x).max(left + f64::MIN_POSITIVE);
-        let heights = drawn.iter().map(|(_, y)| self.height(*y));
-        let (bottom, top) = self.axis(heights);
-        let place_x = |x: f64| LEFT + (RIGHT - LEFT) * (x - left) / (right - left);
+        let right = drawn.last().map_or(1.0, |(x, _)| *x);
+        let (bottom, top) = self.axis(drawn.iter().map(|point| place(point).1));
+        let [first, last] = [left, right].map(|x| self.x.scale.place(x));
+        let span = (last - first).max(f64::MIN_POSITIVE);
+        let place_x = |across: f64| LEFT + (RIGHT - LEFT) * (across - first) / span;
         let place_y = |height: f64| BOTTOM - (BOTTOM - TOP) * (height - bottom) / (top - bottom);
         let mut svg =
             format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n", self.title);
@@ -103,7 +128,8 @@ impl Plot {
         }
         let path: Vec<String> = drawn
             .iter()
-            .map(|(x, y)| format!("{:.1},{:.1}", place_x(*x), place_y(self.height(*y))))
+            .map(|point| place(point))
+            .map(|(across, height)| format!("{:.1},{:.1}", place_x(across), place_y(height)))
             .collect();
         let _ = writeln!(svg, "<polyline points=\"{}\"/>", path.join(" "));
         for (point, (x, y)) in path.iter().zip(&drawn) {
@@ -111,9 +137,9 @@ impl Plot {
             let _ = writeln!(
                 svg,
                 "<circle cx=\"{at_x}\" cy=\"{at_y}\" r=\"3\"><title>{}: {}, {}: {}</title></circle>",
-                self.x,
+                self.x.name,
                 as_json(*x),
-                self.y,
+                self.y.name,
                 as_json(*y)
             );
         }
@@ -123,18 +149,10 @@ impl Plot {
             svg,
             "<text class=\"middle\" x=\"{}\" y=\"{below}\">{}</text>",
             (LEFT + RIGHT) / 2.0,
-            self.x
+            self.x.name
         );
         let _ = writeln!(svg, "<text class=\"end\" x=\"{RIGHT}\" y=\"{below}\">{right}</text>");
         svg + "</svg>\n"
-    }
-
-    /// Where a value is on the axis of y; not finite where it cannot be drawn.
-    fn height(&self, y: f64) -> f64 {
-        match self.scale {
-            Scale::Linear => y,
-            Scale::Logarithmic => y.log10(),
-        }
     }
 
     /// The ends of the axis of y.
@@ -142,7 +160,7 @@ impl Plot {
         let (low, high) = heights.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), height| {
             (low.min(height), high.max(height))
         });
-        match self.scale {
+        match self.y.scale {
             _ if low > high => (0.0, 1.0),
             Scale::Linear => (0.0, nice_limit(high)),
             // Four intervals of whole powers of ten.
@@ -153,7 +171,7 @@ impl Plot {
     }
 
     fn tick(&self, height: f64) -> String {
-        match self.scale {
+        match self.y.scale {
             Scale::Linear if height > 0.0 && height < 1e-3 => format!("{height:.1e}"),
             Scale::Linear => format!("{height:.4}").trim_end_matches('0').trim_end_matches('.').to_owned(),
             Scale::Logarithmic => format!("1e{height:.0}"),
@@ -180,11 +198,13 @@ const STYLE: &str = "\
 @media (prefers-color-scheme: dark) { :root { --paper: #14181c; --ink: #ddd; --grid: #333a40; --curve: #5cc8d0 } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 46rem; margin: 0 auto; padding: 1rem }
 h1 { font-size: 1.3rem } figure { margin: 1.5rem 0 } figcaption { font-weight: 600 }
-svg { width: 100%; height: auto } text { font-size: 13px; fill: var(--ink) }
+svg { width: 100%; height: auto } text { font-size: 15px; fill: var(--ink) }
+@media (min-width: 40rem) { text { font-size: 10px } }
+@media (max-width: 30rem) { table { font-size: .85rem } }
 .end { text-anchor: end } .middle { text-anchor: middle } .grid { stroke: var(--grid) }
 polyline { fill: none; stroke: var(--curve); stroke-width: 2 } circle { fill: var(--curve) }
-table { border-collapse: collapse; width: 100% } th, td { text-align: left; font-weight: 400; padding: .2rem .5rem .2rem 0; border-bottom: 1px solid var(--grid); overflow-wrap: anywhere }
-td { font-variant-numeric: tabular-nums }
+table { border-collapse: collapse; width: 100% } th, td { text-align: left; font-weight: 400; padding: .2rem .5rem .2rem 0; border-bottom: 1px solid var(--grid) }
+td { font-variant-numeric: tabular-nums; white-space: nowrap }
 </style>";
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;

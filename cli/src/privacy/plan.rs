@@ -168,9 +168,8 @@ impl Planned {
         page.fact("usable parameters, at most", plan.usable.parameters);
         page.plot(Plot {
             title: "Signal to noise by cohort, within the same target",
-            x: "clients in a round",
-            y: "signal to noise",
-            scale: Scale::Linear,
+            x: Scale::Logarithmic.of("clients in a round, logarithmic"),
+            y: Scale::Linear.of("signal to noise"),
             points,
         });
         page
