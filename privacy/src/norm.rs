@@ -2,6 +2,12 @@
 
 use crate::vectorize::vectorize;
 
+vectorize! {
+    pub(crate) fn are_finite(values: &[f32]) -> bool {
+        values.iter().fold(true, |all, value| all & value.is_finite())
+    }
+}
+
 /// The L2 norm, summed in a fixed order. Zero for no numbers.
 ///
 /// It neither overflows nor loses subnormal numbers: squares of single precision numbers lie between 10⁻⁹⁰ and 10⁷⁸, and
@@ -82,6 +88,18 @@ mod tests {
         for largest in [i32::MAX, i32::MIN, (1 << 28) - 1, 1 << 28] {
             let square = u128::from(largest.unsigned_abs()).pow(2);
             assert_eq!(norm_squared(&vec![largest; 1000]), 1000 * square);
+        }
+    }
+
+    #[test]
+    fn one_number_that_is_not_finite_is_enough() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for index in [0, 7, 8, 99] {
+                let mut values = vec![f32::MAX; 100];
+                assert_eq!(both(|| are_finite(&values)), [true; 2]);
+                values[index] = bad;
+                assert_eq!(both(|| are_finite(&values)), [false; 2]);
+            }
         }
     }
 

@@ -12,7 +12,7 @@
 
 use crate::grid::{Grid, PUBLIC_STEP, PrivateGrid, PublicGrid};
 use crate::layer_clip::Layer;
-use crate::norm::{largest, norm, norm_squared};
+use crate::norm::{are_finite, largest, norm, norm_squared};
 use crate::prg::CryptoRng;
 use crate::quantities::ClipNorm;
 use crate::rotation::{OtherLength, Rotation};
@@ -102,10 +102,11 @@ impl Update {
     /// # Errors
     /// [`NonFinite`] at the first NaN or infinity: C/NaN and C/∞·∞ would otherwise slip past any clipping.
     pub fn new(values: Vec<f32>) -> Result<Self, NonFinite> {
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(Self(values)),
-            Some(index) => Err(NonFinite { index }),
+        if are_finite(&values) {
+            return Ok(Self(values));
         }
+        let index = values.iter().position(|value| !value.is_finite()).expect("not all are finite");
+        Err(NonFinite { index })
     }
 
     /// The numbers.
