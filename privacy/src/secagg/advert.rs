@@ -40,7 +40,7 @@ impl Advert {
     pub(super) fn verify(peer: &Peer<'_>, session: &Session) -> Result<Self, AdvertError> {
         let (advert, signature) = Self::read(peer.advert, session, peer.party)?;
         let text = signed_text(session, peer.party, &advert.body(session));
-        if session.makes(Check::AdvertSignature) && !is_signed(&peer.identity, &text, &signature) {
+        if session.makes(Check::Signatures) && !is_signed(&peer.identity, &text, &signature) {
             return Err(AdvertError::Signature);
         }
         if session.makes(Check::SmallOrder) && [advert.channel, advert.mask].iter().any(has_small_order) {

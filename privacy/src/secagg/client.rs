@@ -188,7 +188,10 @@ impl Shared {
             |(party, neighbour): &(&Party, &Neighbour)| neighbour.is_holder && shared.contains(party);
         let alive = self.neighbours.iter().filter(holder).count() as u32;
         let threshold = self.session.params().threshold();
-        if alive < threshold { Err(Refusal::TooFewHolders { alive, threshold }) } else { Ok(()) }
+        if alive < threshold && self.session.makes(Check::Holders) {
+            return Err(Refusal::TooFewHolders { alive, threshold });
+        }
+        Ok(())
     }
 
     fn open(
@@ -307,12 +310,12 @@ impl Masked {
             return Err(Refusal::LeftOut);
         }
         let stranger = survivors.iter().find(|party| !rest.shared.contains(party));
-        if let Some(stranger) = stranger.filter(|_| rest.session.makes(Check::SurvivorsShared)) {
+        if let Some(stranger) = stranger {
             return Err(Refusal::SurvivorWithoutShares(*stranger));
         }
         let alive = rest.holders.keys().filter(|party| survivors.contains(party)).count() as u32;
         let threshold = rest.session.params().threshold();
-        if alive < threshold && rest.session.makes(Check::HoldersAlive) {
+        if alive < threshold && rest.session.makes(Check::Holders) {
             return Err(Refusal::TooFewHolders { alive, threshold });
         }
         let text = agreed_text(&rest.session, &rest.shared, &survivors);
@@ -370,6 +373,30 @@ impl Signed {
             sent.extend(share.as_bytes());
         }
         sent
+    }
+}
+
+#[cfg(test)]
+impl Masked {
+    /// What a corrupt client tells the server: both shares of everybody.
+    pub(super) fn betray(&self) -> impl Iterator<Item = (Party, [curve25519_dalek::Scalar; 2])> {
+        self.0.held.iter().map(|(party, shares)| (*party, [*shares.self_seed, *shares.mask_seed]))
+    }
+
+    /// The same client again, which only a test can have: it would answer twice.
+    pub(super) fn twin(&self) -> Self {
+        let Holding { session, me, shared, holders, held } = &self.0;
+        let copy = |shares: &SharePair| SharePair {
+            self_seed: shares.self_seed.clone(),
+            mask_seed: shares.mask_seed.clone(),
+        };
+        Self(Holding {
+            session: session.clone(),
+            me: *me,
+            shared: shared.clone(),
+            holders: holders.clone(),
+            held: held.iter().map(|(party, shares)| (*party, copy(shares))).collect(),
+        })
     }
 }
 

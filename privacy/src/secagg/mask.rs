@@ -77,6 +77,12 @@ pub(super) fn mask_and_pack(values: &[i32], keys: &[SignedKey], shape: Shape) ->
     packed
 }
 
+/// Adds the mask of one key, on one core: what the cost of a session is counted in.
+pub fn add_mask(sums: &mut [u32], key: &Key, generator: PrgId) {
+    let key = SignedKey { key: key.clone(), sign: Sign::Plus };
+    add_masks_on(1, sums, &[key], generator);
+}
+
 /// Adds the masks of all keys to sums, on all cores if it is worth it.
 pub(super) fn add_masks(sums: &mut [u32], keys: &[SignedKey], generator: PrgId) {
     let tiles = sums.len().div_ceil(TILE);
@@ -106,3 +112,84 @@ fn add_masks_on(threads: usize, sums: &mut [u32], keys: &[SignedKey], generator:
 
 /// Tiles of masks that are worth a thread of their own: some milliseconds.
 const TILES_PER_THREAD: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packing::pack;
+
+    fn keys(count: u64) -> Vec<SignedKey> {
+        let signed = |seed| {
+            let sign = if seed % 3 == 0 { Sign::Minus } else { Sign::Plus };
+            SignedKey { key: Key::from_seed(seed), sign }
+        };
+        (0..count).map(signed).collect()
+    }
+
+    #[test]
+    fn a_mask_is_the_key_stream_of_its_tiles() {
+        // Computed by an independent program in Python from single blocks of AES-256: the key is the own mask's of the known
+        // answers of key derivation.
+        let mut key = [0; 32];
+        for (byte, pair) in
+            key.iter_mut().zip(b"debbf94d95f8e9ca9e9e9c11bbddf3ef4b5d2b7200bb94e45cf3d15b72264ad7".chunks(2))
+        {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        }
+        let mut sums = vec![0; 40_001];
+        add_mask(&mut sums, &Key::from_bytes(key), PrgId::Aes256Ctr);
+        for (index, expected) in [
+            (0, 3_890_935_696),
+            (1, 585_737_177),
+            (1023, 3_448_747_730),
+            (1024, 55_930_141),
+            (16_383, 1_238_326_720),
+            (16_384, 2_995_048_782),
+            (40_000, 3_214_857_787),
+        ] {
+            assert_eq!(sums[index], expected, "number {index}");
+        }
+    }
+
+    #[test]
+    fn masks_are_words_of_the_generators() {
+        for generator in [PrgId::ChaCha20, PrgId::Aes256Ctr] {
+            let mut sums = vec![0; TILE + 7];
+            add_mask(&mut sums, &Key::from_seed(5), generator);
+            for (tile, sums) in (0..).zip(sums.chunks(TILE)) {
+                let mut prg = Key::from_seed(5).substream_of(generator, tile);
+                let words = std::iter::repeat_with(|| prg.next_u64())
+                    .flat_map(|word| [word as u32, (word >> 32) as u32]);
+                assert!(sums.iter().copied().eq(words.take(sums.len())), "{generator:?}, tile {tile}");
+            }
+        }
+    }
+
+    #[test]
+    fn threads_do_not_show() {
+        let mut alone = vec![1; 3 * TILE + 5];
+        add_masks_on(1, &mut alone, &keys(7), PrgId::Aes256Ctr);
+        for threads in 2..5 {
+            let mut shared = vec![1; 3 * TILE + 5];
+            add_masks_on(threads, &mut shared, &keys(7), PrgId::Aes256Ctr);
+            assert_eq!(shared, alone, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn masking_in_tiles_is_adding_and_packing() {
+        for bits in [1, 8, 13, 20, 31, 32] {
+            for len in [1, 1023, TILE, TILE + 1, 2 * TILE + 77] {
+                let shape = Shape { len, bits, generator: PrgId::Aes256Ctr };
+                let values: Vec<i32> = (0..len as i32).map(|i| i * 7 - 1000).collect();
+                let mut sums: Vec<u32> = values.iter().map(|value| *value as u32).collect();
+                add_masks(&mut sums, &keys(4), shape.generator);
+                let centred: Vec<i32> =
+                    sums.iter().map(|sum| (sum << (32 - bits)) as i32 >> (32 - bits)).collect();
+                let packed = mask_and_pack(&values, &keys(4), shape);
+                assert_eq!(packed, pack(&centred, bits).unwrap(), "{len} numbers of {bits} bits");
+                assert_eq!(packed.len(), shape.packed_len());
+            }
+        }
+    }
+}

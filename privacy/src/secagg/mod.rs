@@ -52,9 +52,12 @@
 //! A cohort of more than some thousands is split into groups with a session each; the sums of groups are
 //! [merged](crate::sum::Sum::merge). γ then has to hold in each group.
 
+#[cfg(test)]
+mod adversary;
 mod advert;
 mod agreement;
 pub mod client;
+mod correction;
 mod hypergeometric;
 mod kdf;
 mod mask;
@@ -73,6 +76,7 @@ mod testing;
 mod wire;
 
 pub use client::{Consent, Envelope, MaskedUpdate};
+pub use mask::add_mask;
 pub use params::{COHORT_MAX, COHORT_MIN, COMPLETE_MAX, LIVENESS_BITS, PRIVACY_BITS, Params, ParamsError};
 pub use party::{Identity, IdentityKey, Party, Peer, Signature};
 pub use refusal::{Abort, AdvertError, Phase, Refusal, Rejection};

@@ -6,11 +6,12 @@ use curve25519_dalek::Scalar;
 
 use super::agreement::Seed;
 use super::client::{mask_secret, pair_mask};
+use super::correction::true_shares;
 use super::kdf::{Use, commitment, derive};
 use super::mask::{Sign, SignedKey};
 use super::party::{IdentityKey, Party};
 use super::refusal::{Abort, Phase, Rejection};
-use super::server::{Entry, holders};
+use super::server::Entry;
 use super::session::Session;
 use super::shamir::Basis;
 use super::wire::{Kind, Reader};
@@ -26,12 +27,6 @@ pub(super) struct Opening {
     revealed: BTreeSet<Party>,
 }
 
-/// What opens a masked sum, and who lied about it.
-pub(super) struct Opened {
-    pub(super) masks: Vec<SignedKey>,
-    pub(super) liars: Vec<Party>,
-}
-
 impl Opening {
     /// Of the secrets of those who shared them. Each needs as many surviving holders as the threshold.
     pub(super) fn new(
@@ -43,11 +38,7 @@ impl Opening {
         let shares = shared.iter().map(|&party| (party, BTreeMap::new())).collect();
         let opening =
             Self { session: session.clone(), adverts, shared, survivors, shares, revealed: BTreeSet::new() };
-        let alive = |party: &Party| {
-            let advert = &opening.adverts[party].advert;
-            holders(session, *party, advert, opening.survivors.iter()).count()
-        };
-        opening.check_holders(Phase::Input, alive)?;
+        opening.check_holders(Phase::Input, &opening.survivors)?;
         Ok(opening)
     }
 
@@ -91,9 +82,9 @@ impl Opening {
         self.shares.values().all(|shares| shares.len() >= threshold)
     }
 
-    /// The masks to add so that those in the sum of the survivors go away.
-    pub(super) fn open(self) -> Result<Opened, Abort> {
-        self.check_holders(Phase::Unmask, |party| self.shares[party].len())?;
+    /// The masks to add so that those in the sum of the survivors go away, and who lied.
+    pub(super) fn open(self) -> Result<(Vec<SignedKey>, Vec<Party>), Abort> {
+        self.check_shares(Phase::Unmask, |party| self.shares[party].len())?;
         let mut bases = BTreeMap::new();
         let (mut masks, mut liars) = (Vec::new(), BTreeSet::new());
         for (&party, shares) in &self.shares {
@@ -105,24 +96,48 @@ impl Opening {
                 self.pair_masks(party, &seed, &mut masks);
             }
         }
-        Ok(Opened { masks, liars: liars.into_iter().collect() })
+        Ok((masks, liars.into_iter().collect()))
     }
 
+    /// Opens a seed with the first shares whose holders have not lied before; if these do not fit, with those that do.
     fn open_seed(
         &self,
         party: Party,
         shares: &BTreeMap<Party, Scalar>,
         bases: &mut BTreeMap<Vec<Party>, Basis>,
-        _liars: &mut BTreeSet<Party>,
+        liars: &mut BTreeSet<Party>,
     ) -> Result<Seed, Abort> {
         let threshold = self.session.params().threshold() as usize;
-        let holders: Vec<Party> = shares.keys().copied().take(threshold).collect();
-        let basis = bases.entry(holders).or_insert_with_key(|holders| Basis::new(holders));
-        let seed = Seed::new(basis.open(shares.values().copied()));
+        let (known, others): (Vec<Party>, Vec<Party>) =
+            shares.keys().copied().partition(|holder| liars.contains(holder));
+        let first: Vec<Party> = others.into_iter().chain(known).take(threshold).collect();
+        let basis = bases.entry(first.clone()).or_insert_with_key(|holders| Basis::new(holders));
+        let seed = Seed::new(basis.open(first.iter().map(|holder| shares[holder])));
         if self.fits(party, &seed) {
             return Ok(seed);
         }
-        Err(Abort::Inconsistent { party, shares: shares.len() as u32 })
+        self.open_despite_lies(party, shares, liars)
+    }
+
+    fn open_despite_lies(
+        &self,
+        party: Party,
+        shares: &BTreeMap<Party, Scalar>,
+        liars: &mut BTreeSet<Party>,
+    ) -> Result<Seed, Abort> {
+        let refused = Abort::Inconsistent { party, shares: shares.len() as u32 };
+        let given: Vec<(Party, Scalar)> = shares.iter().map(|(holder, share)| (*holder, *share)).collect();
+        let threshold = self.session.params().threshold() as usize;
+        let sound = true_shares(&given, threshold).ok_or(refused.clone())?;
+        let values = || sound.iter().map(|holder| shares[holder]);
+        let seed = Seed::new(Basis::new(&sound).open(values()));
+        if !self.fits(party, &seed) {
+            return Err(refused);
+        }
+        let others = given.iter().filter(|(holder, _)| !sound.contains(holder));
+        let lies = others.filter(|(holder, share)| Basis::of_share(*holder, &sound).open(values()) != *share);
+        liars.extend(lies.map(|(holder, _)| *holder));
+        Ok(seed)
     }
 
     /// Whether the seed is the one behind the client's advert.
@@ -149,10 +164,24 @@ impl Opening {
         }
     }
 
-    fn check_holders(&self, phase: Phase, have: impl Fn(&Party) -> usize) -> Result<(), Abort> {
+    /// Whether as many of a client's holders are in a set as open its secrets.
+    pub(super) fn has_enough_holders(&self, of: Party, there: &BTreeSet<Party>) -> bool {
+        self.holders_in(of, there) >= self.session.params().threshold() as usize
+    }
+
+    /// Whether all secrets can be opened if these reveal what they hold.
+    pub(super) fn check_holders(&self, phase: Phase, there: &BTreeSet<Party>) -> Result<(), Abort> {
+        self.check_shares(phase, |party| self.holders_in(*party, there))
+    }
+
+    fn holders_in(&self, of: Party, there: &BTreeSet<Party>) -> usize {
+        there.iter().filter(|holder| self.is_holder(**holder, of)).count()
+    }
+
+    fn check_shares(&self, phase: Phase, have: impl Fn(&Party) -> usize) -> Result<(), Abort> {
         let need = self.session.params().threshold();
-        let few: Vec<(Party, u32)> = self.shared.iter().map(|party| (*party, have(party) as u32)).collect();
-        let few: Vec<(Party, u32)> = few.into_iter().filter(|(_, have)| *have < need).collect();
+        let counted = self.shared.iter().map(|party| (*party, have(party) as u32));
+        let few: Vec<(Party, u32)> = counted.filter(|(_, have)| *have < need).collect();
         match few.first() {
             None => Ok(()),
             Some(&(_, have)) => {
@@ -164,7 +193,7 @@ impl Opening {
 }
 
 /// Shares by owner, in ascending order.
-fn read_reveal(bytes: &[u8]) -> Result<Vec<(Party, Scalar)>, Rejection> {
+pub(super) fn read_reveal(bytes: &[u8]) -> Result<Vec<(Party, Scalar)>, Rejection> {
     let mut reader = Reader::open(bytes, Kind::Reveal)?;
     let count = reader.u16()?;
     let mut shares: Vec<(Party, Scalar)> = Vec::new();

@@ -206,6 +206,12 @@ impl Params {
         self.degree + 1 == self.cohort
     }
 
+    /// Numbers that nobody has found safe, to show what they are for.
+    #[cfg(test)]
+    pub(super) const fn unsafe_for_tests(cohort: u32, degree: u32, threshold: u32) -> Self {
+        Self { cohort, degree, threshold }
+    }
+
     fn is_connected(&self, corrupt: u32) -> bool {
         self.is_complete() || ln_parts(*self, corrupt) <= -privacy()
     }

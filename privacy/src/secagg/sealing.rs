@@ -29,8 +29,7 @@ pub(super) fn seal(key: &Key, self_seed: &Scalar, mask_seed: &Scalar) -> [u8; EN
 
 /// None unless the bytes are what [`seal`] gives under this key for two scalars.
 pub(super) fn open(key: &Key, envelope: &[u8]) -> Option<SharePair> {
-    let mut bytes = Zeroizing::new([0; ENVELOPE_BYTES]);
-    bytes.copy_from_slice(envelope);
+    let mut bytes = Zeroizing::new(<[u8; ENVELOPE_BYTES]>::try_from(envelope).ok()?);
     cipher(key).open_in_place(zero_nonce(), Aad::empty(), &mut *bytes).ok()?;
     let scalar = |at: usize| {
         let mut share = Zeroizing::new([0; 32]);
@@ -62,6 +61,7 @@ mod tests {
         let opened = open(&key, &envelope).unwrap();
         assert!(*opened.self_seed == a && *opened.mask_seed == b);
         assert!(open(&Key::from_seed(2), &envelope).is_none());
+        assert!(open(&key, &envelope[1..]).is_none() && open(&key, &[]).is_none());
         for at in 0..ENVELOPE_BYTES {
             let mut altered = envelope;
             altered[at] ^= 1;

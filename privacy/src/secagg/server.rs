@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::advert::{Advert, InDegrees, KeysSeen};
 use super::client::{Consent, Envelope};
+use super::mask::SignedKey;
 use super::opening::Opening;
 use super::party::{IdentityKey, Party, Peer, Signature, is_signed};
 use super::refusal::{Abort, AdvertError, Phase, Rejection};
 use super::sealing::ENVELOPE_BYTES;
 use super::session::{Digest, Session};
-use super::sum::MaskedSum;
+use super::sum::{MaskedSum, UnmaskedSum};
 use super::survivors::agreed_text;
 
 /// Collects adverts: the first phase.
@@ -208,13 +209,12 @@ impl Input {
         let shared = inboxes.into_keys().collect();
         let opening = Opening::new(&session, adverts, shared, members)?;
         let text = agreed_text(&session, opening.shared(), opening.survivors());
-        Ok(Consistency { session, opening, sum, text, signatures: BTreeMap::new() })
+        Ok(Consistency { opening, sum, text, signatures: BTreeMap::new() })
     }
 }
 
 /// Collects signatures on the survivors: the fourth phase.
 pub struct Consistency {
-    session: Session,
     opening: Opening,
     sum: MaskedSum,
     text: Vec<u8>,
@@ -253,14 +253,13 @@ impl Consistency {
     /// Ends the phase. Only who has signed is asked to reveal anything.
     ///
     /// # Errors
-    /// [`Abort`] when too few signed for anybody's secret to be opened.
+    /// [`Abort`] when too few have signed: nobody reveals a share without the signatures of as many of its own holders as the
+    /// threshold, so somebody's secret would stay closed.
     pub fn close(self) -> Result<Unmasking, Abort> {
-        let Self { session, opening, sum, signatures, .. } = self;
-        let threshold = session.params().threshold();
-        if (signatures.len() as u32) < threshold {
-            let (have, cohort) = (signatures.len() as u32, session.params().cohort());
-            return Err(Abort::TooFew { phase: Phase::Consistency, have, need: threshold, cohort });
-        }
+        let Self { opening, sum, signatures, .. } = self;
+        let signed: BTreeSet<Party> = signatures.keys().copied().collect();
+        let willing = signed.iter().copied().filter(|&party| opening.has_enough_holders(party, &signed));
+        opening.check_holders(Phase::Consistency, &willing.collect())?;
         Ok(Unmasking { opening, sum, signatures })
     }
 }
@@ -295,19 +294,46 @@ impl Unmasking {
         self.opening.is_enough()
     }
 
-    /// Opens the secrets, and removes the masks.
+    /// Opens the secrets.
     ///
     /// # Errors
     /// [`Abort`] with whose secrets cannot be opened, or with whose shares do not fit together.
-    pub fn unmask(self) -> Result<UnmaskedSum, Abort> {
+    pub fn open(self) -> Result<Opened, Abort> {
         let members = self.opening.survivors().len() as u32;
-        let Opened { masks, liars } = self.opening.open()?;
-        Ok(self.sum.unmask(&masks, members, liars))
+        let (masks, liars) = self.opening.open()?;
+        Ok(Opened { sum: self.sum, masks, members, liars })
+    }
+
+    /// Opens the secrets, and removes the masks.
+    ///
+    /// # Errors
+    /// As [`Unmasking::open`].
+    pub fn unmask(self) -> Result<UnmaskedSum, Abort> {
+        self.open().map(Opened::unmask)
     }
 }
 
-use super::opening::Opened;
-use super::sum::UnmaskedSum;
+/// A masked sum and what unmasks it.
+pub struct Opened {
+    sum: MaskedSum,
+    masks: Vec<SignedKey>,
+    members: u32,
+    liars: Vec<Party>,
+}
+
+impl Opened {
+    /// Who revealed shares that are not those it was given. The others made up for it.
+    #[must_use]
+    pub fn liars(&self) -> &[Party] {
+        &self.liars
+    }
+
+    /// Removes the masks, on all cores: four bytes a coordinate and mask, the bulk of the server's work.
+    #[must_use]
+    pub fn unmask(self) -> UnmaskedSum {
+        self.sum.unmask(&self.masks, self.members)
+    }
+}
 
 /// The holders of a client among those who are there.
 pub(super) fn holders<'a>(

@@ -81,13 +81,11 @@ struct Facts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
     /// Adverts are signed for this session by the identity that they should be from.
-    AdvertSignature,
-    /// Enough share-holders survived.
-    HoldersAlive,
+    Signatures,
+    /// Enough share-holders are left to hide among.
+    Holders,
     /// Enough share-holders signed the same survivors.
     Agreement,
-    /// Nobody survives who did not share its secrets.
-    SurvivorsShared,
     /// No agreement is zero.
     SmallOrder,
 }
@@ -185,7 +183,6 @@ impl Session {
 
     /// The same session without one check.
     #[cfg(test)]
-    #[allow(dead_code, reason = "for adversaries")]
     pub(super) fn without(&self, check: Check) -> Self {
         Self(Arc::new(Facts { unchecked: Some(check), ..(*self.0).clone() }))
     }

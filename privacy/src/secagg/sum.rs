@@ -1,7 +1,6 @@
 //! The server's sum: masked until the last step, and readable by nobody before a charge of the budget.
 
 use super::mask::{SignedKey, add_masks};
-use super::party::Party;
 use super::session::Shape;
 use crate::grid::Grid;
 use crate::packing::{PackingError, add_packed};
@@ -29,13 +28,13 @@ impl MaskedSum {
     }
 
     /// Removes masks.
-    pub(super) fn unmask(mut self, masks: &[SignedKey], members: u32, liars: Vec<Party>) -> UnmaskedSum {
+    pub(super) fn unmask(mut self, masks: &[SignedKey], members: u32) -> UnmaskedSum {
         add_masks(&mut self.residues, masks, self.shape.generator);
         let unused = 32 - self.shape.bits;
         for residue in &mut self.residues {
             *residue = ((*residue << unused) as i32 >> unused) as u32;
         }
-        UnmaskedSum { residues: self.residues, members, liars }
+        UnmaskedSum { residues: self.residues, members }
     }
 }
 
@@ -43,7 +42,6 @@ impl MaskedSum {
 pub struct UnmaskedSum {
     residues: Vec<u32>,
     members: u32,
-    liars: Vec<Party>,
 }
 
 impl UnmaskedSum {
@@ -51,12 +49,6 @@ impl UnmaskedSum {
     #[must_use]
     pub const fn members(&self) -> u32 {
         self.members
-    }
-
-    /// Who revealed shares that are not those it was given. The others made up for it.
-    #[must_use]
-    pub fn liars(&self) -> &[Party] {
-        &self.liars
     }
 
     /// The sum on its grid.

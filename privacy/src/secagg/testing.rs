@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use ring::signature::Ed25519KeyPair;
 
 use super::{
-    Abort, CorruptFraction, Identity, Key, Params, Party, Peer, Phase, Prg, PrgId, Session, Shape, Summand,
-    UnmaskedSum, client, server,
+    Abort, CorruptFraction, Identity, Key, Params, Party, Peer, Phase, Prg, PrgId, Refusal, Session, Shape,
+    Summand, UnmaskedSum, client, server,
 };
 
 /// A session of n clients, all corrupt shares counted at γ = 0.1, of small vectors.
@@ -29,7 +29,7 @@ pub(super) fn session_of(params: Params, len: usize, bits: u32) -> Session {
 }
 
 /// The numbers of clients are far apart, and not in the order of their keys.
-pub(super) fn parties(cohort: u32) -> impl ExactSizeIterator<Item = Party> {
+pub(super) fn parties(cohort: u32) -> impl DoubleEndedIterator<Item = Party> + ExactSizeIterator {
     (0..cohort).map(|i| Party(u64::from(i) * 1_000_003 + 7))
 }
 
@@ -111,9 +111,27 @@ pub(super) fn run<U: Summand>(
         if leaves(Phase::Unmask, party) {
             continue;
         }
-        let revealed = step.reveal(&unmasking.consents(party)).unwrap();
+        let revealed = match step.reveal(&unmasking.consents(party)) {
+            Ok(revealed) => revealed,
+            // Too few of this one's own holders are left, while others may go on.
+            Err(Refusal::NoAgreement { invalid: 0, .. }) => continue,
+            Err(other) => panic!("{other}"),
+        };
         unmasking.accept(party, &revealed).unwrap();
         traffic.0.push(revealed);
     }
     unmasking.unmask()
+}
+
+/// Pearson's test of bytes against the uniform law, 255 degrees of freedom: the p-value by the approximation of Wilson and
+/// Hilferty (1931), to three digits.
+pub(super) fn chi_square_of_bytes(bytes: impl Iterator<Item = u8>) -> f64 {
+    let mut counts = [0_u32; 256];
+    bytes.for_each(|byte| counts[usize::from(byte)] += 1);
+    let expected = f64::from(counts.iter().sum::<u32>()) / 256.0;
+    assert!(expected >= 10.0, "too few bytes to tell");
+    let statistic: f64 = counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum();
+    let spread = 2.0 / (9.0 * 255.0);
+    let z = ((statistic / 255.0).cbrt() - (1.0 - spread)) / f64::sqrt(spread);
+    libm::erfc(z / std::f64::consts::SQRT_2) / 2.0
 }

@@ -2,6 +2,7 @@
 //!
 //! | number | statement | file |
 //! |---|---|---|
+//! | 1 to 7 | masked sums are exact, masks hide, and what a lying server tries is refused | [`secagg`], and the adversary beside the code |
 //! | 8, 9 | the clip norm finds its quantile; whatever an update holds, its integers are no longer than S | [`clipping`] |
 //! | 10, 11 | noise has its law, and the law is all that the generator decides | [`noise`] |
 //! | 13 | noise in shares is as much as the shares that stay, and small shares are refused | [`shares`] |
