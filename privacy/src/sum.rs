@@ -42,6 +42,14 @@ pub enum SumError {
         /// Coordinates given.
         found: usize,
     },
+    /// The sum is known modulo another power of two than that of the grid.
+    #[error("the unmasked sum is modulo 2^{found}, but the grid's is modulo 2^{expected}")]
+    Modulus {
+        /// b of the grid.
+        expected: u32,
+        /// b of the sum.
+        found: u32,
+    },
 }
 
 /// Why a sum was not released.
@@ -218,7 +226,7 @@ impl Sum {
         Ok(Self { coordinates, members, grid })
     }
 
-    /// Adds the sum of another group of the cohort.
+    /// Adds the sum of another group of the cohort. The result is that of one group of all.
     ///
     /// # Errors
     /// [`SumError`]; both sums are lost then.
@@ -231,8 +239,13 @@ impl Sum {
             Some(total) if total <= cohort_max => self.members = total,
             _ => return Err(SumError::CohortFull { cohort_max }),
         }
-        // The grid bounds the sum of the largest cohort, and residues are smaller than that.
-        self.coordinates.iter_mut().zip(other.coordinates).for_each(|(sum, q)| *sum += q);
+        let modulus = self.grid.modulus_bits();
+        for (sum, q) in self.coordinates.iter_mut().zip(other.coordinates) {
+            *sum += q;
+            if let Some(bits) = modulus {
+                *sum = i64::from(centred(*sum, bits));
+            }
+        }
         Ok(self)
     }
 

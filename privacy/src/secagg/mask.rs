@@ -29,27 +29,36 @@ pub(super) struct SignedKey {
 }
 
 /// The masks of some keys, ready to be expanded.
-struct Masks(Vec<(Keystream, Sign)>);
+struct Masks {
+    streams: Vec<(Keystream, Sign)>,
+    /// Wiped once, when everything is done: as often as it is filled would cost as much as filling it.
+    chunk: [u8; CHUNK_BYTES],
+}
 
 impl Masks {
     fn new(generator: PrgId, keys: &[SignedKey]) -> Self {
         let stream = |mask: &SignedKey| (Keystream::new(generator, mask.key.expose()), mask.sign);
-        Self(keys.iter().map(stream).collect())
+        Self { streams: keys.iter().map(stream).collect(), chunk: [0; CHUNK_BYTES] }
     }
 
     /// Adds one tile of every mask.
     fn add_tile(&mut self, index: u64, sums: &mut [u32]) {
-        for (stream, sign) in &mut self.0 {
+        for (stream, sign) in &mut self.streams {
             stream.seek(index);
-            add_stream(stream, *sign, sums);
+            add_stream(stream, *sign, sums, &mut self.chunk);
         }
     }
 }
 
-fn add_stream(stream: &mut Keystream, sign: Sign, sums: &mut [u32]) {
-    let mut bytes = [0; CHUNK_BYTES];
+impl Drop for Masks {
+    fn drop(&mut self) {
+        self.chunk.zeroize();
+    }
+}
+
+fn add_stream(stream: &mut Keystream, sign: Sign, sums: &mut [u32], chunk: &mut [u8; CHUNK_BYTES]) {
     for sums in sums.chunks_mut(CHUNK_BYTES / 4) {
-        let bytes = &mut bytes[..4 * sums.len()];
+        let bytes = &mut chunk[..4 * sums.len()];
         bytes.fill(0);
         stream.fill(bytes);
         let words = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
@@ -58,7 +67,6 @@ fn add_stream(stream: &mut Keystream, sign: Sign, sums: &mut [u32]) {
             Sign::Minus => sums.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_sub(word)),
         }
     }
-    bytes.zeroize();
 }
 
 /// Masks a vector and packs the low bits of it. Nothing of the length of the vector but the result is made.

@@ -34,7 +34,7 @@ impl MaskedSum {
         for residue in &mut self.residues {
             *residue = ((*residue << unused) as i32 >> unused) as u32;
         }
-        UnmaskedSum { residues: self.residues, members }
+        UnmaskedSum { residues: self.residues, members, bits: self.shape.bits }
     }
 }
 
@@ -42,6 +42,7 @@ impl MaskedSum {
 pub struct UnmaskedSum {
     residues: Vec<u32>,
     members: u32,
+    bits: u32,
 }
 
 impl UnmaskedSum {
@@ -54,8 +55,11 @@ impl UnmaskedSum {
     /// The sum on its grid.
     ///
     /// # Errors
-    /// [`SumError`] when the grid is for other vectors or smaller cohorts.
+    /// [`SumError`] when the grid is for other vectors, another modulus or smaller cohorts.
     pub fn into_sum(self, grid: Grid) -> Result<Sum, SumError> {
+        if let Some(expected) = grid.modulus_bits().filter(|bits| *bits != self.bits) {
+            return Err(SumError::Modulus { expected, found: self.bits });
+        }
         Sum::unmasked(grid, &self.residues, self.members)
     }
 }

@@ -12,8 +12,8 @@ use crate::{clip_norm, release};
 
 const DIMENSION: usize = 100;
 
-fn grid(cohort: u32) -> PrivateGrid {
-    PrivateGrid::new(clip_norm(1.0), DIMENSION, cohort).unwrap()
+pub(super) fn grid(cohort: u32) -> PrivateGrid {
+    PrivateGrid::masked(clip_norm(1.0), DIMENSION, cohort).unwrap()
 }
 
 pub(super) fn update(party: Party, cohort: u32) -> QuantizedUpdate {
@@ -42,9 +42,9 @@ fn masked(
     updates: &BTreeMap<Party, QuantizedUpdate>,
     leaves: impl Fn(Phase, Party) -> bool,
 ) -> Result<Release, Abort> {
-    let session = session_of(params, DIMENSION, 32);
-    let sum = run(&session, updates, leaves, &mut Traffic::default())?;
     let grid = grid(params.cohort());
+    let session = session_of(params, DIMENSION, grid.encoding().wire_bits);
+    let sum = run(&session, updates, leaves, &mut Traffic::default())?;
     Ok(release(sum.into_sum(Grid::from(grid)).unwrap(), &grid, 0.001, &Key::from_seed(5)))
 }
 
@@ -133,4 +133,20 @@ fn t04_five_hundred_clients_in_a_sparse_graph_with_dropouts_in_every_phase() {
     let leaves = some_leave(500);
     assert!(leaves.len() >= 25 && leaves.len() <= 40, "{}", leaves.len());
     check(params, &leaves).unwrap();
+}
+
+#[test]
+fn t04_sums_of_groups_are_the_sum_of_the_cohort() {
+    let updates = updates(30);
+    let grid = grid(30);
+    let session = session_of(params(10), DIMENSION, grid.encoding().wire_bits);
+    let sums = (0..3).map(|group| {
+        // Each group has its own session; its members are known there under their numbers within the group.
+        let members = parties(10).zip(updates.values().skip(10 * group).cloned()).collect();
+        let sum = run(&session, &members, |_, _| false, &mut Traffic::default()).unwrap();
+        sum.into_sum(Grid::from(grid)).unwrap()
+    });
+    let merged = sums.reduce(|all, sum| all.merge(sum).unwrap()).unwrap();
+    let released = release(merged, &grid, 0.001, &Key::from_seed(5));
+    assert_eq!(released, plain(&updates, |_| true));
 }

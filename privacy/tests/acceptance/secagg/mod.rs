@@ -1,6 +1,7 @@
 //! Statements 1 to 7: secure aggregation hides, adds exactly, and refuses what a lying server would try.
 
 mod exactness;
+mod liars;
 mod masks;
 mod refusals;
 #[path = "../../../src/secagg/testing.rs"]
