@@ -7,7 +7,7 @@
 //! | `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `clients`, `status`, `join`, `privacy` | a command each |
 //! | `audit_empirical` | what a federation is seen to give away |
 //! | `real` | the processes of `simulate --real` |
-//! | `recorder`, `progress`, `results`, `summary`, `report`, `report_page` | what is seen and kept of a run |
+//! | `recorder`, `progress`, `operator_log`, `results`, `summary`, `report`, `report_page` | what is seen and kept of a run |
 
 pub mod arguments;
 mod audit_empirical;
@@ -24,6 +24,7 @@ mod interrupt;
 mod invite;
 mod join;
 mod machine;
+mod operator_log;
 pub mod privacy;
 mod privacy_words;
 mod progress;

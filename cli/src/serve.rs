@@ -19,6 +19,7 @@ use crate::experiment_file;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::machine;
+use crate::operator_log::OperatorLog;
 use crate::progress::Progress;
 use crate::recorder::Recorder;
 use crate::report::{self, End, Shown};
@@ -99,10 +100,11 @@ fn serve(
     if done.0 > 0 {
         eprintln!("going on after {done} of {}", experiment.rounds.count);
     }
+    let log = OperatorLog::open(&arguments.state)?;
     runtime()?.block_on(async {
         let (listener, addresses) = listen(arguments).await?;
         let options = options(arguments, experiment);
-        let mut board = Board::new(recorder, &deployment.federation, addresses, options.wait_for);
+        let mut board = Board::new(recorder, log, &deployment.federation, addresses, options.wait_for);
         let keeper = tokio::spawn(board.keeper(arguments.state.clone()));
         let served = serve::serve(deployment, listener, options, &mut board, interrupt::wait()).await;
         drop(board);

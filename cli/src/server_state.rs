@@ -5,6 +5,7 @@
 //! | `lock` | locked for as long as a server runs on the directory |
 //! | `addresses.json` | where clients reach the server, as `skep serve` last said; `skep invite` reads it |
 //! | `status.json` | what the server is doing, or did last; `skep status` reads it |
+//! | `operator.jsonl` | which client was in which round; see [`crate::operator_log`] |
 //! | `rounds/experiment.toml` | the experiment that the journal beside it belongs to |
 //! | `rounds/` | the journal of rounds and the last model |
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skep_privacy::adversary::Adversary;
-use skep_protocol::Round;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::net::invitation::Address;
 use skep_protocol::plan::Plan;
+use skep_protocol::round::Progress;
+use skep_protocol::{ClientId, Round};
 use skep_server::federation::Federation;
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::status::{Doing, Status};
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use crate::arguments::{self, Output};
 use crate::clock;
 use crate::failure::Failure;
+use crate::operator_log::OperatorLog;
 use crate::recorder::Recorder;
 use crate::server_state;
 
@@ -139,9 +141,10 @@ fn doing(server: &Status) -> String {
     }
 }
 
-/// Writes the file while a server runs, and passes everything on to its recorder.
+/// Writes the file and the operator's log while a server runs, and passes everything else on to its recorder.
 pub(crate) struct Board<'a> {
     recorder: &'a mut Recorder,
+    log: OperatorLog,
     status: watch::Sender<ServerStatus>,
 }
 
@@ -149,6 +152,7 @@ impl<'a> Board<'a> {
     /// A board for a federation that goes on after the rounds in `recorder`.
     pub(crate) fn new(
         recorder: &'a mut Recorder,
+        log: OperatorLog,
         federation: &Federation,
         addresses: Vec<Address>,
         wanted: usize,
@@ -178,7 +182,7 @@ impl<'a> Board<'a> {
             delta: federation.delta().map(|delta| delta.get()),
             last: recorder.last().map(LastRound::from),
         };
-        Board { recorder, status: watch::Sender::new(status) }
+        Board { recorder, log, status: watch::Sender::new(status) }
     }
 
     /// What writes the file, until the board is dropped.
@@ -228,6 +232,10 @@ impl Observer for Board<'_> {
 
     fn status(&mut self, status: &Status) {
         self.status.send_modify(|now| now.server = status.clone());
+    }
+
+    fn cohort_closed(&mut self, round: Round, cohort: &[(ClientId, Progress)]) {
+        self.log.add(round, cohort);
     }
 
     fn round_closed(&mut self, record: &RoundRecord, model: &Arc<Vec<f32>>) {

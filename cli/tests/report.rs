@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use harness::running::Site;
 use harness::{SMALL, browser, changed, path, skep};
 use serde_json::Value;
 
@@ -114,4 +115,54 @@ fn a_report_without_privacy_promises_nothing_and_one_with_a_seed_warns() {
     assert_eq!(data(&report)["epsilon_release"], ("null".to_owned(), "∞".to_owned()));
     assert!(report.contains("Not private."), "a seeded run hides nothing");
     assert!(report.contains("privacy is off"), "{report}");
+}
+
+/// Serves a federation of two clients in which each round invites at random, with privacy.
+#[test]
+fn a_server_shows_nothing_of_its_clients_and_tells_names_to_its_operator_alone() {
+    let site = Site::new(&[
+        ("clients = 100", "clients = 2"),
+        ("count = 60", "count = 6"),
+        ("min_updates = 50", "min_updates = 1"),
+        ("deadline_s = 60.0", "deadline_s = 30.0"),
+        ("scheme = \"all\"", "scheme = \"poisson\"\nrate = 0.9"),
+        ("epsilon_limit = 8.0", "epsilon_limit = 100.0"),
+    ]);
+    let server = site.serve(&["--log", "info"]);
+    let clients: Vec<_> = (0..2).map(|number| site.join(number, 2, &[])).collect();
+    let said = server.end();
+    assert_eq!(said.code, 0, "{}", said.err);
+    clients.into_iter().for_each(|client| assert_eq!(client.end().code, 0));
+
+    let report = fs::read_to_string(site.path("out/report.html")).unwrap();
+    for secret in ["Who has what", "Examples by client", "invited", "bytes_up", "client_updates_per_second"] {
+        let shown = report.split("<script>").next().unwrap();
+        assert!(
+            !shown.contains(&format!(">{secret}")) && !shown.contains(&format!("\"{secret}")),
+            "{secret}"
+        );
+    }
+    assert!(report.contains("Not shown: with this sampling"), "{report}");
+    assert!(data(&report).contains_key("accuracy"), "what is measured on the server's data is shown");
+    // Every cohort is in the operator's log, and no client is named in what others may see.
+    let log = fs::read_to_string(site.path("state/operator.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 6, "{log}");
+    let committed = log.lines().flat_map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["committed"].as_array().unwrap().clone()
+    });
+    assert!(committed.count() >= 6, "{log}");
+    let rounds = fs::read_to_string(site.path("out/rounds.jsonl")).unwrap();
+    for public in [&report, &rounds] {
+        assert!(!public.contains("client-"), "{public}");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(site.path("state/operator.jsonl")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    if let Some(page) = browser::load(&site.path("out/report.html")) {
+        assert_eq!(page.console, [""; 0]);
+    }
 }

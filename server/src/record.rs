@@ -148,6 +148,12 @@ pub trait Observer: Send {
         let _ = status;
     }
 
+    /// A round has ended; this became of each client of its cohort. Under sampling the operator's secret: who writes it down keeps
+    /// it where nobody else reads it.
+    fn cohort_closed(&mut self, round: Round, cohort: &[(ClientId, Progress)]) {
+        let _ = (round, cohort);
+    }
+
     /// A round has ended; `model` is the model after it.
     fn round_closed(&mut self, record: &RoundRecord, model: &Arc<Vec<f32>>) {
         let _ = (record, model);

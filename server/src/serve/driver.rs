@@ -409,13 +409,7 @@ impl<'a> Driver<'a> {
 
     fn closed(&mut self, closing: Closing) -> Result<(), ServeError> {
         let Closing { record, progress, model } = closing;
-        for (client, progress) in progress {
-            match progress {
-                Progress::Refused(reason) => debug!(%client, %reason, "was refused"),
-                Progress::Declined(reason) => debug!(%client, %reason, "declined"),
-                _ => {}
-            }
-        }
+        self.observer.cohort_closed(record.round, &progress);
         let (refusals, declines) = (&record.refusals, &record.declines);
         info!(round = %record.round, outcome = %record.detail, ?refusals, ?declines, "closed");
         self.rounds += 1;
