@@ -92,9 +92,13 @@ fn empirical_text(report: &AuditReport, clients: u64) -> String {
         true => "what was seen contradicts the claim",
         false => "what was seen does not contradict the claim, which it cannot prove",
     };
+    let crowded = match guesses.canaries() > report.dimension as u64 / 10 {
+        true => ", which hide one another in so few parameters",
+        false => "",
+    };
     [
         format!(
-            "attack      one run, {} canaries beside {clients} clients, {} rounds",
+            "attack      one run, {} canaries{crowded}, beside {clients} clients, {} rounds",
             guesses.canaries(),
             report.rounds
         ),
