@@ -84,7 +84,8 @@ fn fit_rounded(noise: &[i64], sigma: u64) -> f64 {
     chi_square(noise, -reach, reach, |n| normal_cdf((n as f64 + 0.5) / sigma as f64))
 }
 
-fn fit_discrete(noise: &[i64], variance: (u64, u64)) -> f64 {
+/// The p-value of draws under the discrete Gaussian of variance u/v.
+pub(crate) fn fit_discrete(noise: &[i64], variance: (u64, u64)) -> f64 {
     let far = far(variance);
     let density = discrete_density(variance);
     let below: Vec<f64> = (-far..=far)

@@ -4,7 +4,8 @@ use skep_privacy::accounting::distributed::NoiseShares;
 use skep_privacy::prg::{Key, Purpose};
 use skep_privacy::sampler::discrete_gaussian::DiscreteGaussian;
 
-use crate::statistics::{ALPHA, chi_square, moments};
+use crate::noise::fit_discrete;
+use crate::statistics::{ALPHA, moments};
 
 const CLIENTS: u64 = 10;
 /// σ of a share, in grid steps.
@@ -21,28 +22,15 @@ fn t13_whoever_stays_the_noise_of_a_sum_is_that_of_its_shares() {
         let key = Key::from_seed(13).derive(Purpose::Noise, 1, stayed);
         sampler.fill(&mut key.stream(), &mut share);
         sum.iter_mut().zip(&share).for_each(|(sum, share)| *sum += share);
-        let variance = (stayed * SIGMA * SIGMA) as f64;
+        let variance = stayed * SIGMA * SIGMA;
         let [_, found, _] = moments(&sum);
         let error = (2.0 / DRAWS as f64).sqrt();
-        assert!((found / variance - 1.0).abs() < 5.0 * error, "{stayed} of {CLIENTS}: {found}");
-        let p = fit(&sum, variance);
+        assert!((found / variance as f64 - 1.0).abs() < 5.0 * error, "{stayed} of {CLIENTS}: {found}");
+        let p = fit_discrete(&sum, (variance, 1));
         assert!(p > ALPHA, "{stayed} of {CLIENTS}: p = {p}");
     }
     // One share more or less is seen.
-    assert!(fit(&sum, ((CLIENTS - 1) * SIGMA * SIGMA) as f64) < ALPHA);
-}
-
-/// The p-value of draws under the discrete Gaussian of this variance.
-fn fit(draws: &[i64], variance: f64) -> f64 {
-    let far = (12.0 * variance.sqrt()) as i64;
-    let mut total = 0.0;
-    let below: Vec<f64> = (-far..=far)
-        .map(|n| {
-            total += (-(n as f64).powi(2) / (2.0 * variance)).exp();
-            total
-        })
-        .collect();
-    chi_square(draws, -far / 2, far / 2, |n| below[(n + far) as usize] / total)
+    assert!(fit_discrete(&sum, ((CLIENTS - 1) * SIGMA * SIGMA, 1)) < ALPHA);
 }
 
 #[test]
