@@ -1,6 +1,22 @@
 //! A client's steps. Each consumes the one before, so none can be taken twice, left out, or taken out of order.
 //!
-//! Whatever a step refuses is gone with it: secrets are wiped, and there is nothing left to ask again.
+//! Whatever a step refuses is gone with it: secrets are wiped, and there is nothing left to ask again. A second answer does not
+//! compile:
+//!
+//! ```compile_fail,E0382
+//! fn answer_twice(client: skep_privacy::secagg::client::Signed) {
+//!     let _first = client.reveal(&[]);
+//!     let _second = client.reveal(&[]);
+//! }
+//! ```
+//!
+//! nor does an answer before the survivors are signed:
+//!
+//! ```compile_fail,E0599
+//! fn answer_early(client: skep_privacy::secagg::client::Masked) {
+//!     let _answer = client.reveal(&[]);
+//! }
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 

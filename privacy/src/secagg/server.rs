@@ -96,19 +96,16 @@ impl Mailbox {
     /// The adverts of a client's neighbours, in ascending order, as [`share`](super::client::Advertised::share) takes them.
     pub fn peers(&self, to: Party) -> Vec<Peer<'_>> {
         let Some(own) = self.adverts.get(&to) else { return Vec::new() };
-        let neighbour = |(party, entry): &(&Party, &Entry)| {
-            **party != to
-                && (own.advert.picks(&self.session, **party) || entry.advert.picks(&self.session, to))
+        let is_neighbour = |party: Party, advert: &Advert| {
+            party != to && (own.advert.picks(&self.session, party) || advert.picks(&self.session, to))
         };
-        let peer = |(party, entry): (&Party, &'_ Entry)| (*party, entry.identity);
-        self.adverts
-            .iter()
-            .filter(neighbour)
-            .map(|(party, entry)| {
-                let (party, identity) = peer((party, entry));
-                Peer { party, identity, advert: &entry.bytes }
-            })
-            .collect()
+        let mut peers = Vec::new();
+        for (&party, Entry { identity, bytes, advert }) in &self.adverts {
+            if is_neighbour(party, advert) {
+                peers.push(Peer { party, identity: *identity, advert: bytes });
+            }
+        }
+        peers
     }
 
     /// Takes the envelopes of a client: one for each of its holders whose advert is there, in ascending order.
@@ -322,16 +319,10 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Who revealed shares that are not those it was given. The others made up for it.
-    #[must_use]
-    pub fn liars(&self) -> &[Party] {
-        &self.liars
-    }
-
     /// Removes the masks, on all cores: four bytes a coordinate and mask, the bulk of the server's work.
     #[must_use]
     pub fn unmask(self) -> UnmaskedSum {
-        self.sum.unmask(&self.masks, self.members)
+        self.sum.unmask(&self.masks, self.members, self.liars)
     }
 }
 

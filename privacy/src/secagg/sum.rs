@@ -1,6 +1,7 @@
 //! The server's sum: masked until the last step, and readable by nobody before a charge of the budget.
 
 use super::mask::{SignedKey, add_masks};
+use super::party::Party;
 use super::session::Shape;
 use crate::grid::Grid;
 use crate::packing::{PackingError, add_packed};
@@ -28,13 +29,13 @@ impl MaskedSum {
     }
 
     /// Removes masks.
-    pub(super) fn unmask(mut self, masks: &[SignedKey], members: u32) -> UnmaskedSum {
+    pub(super) fn unmask(mut self, masks: &[SignedKey], members: u32, liars: Vec<Party>) -> UnmaskedSum {
         add_masks(&mut self.residues, masks, self.shape.generator);
         let unused = 32 - self.shape.bits;
         for residue in &mut self.residues {
             *residue = ((*residue << unused) as i32 >> unused) as u32;
         }
-        UnmaskedSum { residues: self.residues, members, bits: self.shape.bits }
+        UnmaskedSum { residues: self.residues, members, bits: self.shape.bits, liars }
     }
 }
 
@@ -43,6 +44,7 @@ pub struct UnmaskedSum {
     residues: Vec<u32>,
     members: u32,
     bits: u32,
+    liars: Vec<Party>,
 }
 
 impl UnmaskedSum {
@@ -50,6 +52,12 @@ impl UnmaskedSum {
     #[must_use]
     pub const fn members(&self) -> u32 {
         self.members
+    }
+
+    /// Whose revealed shares did not fit the others: it lied, or was lied to by whoever gave them to it. The others made up for it.
+    #[must_use]
+    pub fn liars(&self) -> &[Party] {
+        &self.liars
     }
 
     /// The sum on its grid.

@@ -22,12 +22,12 @@ pub(super) fn update(party: Party, cohort: u32) -> QuantizedUpdate {
     QuantizedUpdate::verify(coordinates, &grid(cohort).into()).unwrap()
 }
 
-fn updates(cohort: u32) -> BTreeMap<Party, QuantizedUpdate> {
+pub(super) fn updates(cohort: u32) -> BTreeMap<Party, QuantizedUpdate> {
     parties(cohort).map(|party| (party, update(party, cohort))).collect()
 }
 
 /// The sum without masks of those who are in it, released with known noise.
-fn plain(updates: &BTreeMap<Party, QuantizedUpdate>, is_in: impl Fn(Party) -> bool) -> Release {
+pub(super) fn plain(updates: &BTreeMap<Party, QuantizedUpdate>, is_in: impl Fn(Party) -> bool) -> Release {
     let grid = grid(updates.len() as u32);
     let mut sum = Accumulator::new(grid.into());
     for (_, update) in updates.iter().filter(|(party, _)| is_in(**party)) {

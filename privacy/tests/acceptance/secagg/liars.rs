@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 
 use skep_privacy::secagg::client::advertise;
-use skep_privacy::secagg::server::{Directory, Opened};
+use skep_privacy::secagg::server::Directory;
 
-use super::exactness::{grid, update};
+use super::exactness::{grid, plain, update, updates};
 use super::testing::{connection, identity, params, parties, rng, session_of};
-use super::{Abort, Identity, Party, Peer, Session};
+use super::{Abort, Identity, Key, Party, Peer, Session, UnmaskedSum};
+use crate::release;
 
 const COHORT: u32 = 20;
 
 /// A session in which these change the last bits of every share that they reveal.
-fn with_liars(liars: &[Party]) -> Result<Opened, Abort> {
+fn with_liars(liars: &[Party]) -> Result<UnmaskedSum, Abort> {
     let grid = grid(COHORT);
     let session: Session = session_of(params(COHORT), 100, grid.encoding().wire_bits);
     let mut directory = Directory::new(&session);
@@ -56,7 +57,7 @@ fn with_liars(liars: &[Party]) -> Result<Opened, Abort> {
         }
         unmasking.accept(party, &revealed).unwrap();
     }
-    unmasking.open()
+    unmasking.unmask()
 }
 
 #[test]
@@ -65,9 +66,11 @@ fn few_false_shares_are_corrected_and_their_holders_named() {
     assert_eq!((params(COHORT).degree(), params(COHORT).threshold()), (19, 11));
     let all: Vec<Party> = parties(COHORT).collect();
     for liars in [&all[..0], &all[..1], &all[3..5], &all[..4], &[all[0], all[5], all[12], all[19]]] {
-        let opened = with_liars(liars).unwrap();
-        assert_eq!(opened.liars(), liars);
-        assert_eq!(opened.unmask().members(), COHORT);
+        let sum = with_liars(liars).unwrap();
+        assert_eq!((sum.liars(), sum.members()), (liars, COHORT));
+        let sum =
+            release(sum.into_sum(grid(COHORT).into()).unwrap(), &grid(COHORT), 0.001, &Key::from_seed(5));
+        assert_eq!(sum, plain(&updates(COHORT), |_| true));
     }
 }
 
