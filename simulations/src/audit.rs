@@ -95,7 +95,8 @@ pub enum AuditError {
 pub const CONFIDENCE: f64 = 0.95;
 
 /// Runs the experiment once with canaries (Steinke, Nasr and Jagielski, arXiv 2305.08846), and sets what its models give away beside
-/// its claim. The claim is that of the schedule: it does not depend on how many clients there are.
+/// its claim. The claim is that of the run, canaries included: as a rule the one of the experiment, which does not depend on how many
+/// clients there are; where clients add shares of the noise, it does a little.
 ///
 /// # Errors
 /// [`AuditError`]. Where the budget ends the run early, the claim is that of the rounds that were run.

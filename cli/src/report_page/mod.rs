@@ -298,11 +298,11 @@ impl Report<'_> {
 /// What an epsilon means, in words: the power of any test is at most e^ε times its size, plus δ.
 fn meaning(epsilon: Option<f64>, delta: Option<f64>) -> String {
     let (Some(epsilon), Some(delta)) = (epsilon, delta) else { return String::new() };
+    let size = if epsilon > NEXT_TO_NOTHING { ", which is next to no promise" } else { "" };
     format!(
         "<p class=\"soft\">Whatever else they know: a test for one client that raises a false alarm with probability p finds that \
-         client with probability e<sup>ε</sup>·p + δ = {} p + {:e} at most.</p>",
-        number(epsilon.exp()),
-        delta
+         client with probability e<sup>ε</sup>·p + δ = {} p + {delta:e} at most{size}.</p>",
+        number(epsilon.exp())
     )
 }
 
@@ -315,6 +315,8 @@ fn capitalized(text: &str) -> String {
     letters.into_iter().collect()
 }
 
+/// A test with a false alarm in a million cases may find everyone.
+const NEXT_TO_NOTHING: f64 = 13.8;
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 /// Three cells of a honeycomb.
