@@ -6,7 +6,8 @@
 use std::time::Instant;
 
 use skep_learning::{
-    Activation, Alpha, Architecture, Batch, BurnLearner, Learner, Scheme, Subset, Training, digits, partition,
+    Activation, Alpha, Architecture, Batch, Learner, NativeLearner, Scheme, Subset, Training, digits,
+    partition,
 };
 
 #[global_allocator]
@@ -31,7 +32,7 @@ fn main() {
         println!("softmax 64-10, 100 clients, 5 epochs, 60 rounds, {threads} threads: {seconds:.2} s");
     }
     let zeros = vec![0.0; softmax.parameter_count()];
-    let mut learner = BurnLearner::new(softmax).expect("64-10 is a valid shape");
+    let mut learner = NativeLearner::new(softmax).expect("64-10 is a valid shape");
     let evaluation = median(|| {
         learner.evaluate(&zeros, &split.test).expect("the digits fit");
     });
@@ -42,7 +43,7 @@ fn main() {
 fn step(architecture: &Architecture, data: &Subset) -> f64 {
     let steps = 2000;
     let training = Training::new(0.1, steps, Batch::Full).expect("valid");
-    let mut learner = BurnLearner::new(architecture.clone()).expect("valid");
+    let mut learner = NativeLearner::new(architecture.clone()).expect("valid");
     let initial = architecture.initial_parameters([1; 32]).expect("valid");
     let seconds = median(|| {
         learner.train(&initial, data, &training, [0; 32]).expect("the digits fit");
@@ -58,7 +59,7 @@ fn federation(architecture: &Architecture, threads: usize) -> f64 {
     let training = Training::new(2.0, 5, Batch::Full).expect("valid");
     let initial = architecture.initial_parameters([1; 32]).expect("valid");
     let train_share = |thread: usize| {
-        let mut learner = BurnLearner::new(architecture.clone()).expect("valid");
+        let mut learner = NativeLearner::new(architecture.clone()).expect("valid");
         for _ in 0..60 {
             for client in partition.clients.iter().skip(thread).step_by(threads) {
                 learner.train(&initial, client, &training, [0; 32]).expect("the digits fit");

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// A classifier, by its shape: stacked dense layers `x W + b`, the last giving one logit a class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+use crate::layer::{Layer, LayerFault, Shape};
+
+/// A classifier, by its shape: a stack of layers, of which the last is dense and gives one logit a class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Architecture {
     /// Multinomial logistic regression: one dense layer.
@@ -25,6 +27,26 @@ pub enum Architecture {
         /// What follows each hidden layer.
         activation: Activation,
     },
+    /// Any layers, then a dense layer.
+    Layers {
+        /// What an example is.
+        input: Shape,
+        /// The layers between the input and the last, dense one.
+        layers: Vec<Layer>,
+        /// Number of classes.
+        classes: usize,
+    },
+}
+
+/// One layer of a stack, with its place.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Stacked {
+    pub(crate) name: String,
+    pub(crate) layer: Layer,
+    /// What comes in.
+    pub(crate) input: Shape,
+    /// What goes out.
+    pub(crate) output: Shape,
 }
 
 /// The nonlinearity after a hidden layer.
@@ -42,7 +64,8 @@ pub enum Activation {
 /// One tensor inside the flat parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
-    /// `hidden.0.weight`, `hidden.0.bias`, ..., `output.weight`, `output.bias`.
+    /// `hidden.0.weight`, `hidden.0.bias`, ..., `output.weight`, `output.bias`; of a model of any layers
+    /// `0.conv2d.weight`, ..., `output.bias`.
     pub name: String,
     /// Sizes of the dimensions, outermost first; values are row-major.
     pub shape: Vec<usize>,
@@ -59,11 +82,13 @@ pub enum ArchitectureError {
         /// Number of classes asked for.
         classes: usize,
     },
-    /// No features, or a hidden layer of width 0.
-    #[error("layer {layer} takes no input: every width must be at least 1")]
-    EmptyLayer {
-        /// Layer, from 0, whose input is empty.
+    /// A layer cannot follow the one before.
+    #[error("layer {layer} {fault}")]
+    Layer {
+        /// Layer, from 0; activations count.
         layer: usize,
+        /// What is wrong with it.
+        fault: LayerFault,
     },
     /// More than [`MAX_HIDDEN_LAYERS`].
     #[error("{layers} hidden layers, more than the limit of {MAX_HIDDEN_LAYERS}")]
@@ -89,13 +114,10 @@ impl Architecture {
         if !(2..=MAX_CLASSES).contains(&self.classes()) {
             return Err(ArchitectureError::Classes { classes: self.classes() });
         }
-        if self.hidden().len() > MAX_HIDDEN_LAYERS {
-            return Err(ArchitectureError::TooDeep { layers: self.hidden().len() });
+        if self.hidden_count() > MAX_HIDDEN_LAYERS {
+            return Err(ArchitectureError::TooDeep { layers: self.hidden_count() });
         }
-        let mut layers = self.layers();
-        if let Some(layer) = layers.position(|[inputs, _]| inputs == 0) {
-            return Err(ArchitectureError::EmptyLayer { layer });
-        }
+        self.stack()?;
         match self.parameter_count() {
             parameters if parameters > MAX_PARAMETERS => Err(ArchitectureError::TooLarge { parameters }),
             _ => Ok(()),
@@ -104,36 +126,38 @@ impl Architecture {
 
     /// Number of features of an example.
     pub fn inputs(&self) -> usize {
-        let (Self::Softmax { inputs, .. } | Self::Mlp { inputs, .. }) = self;
-        *inputs
+        self.input().len()
+    }
+
+    /// What an example is.
+    pub fn input(&self) -> Shape {
+        match self {
+            Self::Softmax { inputs, .. } | Self::Mlp { inputs, .. } => Shape::Vector(*inputs),
+            Self::Layers { input, .. } => *input,
+        }
     }
 
     /// Number of classes.
     pub fn classes(&self) -> usize {
-        let (Self::Softmax { classes, .. } | Self::Mlp { classes, .. }) = self;
+        let (Self::Softmax { classes, .. } | Self::Mlp { classes, .. } | Self::Layers { classes, .. }) = self;
         *classes
     }
 
-    /// Length of the flat parameters; `usize::MAX` if it does not fit.
+    /// Length of the flat parameters; `usize::MAX` if it does not fit or there is no such model.
     pub fn parameter_count(&self) -> usize {
-        self.layers()
-            .map(|[inputs, outputs]| inputs.saturating_add(1).saturating_mul(outputs))
-            .fold(0, usize::saturating_add)
+        let Ok(stack) = self.stack() else { return usize::MAX };
+        let tensors = stack.iter().flat_map(|layer| layer.layer.tensors(layer.input));
+        tensors.map(|(_, shape)| product(&shape)).fold(0, usize::saturating_add)
     }
 
     /// The canonical layout of the flat parameters: layers from input to output; of each layer
-    /// the weight `[inputs, outputs]`, row-major, then the bias `[outputs]`; without gaps.
+    /// the weight, row-major, then the bias; without gaps. Empty if there is no such model.
     pub fn segments(&self) -> Vec<Segment> {
-        let last = self.hidden().len();
-        let mut segments = Vec::with_capacity(2 * (last + 1));
+        let mut segments = Vec::new();
         let mut offset = 0_usize;
-        for (index, [inputs, outputs]) in self.layers().enumerate() {
-            let layer = match index {
-                index if index == last => "output".to_owned(),
-                index => format!("hidden.{index}"),
-            };
-            for (kind, shape) in [("weight", vec![inputs, outputs]), ("bias", vec![outputs])] {
-                let segment = Segment { name: format!("{layer}.{kind}"), shape, offset };
+        for Stacked { name, layer, input, .. } in self.stack().unwrap_or_default() {
+            for (kind, shape) in layer.tensors(input) {
+                let segment = Segment { name: format!("{name}.{kind}"), shape, offset };
                 offset = offset.saturating_add(segment.len());
                 segments.push(segment);
             }
@@ -141,35 +165,59 @@ impl Architecture {
         segments
     }
 
-    /// Widths of the hidden layers, from the input on; none for softmax regression.
-    pub fn hidden(&self) -> &[usize] {
+    /// All layers from the input on, the last one included, with the shapes between them.
+    pub(crate) fn stack(&self) -> Result<Vec<Stacked>, ArchitectureError> {
+        let mut input = self.input();
+        let mut stack = Vec::new();
+        let last = (OUTPUT.to_owned(), Layer::Dense { outputs: self.classes() });
+        for (index, (name, layer)) in self.hidden().into_iter().chain([last]).enumerate() {
+            let output = layer
+                .output(input, index == 0)
+                .map_err(|fault| ArchitectureError::Layer { layer: index, fault })?;
+            stack.push(Stacked { name, layer, input, output });
+            input = output;
+        }
+        Ok(stack)
+    }
+
+    /// Name and kind of each layer but the last.
+    fn hidden(&self) -> Vec<(String, Layer)> {
         match self {
-            Self::Softmax { .. } => &[],
-            Self::Mlp { hidden, .. } => hidden,
+            Self::Softmax { .. } => vec![],
+            Self::Mlp { hidden, activation, .. } => {
+                let layers = |(index, &outputs)| {
+                    let name = format!("hidden.{index}");
+                    [(name.clone(), Layer::Dense { outputs }), (name, Layer::Activation(*activation))]
+                };
+                hidden.iter().enumerate().flat_map(layers).collect()
+            }
+            Self::Layers { layers, .. } => {
+                let named = |(index, layer): (usize, &Layer)| (format!("{index}.{}", layer.kind()), *layer);
+                layers.iter().enumerate().map(named).collect()
+            }
         }
     }
 
-    /// What follows each hidden layer, if the model can have any.
-    pub fn activation(&self) -> Option<Activation> {
+    fn hidden_count(&self) -> usize {
         match self {
-            Self::Softmax { .. } => None,
-            Self::Mlp { activation, .. } => Some(*activation),
+            Self::Softmax { .. } => 0,
+            Self::Mlp { hidden, .. } => hidden.len(),
+            Self::Layers { layers, .. } => layers.len(),
         }
     }
+}
 
-    /// `[inputs, outputs]` of each dense layer, from the input on.
-    pub(crate) fn layers(&self) -> impl Iterator<Item = [usize; 2]> + '_ {
-        let inputs = std::iter::once(self.inputs()).chain(self.hidden().iter().copied());
-        let outputs = self.hidden().iter().copied();
-        let outputs = outputs.chain(std::iter::once(self.classes()));
-        inputs.zip(outputs).map(|(inputs, outputs)| [inputs, outputs])
-    }
+/// The name of the last layer.
+const OUTPUT: &str = "output";
+
+fn product(shape: &[usize]) -> usize {
+    shape.iter().copied().fold(1, usize::saturating_mul)
 }
 
 impl Segment {
     /// Number of values; `usize::MAX` if it does not fit.
     pub fn len(&self) -> usize {
-        self.shape.iter().copied().fold(1, usize::saturating_mul)
+        product(&self.shape)
     }
 
     /// Whether it has no values.
@@ -181,7 +229,7 @@ impl Segment {
 /// Most classes a model may have: the confusion matrix is dense.
 pub const MAX_CLASSES: usize = 1024;
 
-/// Most hidden layers a perceptron may have.
+/// Most layers a model may have before its last.
 pub const MAX_HIDDEN_LAYERS: usize = 64;
 
 /// Most parameters a model may have, 1 GiB as `f32`.
@@ -228,15 +276,44 @@ mod tests {
     #[test]
     fn what_cannot_be_trained_is_refused_by_name() {
         assert_eq!(mlp(3, &[2], 1).check(), Err(ArchitectureError::Classes { classes: 1 }));
-        assert_eq!(mlp(0, &[2], 2).check(), Err(ArchitectureError::EmptyLayer { layer: 0 }));
-        assert_eq!(mlp(3, &[5, 0], 2).check(), Err(ArchitectureError::EmptyLayer { layer: 2 }));
+        let empty = |layer| Err(ArchitectureError::Layer { layer, fault: LayerFault::Empty });
+        assert_eq!(mlp(0, &[2], 2).check(), empty(0));
+        assert_eq!(mlp(3, &[5, 0], 2).check(), empty(2));
         assert_eq!(
             mlp(usize::MAX, &[usize::MAX], 2).check(),
+            Err(ArchitectureError::Layer { layer: 0, fault: LayerFault::TooMany(usize::MAX) })
+        );
+        assert_eq!(
+            mlp(usize::MAX, &[2], 2).check(),
             Err(ArchitectureError::TooLarge { parameters: usize::MAX })
         );
         assert_eq!(mlp(3, &[1; 65], 2).check(), Err(ArchitectureError::TooDeep { layers: 65 }));
         assert_eq!(mlp(3, &[1; 64], 2).check(), Ok(()));
         assert_eq!(mlp(3, &[5], 2).check(), Ok(()));
+    }
+
+    #[test]
+    fn a_model_of_layers_lays_its_tensors_out_in_order() {
+        let input = Shape::Image { height: 8, width: 8, channels: 3 };
+        let layers = vec![
+            Layer::Conv2d { channels: 4, kernel: 3 },
+            Layer::MaxPool2d { size: 2 },
+            Layer::Flatten,
+            Layer::LayerNorm,
+        ];
+        let model = Architecture::Layers { input, layers, classes: 5 };
+        assert_eq!(model.check(), Ok(()));
+        let named: Vec<_> = model.segments().into_iter().map(|s| (s.name, s.shape, s.offset)).collect();
+        let expected = [
+            ("0.conv2d.weight", vec![3, 3, 3, 4], 0),
+            ("0.conv2d.bias", vec![4], 108),
+            ("3.layer_norm.scale", vec![36], 112),
+            ("3.layer_norm.shift", vec![36], 148),
+            ("output.weight", vec![36, 5], 184),
+            ("output.bias", vec![5], 364),
+        ];
+        assert_eq!(named, expected.map(|(name, shape, offset)| (name.to_owned(), shape, offset)));
+        assert_eq!((model.inputs(), model.parameter_count()), (192, 369));
     }
 
     #[test]

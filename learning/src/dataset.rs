@@ -278,12 +278,20 @@ impl Subset {
     }
 
     /// Features of the subset's examples at `positions` (indices into [`Subset::rows`]), one row
-    /// after the other: `positions.len() * inputs` numbers. Positions are in range by contract.
-    pub(crate) fn gather(&self, positions: &[usize]) -> Vec<f32> {
-        let mut gathered = Vec::with_capacity(positions.len() * self.dataset.inputs());
-        for &position in positions {
-            gathered.extend(self.dataset.features.row(self.rows[position]));
+    /// after the other: `into` has room for `positions.len() * inputs` numbers. Positions are in range by contract.
+    pub(crate) fn gather_into(&self, positions: &[usize], into: &mut [f32]) {
+        let inputs = self.dataset.inputs();
+        let features = self.dataset.features.as_slice().expect("a data set is in standard layout");
+        for (row, &position) in into.chunks_exact_mut(inputs).zip(positions) {
+            let start = self.rows[position] * inputs;
+            row.copy_from_slice(&features[start..start + inputs]);
         }
+    }
+
+    /// [`Subset::gather_into`] fresh memory.
+    pub(crate) fn gather(&self, positions: &[usize]) -> Vec<f32> {
+        let mut gathered = vec![0.0; positions.len() * self.dataset.inputs()];
+        self.gather_into(positions, &mut gathered);
         gathered
     }
 
@@ -341,6 +349,10 @@ fn check_labels(labels: &Array1<u32>, classes: usize) -> Result<(), DatasetError
 }
 
 fn check_finite(features: &Array2<f32>) -> Result<(), DatasetError> {
+    // Without an early end the loop is a wide one; where something is wrong is looked for afterwards.
+    if !features.iter().fold(false, |bad, value| bad | !value.is_finite()) {
+        return Ok(());
+    }
     for ((row, column), value) in features.indexed_iter() {
         if !value.is_finite() {
             return Err(DatasetError::NotFinite { row, column, value: value.to_string() });

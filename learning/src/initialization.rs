@@ -3,38 +3,64 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::architecture::Stacked;
+use crate::layer::Layer;
 use crate::{Activation, Architecture, ArchitectureError};
 
 impl Architecture {
     /// Initial parameters, [`Architecture::parameter_count`] of them, a function of `key` alone.
     ///
-    /// Softmax regression starts from zero (its loss is convex). In a perceptron biases are zero
+    /// Softmax regression starts from zero (its loss is convex). Elsewhere biases are zero
     /// and weights uniform in ±limit: before a ReLU `sqrt(6 / inputs)` (He et al., Delving Deep
     /// into Rectifiers, 2015), elsewhere `sqrt(6 / (inputs + outputs))` (Glorot and Bengio,
-    /// Understanding the Difficulty of Training Deep Feedforward Neural Networks, 2010). Layer `i`
-    /// draws from ChaCha8 under `key`, stream `i`.
+    /// Understanding the Difficulty of Training Deep Feedforward Neural Networks, 2010), counting the inputs and outputs
+    /// of one pixel in a convolution; word vectors lie in ±sqrt(3 / width), and layer normalization changes nothing.
+    /// The layer with the `i`-th weight draws from ChaCha8 under `key`, stream `i`.
     ///
     /// # Errors
     /// [`ArchitectureError`] if the architecture cannot be trained.
     pub fn initial_parameters(&self, key: [u8; 32]) -> Result<Vec<f32>, ArchitectureError> {
         self.check()?;
         let mut parameters = vec![0.0; self.parameter_count()];
-        let Some(activation) = self.activation() else {
+        if let Self::Softmax { .. } = self {
             return Ok(parameters);
-        };
-        let mut rest = parameters.as_mut_slice();
-        for (index, [inputs, outputs]) in self.layers().enumerate() {
-            let (layer, following) = rest.split_at_mut((inputs + 1) * outputs);
-            let relu = activation == Activation::Relu && !following.is_empty();
-            let fan = if relu { inputs } else { inputs + outputs };
-            let mut generator = ChaCha8Rng::from_seed(key);
-            generator.set_stream(index as u64);
-            let weights = &mut layer[..inputs * outputs];
-            fill_uniform(weights, (6.0 / fan as f32).sqrt(), &mut generator);
-            rest = following;
+        }
+        let (mut rest, mut drawn) = (parameters.as_mut_slice(), 0);
+        let stack = self.stack()?;
+        for (index, stacked) in stack.iter().enumerate() {
+            for (name, shape) in stacked.layer.tensors(stacked.input) {
+                let (tensor, following) = rest.split_at_mut(shape.iter().product());
+                match name {
+                    "weight" => {
+                        let mut generator = ChaCha8Rng::from_seed(key);
+                        generator.set_stream(drawn);
+                        fill_uniform(tensor, limit(stacked, &shape, &stack[index + 1..]), &mut generator);
+                        drawn += 1;
+                    }
+                    "scale" => tensor.fill(1.0),
+                    _ => {}
+                }
+                rest = following;
+            }
         }
         Ok(parameters)
     }
+}
+
+/// Largest absolute value of a weight of `shape` before it is trained.
+fn limit(stacked: &Stacked, shape: &[usize], following: &[Stacked]) -> f32 {
+    let [window @ .., inputs, outputs] = shape else { return 0.0 };
+    if let Layer::EmbeddingBag { width, .. } = stacked.layer {
+        return (3.0 / width as f32).sqrt();
+    }
+    let pixels: usize = window.iter().product();
+    let before_relu = following
+        .iter()
+        .map(|stacked| stacked.layer)
+        .find(|layer| matches!(layer, Layer::Activation(_) | Layer::Dense { .. } | Layer::Conv2d { .. }))
+        == Some(Layer::Activation(Activation::Relu));
+    let fan = pixels * if before_relu { *inputs } else { inputs + outputs };
+    (6.0 / fan as f32).sqrt()
 }
 
 fn fill_uniform(weights: &mut [f32], limit: f32, generator: &mut ChaCha8Rng) {
@@ -70,6 +96,31 @@ mod tests {
         let parameters = mlp(Activation::Relu).initial_parameters([1; 32]).unwrap();
         assert_eq!(parameters[..3], [0.2164218, -0.12299822, -0.054483693]);
         assert_eq!(parameters[64 * 33..][..3], [0.20546196, -0.012483052, -0.31432208]);
+    }
+
+    #[test]
+    fn every_kind_of_layer_starts_as_it_should() {
+        use crate::{Layer, Shape};
+        let layers = vec![
+            Layer::EmbeddingBag { vocabulary: 100, width: 12 },
+            Layer::LayerNorm,
+            Layer::Dense { outputs: 12 },
+        ];
+        let model = Architecture::Layers { input: Shape::Vector(7), layers, classes: 2 };
+        let parameters = model.initial_parameters([5; 32]).unwrap();
+        let largest = |range: std::ops::Range<usize>| {
+            parameters[range].iter().fold(0.0_f32, |largest, value| largest.max(value.abs()))
+        };
+        assert!((0.48..=0.5).contains(&largest(0..1200)), "word vectors of width 12: {}", largest(0..1200));
+        assert_eq!((&parameters[1200..1212], &parameters[1212..1224]), (&[1.0; 12][..], &[0.0; 12][..]));
+        assert!((0.45..=0.5).contains(&largest(1224..1368)), "{}", largest(1224..1368));
+        let kernel = vec![Layer::Conv2d { channels: 6, kernel: 5 }, Layer::Activation(Activation::Relu)];
+        let image = Shape::Image { height: 9, width: 9, channels: 2 };
+        let model = Architecture::Layers { input: image, layers: kernel, classes: 2 };
+        let parameters = model.initial_parameters([5; 32]).unwrap();
+        let largest = parameters[..300].iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        let he = (6.0 / 50.0_f32).sqrt();
+        assert!(largest <= he && largest > 0.95 * he, "{largest}");
     }
 
     #[test]

@@ -11,8 +11,8 @@ pub trait Learner: Send {
     /// Length of the flat parameters.
     fn parameter_count(&self) -> usize;
 
-    /// Trains from `global` on `data` and returns what changed. Batches are drawn in an order that
-    /// is a function of `order_key` alone. An update that is not finite is returned as it is, and
+    /// Trains from `global` on `data` and returns what changed. The order of the batches and what dropout drops
+    /// are functions of `order_key` alone. An update that is not finite is returned as it is, and
     /// reported.
     ///
     /// # Errors
@@ -30,6 +30,27 @@ pub trait Learner: Send {
     /// # Errors
     /// [`LearnError`] if the parameters or the data do not fit the model.
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError>;
+}
+
+/// Whether parameters of length `actual` and the data fit a model.
+pub(crate) fn check_fit(
+    expected: usize,
+    actual: usize,
+    (inputs, classes): (usize, usize),
+    data: &Subset,
+) -> Result<(), LearnError> {
+    if expected != actual {
+        return Err(LearnError::ParameterCount { expected, actual });
+    }
+    let (expected, actual) = (inputs, data.dataset().inputs());
+    if expected != actual {
+        return Err(LearnError::Inputs { expected, actual });
+    }
+    let (expected, actual) = (classes, data.dataset().classes());
+    if expected != actual {
+        return Err(LearnError::Classes { expected, actual });
+    }
+    if data.is_empty() { Err(LearnError::NoExamples) } else { Ok(()) }
 }
 
 /// What local training gave.
@@ -77,6 +98,18 @@ pub enum LearnError {
         expected: usize,
         /// Classes of the data.
         actual: usize,
+    },
+    /// A feature is neither the number of a word nor negative.
+    #[error(
+        "row {row} has {word} where the number of a word should be, which is whole and below {vocabulary}"
+    )]
+    Word {
+        /// Row in the data set, from 0.
+        row: usize,
+        /// The feature, as text.
+        word: String,
+        /// Words of the model.
+        vocabulary: usize,
     },
     /// Nothing to learn from or to score.
     #[error("there are no examples")]

@@ -1,4 +1,4 @@
-//! What a federation learns: models and their local training on burn, data sets, partitions over
+//! What a federation learns: models and their local training, data sets, partitions over
 //! clients, metrics and model files.
 //!
 //! Parameters cross the edge of this crate as flat `&[f32]` in the layout that
@@ -12,25 +12,32 @@ mod classes;
 pub mod csv;
 mod dataset;
 pub mod digits;
+mod floor;
 pub mod idx;
 mod initialization;
 pub mod inspect;
+mod kernel;
+mod layer;
 mod learner;
 mod metrics;
 mod model_file;
-mod network;
+mod native;
 mod partition;
 mod source;
 mod training;
+pub mod workload;
 
 pub use architecture::{
     Activation, Architecture, ArchitectureError, MAX_CLASSES, MAX_HIDDEN_LAYERS, MAX_PARAMETERS, Segment,
 };
-pub use burn_learner::BurnLearner;
+pub use burn_learner::{BurnLearner, BurnModel};
 pub use classes::Classes;
 pub use dataset::{Dataset, DatasetError, Owners, Split, Subset};
+pub use floor::exercise;
+pub use layer::{Layer, LayerFault, MAX_WIDTH, Shape};
 pub use learner::{LearnError, Learner, TrainReport};
 pub use metrics::{ClassScores, Confusion, Evaluation};
 pub use model_file::{ModelFile, ModelFileError, TensorFault, canonical_bytes};
+pub use native::NativeLearner;
 pub use partition::{Alpha, Partition, PartitionError, Scheme, partition};
 pub use training::{Batch, Training, TrainingError};

@@ -21,6 +21,18 @@ pub enum Batch {
     /// So many, at least 1: each epoch deals a new permutation, its last batch may be smaller. With
     /// no more examples than this, the same as [`Batch::Full`].
     Size(usize),
+    /// So many, at least 1, always in the order of the data.
+    InOrder(usize),
+}
+
+impl Batch {
+    /// Examples in a batch of a client that has so many, at most all of them.
+    pub fn of(self, examples: usize) -> usize {
+        match self {
+            Self::Full => examples,
+            Self::Size(size) | Self::InOrder(size) => size.min(examples),
+        }
+    }
 }
 
 /// Why local training is impossible as described.
@@ -49,7 +61,7 @@ impl Training {
         if local_epochs == 0 {
             return Err(TrainingError::NoEpochs);
         }
-        if batch == Batch::Size(0) {
+        if matches!(batch, Batch::Size(0) | Batch::InOrder(0)) {
             return Err(TrainingError::EmptyBatch);
         }
         Ok(Self { learning_rate, local_epochs, batch })

@@ -1,0 +1,240 @@
+//! The layers that models are made of, and the shapes between them.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::Activation;
+
+/// One layer of a model. Images have their channels last.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Layer {
+    /// `x W + b`, weight `[inputs, outputs]` and bias `[outputs]`. Takes an image as the vector of its numbers.
+    Dense {
+        /// Width of what it gives, at least 1.
+        outputs: usize,
+    },
+    /// A square kernel moved over an image by steps of one pixel, without padding: weight
+    /// `[kernel, kernel, channels before, channels]` and bias `[channels]`.
+    Conv2d {
+        /// Channels of what it gives, at least 1.
+        channels: usize,
+        /// Height and width of the kernel, at least 1 and at most those of the image.
+        kernel: usize,
+    },
+    /// The largest number of each channel in squares that do not overlap; rows and columns that fill no square are left
+    /// out.
+    MaxPool2d {
+        /// Height and width of a square, 1 to 15 and at most those of the image.
+        size: usize,
+    },
+    /// A function of each number.
+    Activation(Activation),
+    /// While training, sets each number to zero with probability `rate` and divides the others by 1 − `rate` (Srivastava
+    /// et al., "Dropout", 2014). Does nothing in an evaluation.
+    Dropout {
+        /// Probability, at least 0 and below 1.
+        rate: f32,
+    },
+    /// An image as the vector of its numbers: row by row, channels last.
+    Flatten,
+    /// The mean of the vectors of an example's words: weight `[vocabulary, width]`. An example is a row of word numbers;
+    /// a negative number is no word, and an example without words gives zero.
+    EmbeddingBag {
+        /// Number of words, at least 1; a word's number is below it.
+        vocabulary: usize,
+        /// Width of a word's vector, at least 1.
+        width: usize,
+    },
+    /// Shifts and scales the numbers of a vector to mean 0 and variance 1, then by learned amounts: `scale` and
+    /// `shift`, one each for every number (Ba, Kiros and Hinton, "Layer Normalization", 2016).
+    LayerNorm,
+}
+
+/// What an example is, or what a layer makes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Shape {
+    /// So many numbers.
+    Vector(usize),
+    /// Pixels row by row, each with its channels side by side.
+    Image {
+        /// Rows of pixels.
+        height: usize,
+        /// Pixels in a row.
+        width: usize,
+        /// Numbers in a pixel.
+        channels: usize,
+    },
+}
+
+/// Why a layer cannot follow the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum LayerFault {
+    /// Nothing comes in or goes out.
+    #[error("takes or gives nothing: every width must be at least 1")]
+    Empty,
+    /// Convolutions and pooling work on images.
+    #[error("needs an image, but a vector of {0} numbers comes in")]
+    NotAnImage(usize),
+    /// Normalization works on vectors.
+    #[error("needs a vector, but an image comes in: put a flatten layer before it")]
+    NotAVector,
+    /// The kernel or the square does not fit.
+    #[error("is {size} pixels wide, but the image is {height} x {width}")]
+    TooWide {
+        /// Of the kernel or the square.
+        size: usize,
+        /// Of the image.
+        height: usize,
+        /// Of the image.
+        width: usize,
+    },
+    /// A pooling square of more than 15 pixels.
+    #[error("pools squares of {0} pixels; at most 15 are possible")]
+    PoolSize(usize),
+    /// A dropout rate that is no probability below 1.
+    #[error("drops out at a rate that is not at least 0 and below 1")]
+    Rate,
+    /// More numbers than [`MAX_WIDTH`].
+    #[error("gives {0} numbers for each example, more than the limit of {MAX_WIDTH}")]
+    TooMany(usize),
+    /// Word numbers come from the data only.
+    #[error("can only be the first layer: word numbers come from the data")]
+    NotFirst,
+}
+
+impl Shape {
+    /// Numbers in it; `usize::MAX` if they cannot be counted.
+    pub fn len(&self) -> usize {
+        match *self {
+            Self::Vector(len) => len,
+            Self::Image { height, width, channels } => height.saturating_mul(width).saturating_mul(channels),
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Layer {
+    /// What the layer makes of `input`; `first` says that nothing stands before it.
+    ///
+    /// # Errors
+    /// [`LayerFault`].
+    pub fn output(&self, input: Shape, first: bool) -> Result<Shape, LayerFault> {
+        let output = match *self {
+            Self::Dense { outputs } => Shape::Vector(outputs),
+            Self::Conv2d { channels, kernel } => {
+                let [height, width, _] = window(input, kernel)?;
+                Shape::Image { height: height - kernel + 1, width: width - kernel + 1, channels }
+            }
+            Self::MaxPool2d { size } if size > MAX_POOL => return Err(LayerFault::PoolSize(size)),
+            Self::MaxPool2d { size } => {
+                let [height, width, channels] = window(input, size)?;
+                Shape::Image { height: height / size, width: width / size, channels }
+            }
+            Self::Dropout { rate } if !(0.0..1.0).contains(&rate) => return Err(LayerFault::Rate),
+            Self::LayerNorm if matches!(input, Shape::Image { .. }) => return Err(LayerFault::NotAVector),
+            Self::Activation(_) | Self::Dropout { .. } | Self::LayerNorm => input,
+            Self::Flatten => Shape::Vector(input.len()),
+            Self::EmbeddingBag { vocabulary: 0, .. } => return Err(LayerFault::Empty),
+            Self::EmbeddingBag { .. } if !first => return Err(LayerFault::NotFirst),
+            Self::EmbeddingBag { width, .. } => Shape::Vector(width),
+        };
+        match output.len() {
+            0 => Err(LayerFault::Empty),
+            _ if input.is_empty() => Err(LayerFault::Empty),
+            len if len > MAX_WIDTH => Err(LayerFault::TooMany(len)),
+            _ => Ok(output),
+        }
+    }
+
+    /// Name and shape of each of the layer's tensors, in their order in the flat parameters.
+    pub(crate) fn tensors(&self, input: Shape) -> Vec<(&'static str, Vec<usize>)> {
+        match *self {
+            Self::Dense { outputs } => {
+                vec![("weight", vec![input.len(), outputs]), ("bias", vec![outputs])]
+            }
+            Self::Conv2d { channels, kernel } => {
+                let before = if let Shape::Image { channels, .. } = input { channels } else { 0 };
+                vec![("weight", vec![kernel, kernel, before, channels]), ("bias", vec![channels])]
+            }
+            Self::EmbeddingBag { vocabulary, width } => vec![("weight", vec![vocabulary, width])],
+            Self::LayerNorm => vec![("scale", vec![input.len()]), ("shift", vec![input.len()])],
+            Self::MaxPool2d { .. } | Self::Activation(_) | Self::Dropout { .. } | Self::Flatten => vec![],
+        }
+    }
+
+    /// The name of its kind, as in files.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Dense { .. } => "dense",
+            Self::Conv2d { .. } => "conv2d",
+            Self::MaxPool2d { .. } => "max_pool2d",
+            Self::Activation(_) => "activation",
+            Self::Dropout { .. } => "dropout",
+            Self::Flatten => "flatten",
+            Self::EmbeddingBag { .. } => "embedding_bag",
+            Self::LayerNorm => "layer_norm",
+        }
+    }
+}
+
+/// The image in `input`, if a square of `size` pixels fits into it.
+fn window(input: Shape, size: usize) -> Result<[usize; 3], LayerFault> {
+    match input {
+        Shape::Vector(len) => Err(LayerFault::NotAnImage(len)),
+        _ if size == 0 => Err(LayerFault::Empty),
+        Shape::Image { height, width, .. } if size > height || size > width => {
+            Err(LayerFault::TooWide { size, height, width })
+        }
+        Shape::Image { height, width, channels } => Ok([height, width, channels]),
+    }
+}
+
+/// Largest pooling square. Wider ones would be no pooling any more.
+const MAX_POOL: usize = 15;
+
+/// Most numbers that a layer may give for one example: what a description from a peer can ask of the memory.
+pub const MAX_WIDTH: usize = 1 << 26;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IMAGE: Shape = Shape::Image { height: 8, width: 6, channels: 3 };
+
+    #[test]
+    fn shapes_follow_from_one_another() {
+        let conv = Layer::Conv2d { channels: 5, kernel: 3 };
+        let convolved = Shape::Image { height: 6, width: 4, channels: 5 };
+        assert_eq!(conv.output(IMAGE, false), Ok(convolved));
+        let pooled = Layer::MaxPool2d { size: 3 }.output(convolved, false);
+        assert_eq!(pooled, Ok(Shape::Image { height: 2, width: 1, channels: 5 }));
+        assert_eq!(Layer::Flatten.output(convolved, false), Ok(Shape::Vector(120)));
+        assert_eq!(Layer::Dense { outputs: 7 }.output(IMAGE, false), Ok(Shape::Vector(7)));
+        assert_eq!(Layer::LayerNorm.output(Shape::Vector(9), false), Ok(Shape::Vector(9)));
+        let bag = Layer::EmbeddingBag { vocabulary: 100, width: 4 };
+        assert_eq!(bag.output(Shape::Vector(12), true), Ok(Shape::Vector(4)));
+    }
+
+    #[test]
+    fn a_layer_that_does_not_fit_says_why() {
+        let refused = |layer: Layer, input| layer.output(input, false).unwrap_err();
+        let vector = Shape::Vector(9);
+        assert_eq!(refused(Layer::Conv2d { channels: 1, kernel: 3 }, vector), LayerFault::NotAnImage(9));
+        let wide = LayerFault::TooWide { size: 7, height: 8, width: 6 };
+        assert_eq!(refused(Layer::Conv2d { channels: 1, kernel: 7 }, IMAGE), wide);
+        assert_eq!(refused(Layer::MaxPool2d { size: 7 }, IMAGE), wide);
+        assert_eq!(refused(Layer::MaxPool2d { size: 16 }, IMAGE), LayerFault::PoolSize(16));
+        assert_eq!(refused(Layer::MaxPool2d { size: 0 }, IMAGE), LayerFault::Empty);
+        assert_eq!(refused(Layer::LayerNorm, IMAGE), LayerFault::NotAVector);
+        assert_eq!(refused(Layer::Dense { outputs: 0 }, IMAGE), LayerFault::Empty);
+        assert_eq!(refused(Layer::Dropout { rate: 1.0 }, IMAGE), LayerFault::Rate);
+        assert_eq!(refused(Layer::Dropout { rate: f32::NAN }, IMAGE), LayerFault::Rate);
+        assert_eq!(refused(Layer::EmbeddingBag { vocabulary: 9, width: 1 }, vector), LayerFault::NotFirst);
+    }
+}

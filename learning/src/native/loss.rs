@@ -1,0 +1,37 @@
+//! Softmax cross-entropy.
+
+/// Replaces the logits of some examples by the gradient of their mean cross-entropy: (softmax − one-hot) / examples. Gives
+/// the sum of the losses in nats; not finite if a logit is not.
+pub(super) fn cross_entropy(logits: &mut [f32], labels: &[usize]) -> f64 {
+    let classes = logits.len() / labels.len();
+    let share = 1.0 / labels.len() as f64;
+    let mut loss = 0.0;
+    for (row, &label) in logits.chunks_exact_mut(classes).zip(labels) {
+        let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let target = f64::from(row[label]);
+        // The exponentials are needed twice, and f32 has no room for their digits.
+        let mut exponentials = [0.0; AT_ONCE];
+        let mut sum = 0.0;
+        for part in row.chunks(AT_ONCE) {
+            for (exponential, &logit) in exponentials.iter_mut().zip(part) {
+                *exponential = (f64::from(logit) - largest).exp();
+                sum += *exponential;
+            }
+        }
+        let again = row.len() > AT_ONCE;
+        for part in row.chunks_mut(AT_ONCE) {
+            for (exponential, logit) in exponentials.iter_mut().zip(part) {
+                if again {
+                    *exponential = (f64::from(*logit) - largest).exp();
+                }
+                *logit = (*exponential / sum * share) as f32;
+            }
+        }
+        row[label] -= share as f32;
+        loss += largest + sum.ln() - target;
+    }
+    loss
+}
+
+/// Classes whose exponentials are kept instead of computed twice.
+const AT_ONCE: usize = 64;

@@ -1,0 +1,468 @@
+//! A stack of layers as operations on preallocated memory.
+//!
+//! Layers before the first one that mixes a whole batch (dense, normalization) work on one example after the other, so
+//! that what passes between convolutions stays in the cache; the others on the batch as a whole.
+
+use super::bag::Bag;
+use super::conv::{self, Conv};
+use super::dense::{self, Dense};
+use super::norm::{self, Norm};
+use super::parameters::Parameters;
+use super::plane::Plane;
+use super::pointwise::{Mask, activate, activate_back};
+use super::pool::Pool;
+use crate::architecture::Stacked;
+use crate::{Activation, Architecture, ArchitectureError, Layer, Shape};
+
+/// What an operation does.
+#[derive(Clone, Debug)]
+enum Kind {
+    Dense(Dense),
+    Conv(Conv),
+    Pool(Pool),
+    Bag(Bag),
+    Norm(Norm),
+    Activate(Activation),
+    Dropout(f32),
+    /// Gives what it is given.
+    Copy,
+}
+
+/// A step of the forward pass, from one slot to another; to the same one if it works in place.
+#[derive(Clone, Debug)]
+struct Operation {
+    kind: Kind,
+    from: usize,
+    to: usize,
+    /// Whether anything before it has parameters, so that the gradient of its input matters.
+    has_below: bool,
+}
+
+/// What passes between operations.
+#[derive(Clone, Debug)]
+struct Slot {
+    shape: Shape,
+    /// The layout of the gradient of one example.
+    gradient: Plane,
+    /// Whether the backward pass reads it: else there is room for one example only.
+    kept: bool,
+}
+
+/// An architecture, ready to be computed.
+#[derive(Clone, Debug)]
+pub(super) struct Network {
+    operations: Vec<Operation>,
+    slots: Vec<Slot>,
+    /// So many operations work on one example after the other.
+    single: usize,
+    parameters: usize,
+    classes: usize,
+}
+
+/// The memory of a network, for up to so many examples at once.
+#[derive(Debug, Default)]
+pub(super) struct Workspace {
+    examples: usize,
+    values: Vec<Vec<f32>>,
+    /// Of one example for operations that work on single ones.
+    single_gradients: Vec<Vec<f32>>,
+    /// Of the batch for the others.
+    gradients: Vec<Vec<f32>>,
+    /// For each operation that pools.
+    places: Vec<Vec<u32>>,
+    dense: dense::Scratch,
+    norm: norm::Scratch,
+    convs: Vec<conv::Scratch>,
+}
+
+impl Network {
+    pub(super) fn new(architecture: &Architecture) -> Result<Self, ArchitectureError> {
+        architecture.check()?;
+        let mut stack = architecture.stack()?;
+        pool_first(&mut stack);
+        let mut network = Network {
+            operations: Vec::new(),
+            slots: vec![Slot::new(architecture.input())],
+            single: 0,
+            parameters: 0,
+            classes: architecture.classes(),
+        };
+        for stacked in &stack {
+            network.push(stacked);
+        }
+        let is_single = |kind: &Kind| !matches!(kind, Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_));
+        let single = network.operations.iter().take_while(|op| is_single(&op.kind)).count();
+        // Without a convolution there is nothing that has to stay in the cache.
+        let has_conv = network.operations[..single].iter().any(|op| matches!(op.kind, Kind::Conv(_)));
+        network.single = if has_conv { single } else { 0 };
+        network.forget();
+        Ok(network)
+    }
+
+    fn push(&mut self, stacked: &Stacked) {
+        let (has_below, offset, from) = (self.parameters > 0, self.parameters, self.slots.len() - 1);
+        let Stacked { layer, input, output, .. } = stacked;
+        let (inputs, width) = (input.len(), output.len());
+        let kind = match *layer {
+            Layer::Flatten => return,
+            Layer::Dense { outputs } => Kind::Dense(Dense { inputs, outputs, offset }),
+            Layer::Conv2d { kernel, .. } => {
+                let margin = if has_below { Conv::margin(kernel) } else { 0 };
+                let output = Plane::new(*output, margin);
+                Kind::Conv(Conv { input: Plane::new(*input, 0), output, kernel, offset })
+            }
+            Layer::MaxPool2d { size } => {
+                let input = Plane::new(*input, self.slots[from].gradient.margin);
+                Kind::Pool(Pool { input, output: Plane::new(*output, 0), size })
+            }
+            Layer::EmbeddingBag { vocabulary, .. } => {
+                Kind::Bag(Bag { words: inputs, vocabulary, width, offset })
+            }
+            Layer::LayerNorm => Kind::Norm(Norm { width, offset }),
+            Layer::Activation(activation) => Kind::Activate(activation),
+            Layer::Dropout { rate } => Kind::Dropout(rate),
+        };
+        self.parameters +=
+            layer.tensors(*input).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
+        match kind {
+            Kind::Activate(_) | Kind::Dropout(_) => {
+                if !self.may_overwrite(from) {
+                    let shape = self.slots[from].shape;
+                    self.slots.push(Slot::new(shape));
+                    self.operations.push(Operation { kind: Kind::Copy, from, to: from + 1, has_below });
+                }
+                let at = self.slots.len() - 1;
+                self.operations.push(Operation { kind, from: at, to: at, has_below });
+            }
+            kind => {
+                let mut slot = Slot::new(*output);
+                if let Kind::Conv(conv) = &kind {
+                    slot.gradient = conv.output;
+                }
+                self.slots.push(slot);
+                self.operations.push(Operation { kind, from, to: from + 1, has_below });
+            }
+        }
+    }
+
+    /// Whether an operation in place on the last slot leaves everything as it is that the operations before it need in
+    /// the backward pass: activations need what they gave, though of a ReLU its sign is enough, which dropout keeps
+    /// where it matters.
+    fn may_overwrite(&self, slot: usize) -> bool {
+        match self.operations.last() {
+            // The examples themselves.
+            None => true,
+            Some(last) if last.to != slot => true,
+            Some(last) => !matches!(last.kind, Kind::Activate(Activation::Sigmoid | Activation::Tanh)),
+        }
+    }
+
+    /// What goes into pooling from a layer of single examples is never looked at again.
+    fn forget(&mut self) {
+        for (index, operation) in self.operations[..self.single].iter().enumerate() {
+            let pooled = matches!(operation.kind, Kind::Pool(_));
+            let untouched = index > 0 && self.operations[index - 1].from != self.operations[index - 1].to;
+            if pooled && untouched {
+                self.slots[operation.from].kept = false;
+            }
+        }
+    }
+
+    pub(super) fn parameter_count(&self) -> usize {
+        self.parameters
+    }
+
+    /// The embedding bag that the examples go into, if there is one.
+    pub(super) fn bag(&self) -> Option<&Bag> {
+        match self.operations.first().map(|operation| &operation.kind) {
+            Some(Kind::Bag(bag)) => Some(bag),
+            _ => None,
+        }
+    }
+
+    /// Logits of `examples` that stand in the workspace. Dropout draws from `seed`, and does nothing without.
+    pub(super) fn forward<'w>(
+        &self,
+        parameters: &[f32],
+        examples: usize,
+        seed: Option<u64>,
+        workspace: &'w mut Workspace,
+    ) -> &'w mut [f32] {
+        for example in 0..examples {
+            for (index, operation) in self.operations[..self.single].iter().enumerate() {
+                self.forward_one(index, operation, parameters, example..example + 1, seed, workspace);
+            }
+        }
+        for (index, operation) in self.operations.iter().enumerate().skip(self.single) {
+            self.forward_one(index, operation, parameters, 0..examples, seed, workspace);
+        }
+        let logits = workspace.values.last_mut().expect("there is a slot of logits");
+        &mut logits[..examples * self.classes]
+    }
+
+    fn forward_one(
+        &self,
+        index: usize,
+        operation: &Operation,
+        parameters: &[f32],
+        examples: std::ops::Range<usize>,
+        seed: Option<u64>,
+        workspace: &mut Workspace,
+    ) {
+        let (before, after) = workspace.values.split_at_mut(operation.to);
+        let output = self.slots[operation.to].of(examples.clone());
+        let first = output.start;
+        let output = &mut after[0][output];
+        let input = || &before[operation.from][self.slots[operation.from].of(examples.clone())];
+        match &operation.kind {
+            Kind::Dense(dense) => dense.forward(parameters, input(), output),
+            Kind::Conv(conv) => conv.forward(parameters, input(), output),
+            Kind::Bag(bag) => bag.forward(parameters, input(), output),
+            Kind::Norm(norm) => norm.forward(parameters, input(), output),
+            Kind::Pool(pool) => {
+                let width = self.slots[operation.to].shape.len();
+                let inputs = self.slots[operation.from].shape.len();
+                let places = workspace.places[index][examples.start * width..].chunks_exact_mut(width);
+                let pairs = input().chunks_exact(inputs).zip(output.chunks_exact_mut(width)).zip(places);
+                pairs.for_each(|((input, output), places)| pool.forward(input, output, places));
+            }
+            Kind::Activate(activation) => activate(*activation, output),
+            Kind::Dropout(rate) => {
+                if let Some(mask) = mask(*rate, seed, index) {
+                    mask.apply(first, output);
+                }
+            }
+            Kind::Copy => output.copy_from_slice(input()),
+        }
+    }
+
+    /// A step of `scale` times the gradient; the gradient of the logits stands where the logits stood, and `seed` is that
+    /// of the forward pass.
+    pub(super) fn backward(
+        &self,
+        parameters: &mut Parameters<'_>,
+        scale: f32,
+        examples: usize,
+        seed: u64,
+        workspace: &mut Workspace,
+    ) {
+        let last = self.slots.len() - 1;
+        let logits = examples * self.classes;
+        std::mem::swap(&mut workspace.gradients[last], &mut workspace.values[last]);
+        debug_assert!(workspace.gradients[last].len() >= logits);
+        for (index, operation) in self.operations.iter().enumerate().skip(self.single).rev() {
+            self.backward_batch(index, operation, parameters, scale, examples, seed, workspace);
+        }
+        self.backward_singles(parameters, scale, examples, seed, workspace);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "an operation, its place, and what a step is made of")]
+    fn backward_batch(
+        &self,
+        index: usize,
+        operation: &Operation,
+        parameters: &mut Parameters<'_>,
+        scale: f32,
+        examples: usize,
+        seed: u64,
+        workspace: &mut Workspace,
+    ) {
+        let Workspace { values, gradients, places, dense, norm, .. } = workspace;
+        let (before, after) = gradients.split_at_mut(operation.to);
+        let (from, to) = (&self.slots[operation.from], &self.slots[operation.to]);
+        let gradient = &mut after[0][..examples * to.shape.len()];
+        let input = &values[operation.from][from.of(0..examples)];
+        let below = before.get_mut(operation.from).map(|below| &mut below[..examples * from.shape.len()]);
+        let below = below.filter(|_| operation.has_below);
+        match &operation.kind {
+            Kind::Dense(layer) => layer.backward(parameters, scale, input, gradient, below, dense),
+            Kind::Norm(layer) => layer.backward(parameters, scale, input, gradient, below, norm),
+            Kind::Bag(bag) => bag.backward(parameters, scale, input, gradient),
+            // Only where no convolution is before it, so nothing below it learns.
+            Kind::Conv(_) => unreachable!("convolutions work on single examples"),
+            Kind::Pool(pool) => {
+                if let Some(below) = below {
+                    let (inputs, width) = (from.shape.len(), to.shape.len());
+                    let below = below.chunks_exact_mut(inputs);
+                    let parts =
+                        gradient.chunks_exact(width).zip(places[index].chunks_exact(width)).zip(below);
+                    parts.for_each(|((gradient, places), below)| {
+                        below.fill(0.0);
+                        pool.backward(gradient, places, below);
+                    });
+                }
+            }
+            Kind::Activate(activation) => activate_back(*activation, input, gradient),
+            Kind::Dropout(rate) => {
+                if let Some(mask) = mask(*rate, Some(seed), index) {
+                    mask.apply(0, gradient);
+                }
+            }
+            Kind::Copy => {
+                if let Some(below) = below {
+                    below.copy_from_slice(gradient);
+                }
+            }
+        }
+    }
+
+    /// The operations that work on one example after the other.
+    fn backward_singles(
+        &self,
+        parameters: &mut Parameters<'_>,
+        scale: f32,
+        examples: usize,
+        seed: u64,
+        workspace: &mut Workspace,
+    ) {
+        let singles = &self.operations[..self.single];
+        let Some(last) = singles.last() else { return };
+        for (operation, scratch) in singles.iter().zip(&mut workspace.convs) {
+            if let Kind::Conv(conv) = &operation.kind {
+                conv.begin(parameters, scratch);
+            }
+        }
+        for example in 0..examples {
+            let (slot, len) = (&self.slots[last.to], self.slots[last.to].shape.len());
+            let whole = &workspace.gradients[last.to][example * len..][..len];
+            for (row, of) in slot.gradient.rows() {
+                workspace.single_gradients[last.to][row].copy_from_slice(&whole[of]);
+            }
+            for (index, operation) in singles.iter().enumerate().rev() {
+                if operation.has_below || matches!(operation.kind, Kind::Conv(_)) {
+                    self.backward_single(index, operation, example, seed, workspace);
+                }
+            }
+        }
+        for (operation, scratch) in singles.iter().zip(&workspace.convs) {
+            if let Kind::Conv(conv) = &operation.kind {
+                conv.finish(parameters, scale, scratch);
+            }
+        }
+    }
+
+    fn backward_single(
+        &self,
+        index: usize,
+        operation: &Operation,
+        example: usize,
+        seed: u64,
+        workspace: &mut Workspace,
+    ) {
+        let Workspace { values, single_gradients, places, convs, .. } = workspace;
+        let (before, after) = single_gradients.split_at_mut(operation.to);
+        let (from, to) = (&self.slots[operation.from], &self.slots[operation.to]);
+        let gradient = &mut after[0];
+        let input = &values[operation.from][from.of(example..example + 1)];
+        let below = before.get_mut(operation.from).filter(|_| operation.has_below);
+        match &operation.kind {
+            Kind::Conv(conv) => {
+                conv.backward(input, gradient, &mut convs[index]);
+                if let Some(below) = below {
+                    conv.backward_below(gradient, from.gradient, below, &convs[index]);
+                }
+            }
+            Kind::Pool(pool) => {
+                if let Some(below) = below {
+                    let width = to.shape.len();
+                    pool.backward(gradient, &places[index][example * width..][..width], below);
+                }
+            }
+            Kind::Activate(activation) => {
+                for (row, of) in to.gradient.rows() {
+                    activate_back(*activation, &input[of], &mut gradient[row]);
+                }
+            }
+            Kind::Dropout(rate) => {
+                if let Some(mask) = mask(*rate, Some(seed), index) {
+                    let first = example * to.shape.len();
+                    for (row, of) in to.gradient.rows() {
+                        mask.apply(first + of.start, &mut gradient[row]);
+                    }
+                }
+            }
+            Kind::Copy => {
+                if let Some(below) = below {
+                    for ((row, _), (of, _)) in from.gradient.rows().zip(to.gradient.rows()) {
+                        below[row].copy_from_slice(&gradient[of]);
+                    }
+                }
+            }
+            Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_) => unreachable!("they work on batches"),
+        }
+    }
+}
+
+impl Slot {
+    fn new(shape: Shape) -> Self {
+        Slot { shape, gradient: Plane::new(shape, 0), kept: true }
+    }
+
+    /// Where some examples lie.
+    fn of(&self, examples: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let len = self.shape.len();
+        if self.kept { examples.start * len..examples.end * len } else { 0..len }
+    }
+}
+
+impl Workspace {
+    /// Makes room for `examples`. Memory once made stays.
+    pub(super) fn reserve(&mut self, network: &Network, examples: usize) {
+        if examples <= self.examples {
+            return;
+        }
+        self.examples = examples;
+        let of_batch = |slot: &Slot| vec![0.0; slot.shape.len() * examples];
+        self.values = network
+            .slots
+            .iter()
+            .map(|slot| if slot.kept { of_batch(slot) } else { vec![0.0; slot.shape.len()] })
+            .collect();
+        let boundary = network.operations[..network.single].last().map_or(0, |operation| operation.to);
+        let gradients = network.slots.iter().enumerate();
+        self.gradients =
+            gradients.map(|(at, slot)| if at >= boundary { of_batch(slot) } else { vec![] }).collect();
+        let gradients = network.slots.iter().enumerate();
+        self.single_gradients = gradients
+            .map(|(at, slot)| if at <= boundary { vec![0.0; slot.gradient.len()] } else { vec![] })
+            .collect();
+        self.places = network
+            .operations
+            .iter()
+            .map(|operation| match operation.kind {
+                Kind::Pool(_) => vec![0; network.slots[operation.to].shape.len() * examples],
+                _ => vec![],
+            })
+            .collect();
+        self.convs.resize_with(network.single, conv::Scratch::default);
+    }
+
+    /// Room for the numbers of `examples`, of which it has some.
+    pub(super) fn input(&mut self, len: usize) -> &mut [f32] {
+        &mut self.values[0][..len]
+    }
+}
+
+/// The mask of the dropout at `index`, if there is a seed to draw it from.
+fn mask(rate: f32, seed: Option<u64>, index: usize) -> Option<Mask> {
+    // Spreads the seeds of the layers of a step over all 64 bits.
+    seed.map(|seed| Mask::new(rate, (seed ^ index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+}
+
+/// Moves pooling before the activations that stand before it: they never decrease, so the largest number stays the
+/// largest, and there are fewer numbers to work on.
+fn pool_first(stack: &mut [Stacked]) {
+    for index in 1..stack.len() {
+        let mut at = index;
+        while at > 0
+            && matches!(stack[at].layer, Layer::MaxPool2d { .. })
+            && matches!(stack[at - 1].layer, Layer::Activation(_))
+        {
+            let (small, large) = (stack[at].output, stack[at].input);
+            stack.swap(at - 1, at);
+            (stack[at - 1].input, stack[at - 1].output) = (large, small);
+            (stack[at].input, stack[at].output) = (small, small);
+            at -= 1;
+        }
+    }
+}

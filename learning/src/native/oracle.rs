@@ -1,0 +1,302 @@
+//! Every layer, alone and combined, against the automatic differentiation of burn.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::{relu, sigmoid, tanh};
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Device, Tensor, TensorData};
+use ndarray::{Array1, Array2};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::pointwise::Mask;
+use crate::{
+    Activation, Architecture, Batch, BurnLearner, BurnModel, Dataset, Layer, Learner, NativeLearner, Shape,
+    Subset, Training,
+};
+
+/// An architecture in burn's operations, written from the definitions.
+#[derive(Module, Debug)]
+struct Oracle {
+    flat: Param<Tensor<1>>,
+    #[module(skip)]
+    architecture: Architecture,
+    /// Of the only step, where the architecture drops out.
+    #[module(skip)]
+    dropout: Option<u64>,
+}
+
+impl Oracle {
+    fn learner(architecture: &Architecture, dropout: Option<u64>) -> BurnLearner<Self> {
+        let device = Device::flex();
+        let flat = Tensor::zeros([architecture.parameter_count()], &device);
+        let model = Oracle { flat: Param::from_tensor(flat), architecture: architecture.clone(), dropout };
+        BurnLearner::new(model, device)
+    }
+
+    fn part<const D: usize>(&self, at: &mut usize, shape: [usize; D]) -> Tensor<D> {
+        let range: Range<usize> = *at..*at + shape.iter().product::<usize>();
+        *at = range.end;
+        self.flat.val().slice([range]).reshape(shape)
+    }
+
+    fn mask(&self, rate: f32, index: usize, like: &Tensor<2>) -> Option<Tensor<2>> {
+        let seed = self.dropout?;
+        let [examples, width] = like.dims();
+        let mut ones = vec![1.0_f32; examples * width];
+        let seed = (seed ^ index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Mask::new(rate, seed).apply(0, &mut ones);
+        Some(Tensor::from_data(TensorData::new(ones, [examples, width]), &like.device()))
+    }
+
+    fn layer(&self, layer: Layer, input: Shape, index: usize, at: &mut usize, x: Tensor<2>) -> Tensor<2> {
+        let [examples, width] = x.dims();
+        match (layer, input) {
+            (Layer::Dense { outputs }, _) => {
+                let weight = self.part(at, [width, outputs]);
+                x.matmul(weight) + self.part(at, [1, outputs])
+            }
+            (Layer::Conv2d { channels, kernel }, Shape::Image { height, width, channels: before }) => {
+                let x = x.reshape([examples, height, width, before]).permute([0, 3, 1, 2]);
+                let weight = self.part(at, [kernel, kernel, before, channels]).permute([3, 2, 0, 1]);
+                let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
+                let y = conv2d(x, weight, Some(self.part(at, [channels])), options);
+                y.permute([0, 2, 3, 1]).flatten(1, 3)
+            }
+            (Layer::MaxPool2d { size }, Shape::Image { height, width, channels }) => {
+                let (rows, columns) = (height / size, width / size);
+                x.reshape([examples, height, width, channels])
+                    .slice([0..examples, 0..rows * size, 0..columns * size, 0..channels])
+                    .reshape([examples, rows, size, columns, size, channels])
+                    .permute([0, 1, 3, 5, 2, 4])
+                    .reshape([examples, rows * columns * channels, size * size])
+                    .max_dim(2)
+                    .flatten(1, 2)
+            }
+            (Layer::Activation(Activation::Relu), _) => relu(x),
+            (Layer::Activation(Activation::Sigmoid), _) => sigmoid(x),
+            (Layer::Activation(Activation::Tanh), _) => tanh(x),
+            (Layer::Dropout { rate }, _) => match self.mask(rate, index, &x) {
+                Some(mask) => x * mask,
+                None => x,
+            },
+            (Layer::EmbeddingBag { vocabulary, width }, Shape::Vector(words)) => {
+                // Counts of words, so that the mean is a product.
+                let numbers: Vec<f32> = x.clone().into_data().try_into_vec().unwrap();
+                let mut shares = vec![0.0_f32; examples * vocabulary];
+                for (row, numbers) in shares.chunks_exact_mut(vocabulary).zip(numbers.chunks_exact(words)) {
+                    let known: Vec<_> = numbers.iter().filter(|number| **number >= 0.0).collect();
+                    known.iter().for_each(|number| row[**number as usize] += 1.0 / known.len() as f32);
+                }
+                let shares =
+                    Tensor::<2>::from_data(TensorData::new(shares, [examples, vocabulary]), &x.device());
+                shares.matmul(self.part(at, [vocabulary, width]))
+            }
+            (Layer::LayerNorm, _) => {
+                let (scale, shift) = (self.part(at, [1, width]), self.part(at, [1, width]));
+                let centred = x.clone() - x.mean_dim(1);
+                let variance = centred.clone().square().mean_dim(1);
+                centred / (variance + 1e-5).sqrt() * scale + shift
+            }
+            (Layer::Flatten, _) => x,
+            (layer, input) => panic!("{layer:?} on {input:?}"),
+        }
+    }
+}
+
+impl BurnModel for Oracle {
+    fn inputs(&self) -> usize {
+        self.architecture.inputs()
+    }
+
+    fn classes(&self) -> usize {
+        self.architecture.classes()
+    }
+
+    fn logits(&self, mut x: Tensor<2>) -> Tensor<2> {
+        let (mut at, mut operation) = (0, 0);
+        for stacked in self.architecture.stack().unwrap() {
+            x = self.layer(stacked.layer, stacked.input, operation, &mut at, x);
+            // Flattening is no operation of the network, whose dropout draws by the number of its operation.
+            operation += usize::from(stacked.layer != Layer::Flatten);
+        }
+        x
+    }
+}
+
+const RELU: Layer = Layer::Activation(Activation::Relu);
+const SIGMOID: Layer = Layer::Activation(Activation::Sigmoid);
+const TANH: Layer = Layer::Activation(Activation::Tanh);
+const IMAGE: Shape = Shape::Image { height: 9, width: 8, channels: 3 };
+
+fn conv(channels: usize, kernel: usize) -> Layer {
+    Layer::Conv2d { channels, kernel }
+}
+
+fn dense(outputs: usize) -> Layer {
+    Layer::Dense { outputs }
+}
+
+fn pool(size: usize) -> Layer {
+    Layer::MaxPool2d { size }
+}
+
+fn model(input: Shape, layers: &[Layer]) -> Architecture {
+    Architecture::Layers { input, layers: layers.to_vec(), classes: 5 }
+}
+
+/// Examples of both signs; word numbers where the model asks for words, some of them missing.
+fn examples(architecture: &Architecture, count: usize) -> Subset {
+    let inputs = architecture.inputs();
+    let words = match architecture {
+        Architecture::Layers { layers, .. } => match layers.first() {
+            Some(Layer::EmbeddingBag { vocabulary, .. }) => Some(*vocabulary),
+            _ => None,
+        },
+        _ => None,
+    };
+    let value = |i: usize| match words {
+        Some(vocabulary) => (i * 31 % (vocabulary + 3)) as f32 - 3.0,
+        // Incommensurable, so that no two pixels are equal and pooling has no ties.
+        None => ((i as f32 * 0.618_034 + 0.1).fract() - 0.5) * 3.0,
+    };
+    let features = Array2::from_shape_fn((count, inputs), |(row, column)| value(row * inputs + column));
+    let labels = Array1::from_shape_fn(count, |row| (row * 3 % architecture.classes()) as u32);
+    Subset::all(Arc::new(Dataset::new(features, labels, architecture.classes()).unwrap()))
+}
+
+fn parameters(architecture: &Architecture) -> Vec<f32> {
+    let mut parameters = architecture.initial_parameters([3; 32]).unwrap();
+    // Biases and scales away from their start, too.
+    for (at, value) in parameters.iter_mut().enumerate() {
+        *value += ((at * 37 % 101) as f32 - 50.0) / 500.0;
+    }
+    parameters
+}
+
+/// Trains with both learners and compares what changed, relative to the largest change of each tensor.
+fn compare(architecture: &Architecture, training: Training, dropout: bool) {
+    let key = [9; 32];
+    let mut draws = ChaCha8Rng::from_seed(key);
+    draws.set_stream(1);
+    let seed = dropout.then(|| draws.next_u64());
+    let data = examples(architecture, 7);
+    let global = parameters(architecture);
+    let ours =
+        NativeLearner::new(architecture.clone()).unwrap().train(&global, &data, &training, key).unwrap();
+    let theirs = Oracle::learner(architecture, seed).train(&global, &data, &training, key).unwrap();
+    assert!((ours.loss - theirs.loss).abs() < 1e-4, "{architecture:?}: {} {}", ours.loss, theirs.loss);
+    assert_eq!((ours.steps, ours.examples), (theirs.steps, theirs.examples));
+    for segment in architecture.segments() {
+        let range = segment.offset..segment.offset + segment.len();
+        let (ours, theirs) = (&ours.update[range.clone()], &theirs.update[range]);
+        let largest = theirs.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        assert!(largest > 1e-6, "{architecture:?}: nothing of {} has changed", segment.name);
+        for (at, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+            let error = (ours - theirs).abs() / largest;
+            assert!(error < 2e-4, "{architecture:?}, {} [{at}]: {ours} {theirs}", segment.name);
+        }
+    }
+}
+
+fn combinations() -> Vec<Architecture> {
+    let vector = Shape::Vector(11);
+    let bag = Layer::EmbeddingBag { vocabulary: 20, width: 6 };
+    let mut all = vec![
+        Architecture::Softmax { inputs: 11, classes: 5 },
+        model(vector, &[]),
+        model(vector, &[Layer::LayerNorm]),
+        model(vector, &[Layer::LayerNorm, dense(9), Layer::LayerNorm, RELU]),
+        model(vector, &[RELU, dense(70), SIGMOID, dense(17), TANH]),
+        model(vector, &[dense(7), SIGMOID, RELU, TANH]),
+        model(vector, &[bag]),
+        model(vector, &[bag, Layer::LayerNorm, dense(6), RELU]),
+        model(IMAGE, &[conv(4, 3)]),
+        model(IMAGE, &[conv(4, 1), RELU, Layer::Flatten]),
+        model(IMAGE, &[pool(2), Layer::Flatten, dense(6)]),
+        model(IMAGE, &[conv(4, 3), pool(2), RELU]),
+        // Seven rows and six columns: a row belongs to no square.
+        model(IMAGE, &[conv(17, 3), RELU, pool(2), conv(5, 2), TANH, Layer::Flatten, dense(6), RELU]),
+        model(IMAGE, &[conv(33, 3), RELU, conv(16, 3), RELU, pool(3), Layer::Flatten, Layer::LayerNorm]),
+        model(IMAGE, &[TANH, conv(6, 2), SIGMOID, pool(2), TANH, conv(70, 3), RELU]),
+        model(IMAGE, &[conv(6, 8)]),
+        model(IMAGE, &[pool(2), conv(6, 3), pool(2), SIGMOID, dense(8)]),
+    ];
+    for activation in [Activation::Relu, Activation::Sigmoid, Activation::Tanh] {
+        all.push(Architecture::Mlp { inputs: 11, hidden: vec![8, 130], classes: 5, activation });
+    }
+    all
+}
+
+#[test]
+fn a_single_step_is_the_one_that_automatic_differentiation_takes() {
+    let training = Training::new(0.5, 1, Batch::Full).unwrap();
+    combinations().iter().for_each(|architecture| compare(architecture, training, false));
+}
+
+#[test]
+fn steps_in_place_are_the_ones_that_automatic_differentiation_takes() {
+    for batch in [Batch::Size(3), Batch::InOrder(4), Batch::Full] {
+        let training = Training::new(0.05, 2, batch).unwrap();
+        combinations().iter().for_each(|architecture| compare(architecture, training, false));
+    }
+}
+
+#[test]
+fn dropout_drops_in_the_backward_pass_what_it_drops_in_the_forward_pass() {
+    let (training, drop) = (Training::new(0.5, 1, Batch::Full).unwrap(), |rate| Layer::Dropout { rate });
+    let vector = Shape::Vector(11);
+    let cnn =
+        [conv(5, 3), RELU, conv(6, 3), RELU, pool(2), drop(0.25), Layer::Flatten, dense(40), RELU, drop(0.5)];
+    for architecture in [
+        model(vector, &[drop(0.3), dense(40), drop(0.5)]),
+        model(vector, &[dense(40), RELU, drop(0.5), dense(30), drop(0.5), RELU]),
+        model(IMAGE, &[drop(0.2), conv(5, 3), drop(0.3), RELU, conv(4, 2), RELU]),
+        model(IMAGE, &cnn),
+    ] {
+        compare(&architecture, training, true);
+    }
+}
+
+#[test]
+fn an_activation_before_dropout_keeps_what_its_derivative_needs() {
+    // The copy that this takes is an operation of its own, so the mask cannot be handed to the oracle: a rate of almost
+    // zero drops nothing here, and a wrong derivative would still show.
+    let layers =
+        [dense(12), SIGMOID, Layer::Dropout { rate: 1e-9 }, dense(9), TANH, Layer::Dropout { rate: 1e-9 }];
+    compare(&model(Shape::Vector(11), &layers), Training::new(0.5, 2, Batch::Size(2)).unwrap(), false);
+    let layers =
+        [conv(4, 3), TANH, Layer::Dropout { rate: 1e-9 }, conv(3, 3), SIGMOID, Layer::Dropout { rate: 1e-9 }];
+    compare(&model(IMAGE, &layers), Training::new(0.5, 1, Batch::Full).unwrap(), false);
+}
+
+#[test]
+fn evaluations_agree_and_drop_nothing() {
+    let dropping = model(IMAGE, &[conv(4, 3), RELU, pool(2), Layer::Dropout { rate: 0.5 }]);
+    for architecture in combinations().into_iter().chain([dropping]) {
+        let (data, parameters) = (examples(&architecture, 300), parameters(&architecture));
+        let ours = NativeLearner::new(architecture.clone()).unwrap().evaluate(&parameters, &data).unwrap();
+        let theirs = Oracle::learner(&architecture, None).evaluate(&parameters, &data).unwrap();
+        assert!((ours.loss - theirs.loss).abs() < 1e-4, "{architecture:?}");
+        assert_eq!(ours.confusion, theirs.confusion, "{architecture:?}");
+    }
+}
+
+#[test]
+fn a_number_that_is_no_word_is_refused() {
+    let bag = Layer::EmbeddingBag { vocabulary: 4, width: 2 };
+    let architecture = Architecture::Layers { input: Shape::Vector(2), layers: vec![bag], classes: 2 };
+    let mut learner = NativeLearner::new(architecture).unwrap();
+    for (word, fits) in [(3.0, true), (-7.5, true), (4.0, false), (0.5, false)] {
+        let features = Array2::from_shape_vec((2, 2), vec![0.0, 1.0, 2.0, word]).unwrap();
+        let data = Subset::all(Arc::new(Dataset::new(features, Array1::zeros(2), 2).unwrap()));
+        let evaluated = learner.evaluate(&[0.0; 14], &data);
+        assert_eq!(evaluated.is_ok(), fits, "{word}");
+        if let Err(error) = evaluated {
+            assert!(error.to_string().starts_with("row 1 has"), "{error}");
+        }
+    }
+}
