@@ -92,6 +92,27 @@ fn with_sign_of(value: f32, magnitude: i32) -> i32 {
     (magnitude ^ sign).wrapping_sub(sign)
 }
 
+vectorize! {
+    /// The integers nearest to value · scale, ties to even, and whether all of them fit. If not, the result is of no use.
+    pub(crate) fn round_nearest(values: &[f32], scale: f64, out: &mut [i32]) -> bool {
+        // A sum with it has no bits after the point, so it is rounded to an integer, whose low bits are those of the sum.
+        const SHIFT: f64 = 1.5 * (1_u64 << 52) as f64;
+        let mut fit = true;
+        for (&value, q) in values.iter().zip(out) {
+            let scaled = f64::from(value) * scale;
+            fit &= fits(scaled);
+            *q = (scaled + SHIFT).to_bits() as i32;
+        }
+        fit
+    }
+}
+
+/// Whether the integer nearest to `scaled` is one of those of 32 bits that have an opposite.
+#[inline(always)]
+pub(crate) fn fits(scaled: f64) -> bool {
+    scaled.abs() < f64::from(i32::MAX) + 0.5
+}
+
 /// The integer next to value · scale that is not longer.
 pub(crate) fn round_toward_zero(values: &[f32], scale: f64, out: &mut [i32]) {
     for (&value, q) in values.iter().zip(out) {
@@ -153,6 +174,20 @@ mod tests {
             assert_eq!(is_below(p, &mut Words(|| script.next().unwrap())), expected);
             assert_eq!(script.len(), usize::from(last != 7));
         }
+    }
+
+    #[test]
+    fn the_nearest_integer_is_even_in_doubt_and_says_when_it_does_not_fit() {
+        let mut out = [0; 6];
+        assert!(round_nearest(&[0.5, 1.5, -0.5, -2.5, 3.2, -0.0], 1.0, &mut out));
+        assert_eq!(out, [0, 2, 0, -2, 3, 0]);
+        let limit = 2_147_483_520.0;
+        assert!(round_nearest(&[limit, -limit], 1.0, &mut out[..2]));
+        assert_eq!(out[..2], [limit as i32, -limit as i32]);
+        for wrong in [2_147_483_648.0, -2_147_483_648.0, f32::MAX, f32::NAN] {
+            assert!(!round_nearest(&[1.0, wrong], 1.0, &mut out[..2]), "{wrong}");
+        }
+        assert!(fits(2_147_483_647.25) && !fits(2_147_483_647.5));
     }
 
     proptest! {

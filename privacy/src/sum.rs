@@ -16,6 +16,7 @@ use crate::mechanism::{Mechanism, SIGMA_MAX};
 use crate::prg::{Key, PrgId};
 use crate::sampler::rounded_gaussian;
 use crate::update::QuantizedUpdate;
+use crate::vectorize::vectorize;
 
 /// Why something was not added.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -153,9 +154,8 @@ impl Accumulator {
     /// [`SumError`]; the sum has not changed.
     pub fn add(&mut self, update: &impl Summand) -> Result<(), SumError> {
         self.admit(&update.grid(), 1)?;
-        for (sum, &q) in self.coordinates.iter_mut().zip(update.coordinates()) {
-            *sum += i64::from(q);
-        }
+        let overflow = add(&mut self.coordinates, update.coordinates());
+        assert!(!overflow, "grid and cohort bound every sum");
         Ok(())
     }
 
@@ -190,6 +190,19 @@ impl Accumulator {
             _ => return Err(SumError::CohortFull { cohort_max }),
         }
         Ok(())
+    }
+}
+
+vectorize! {
+    /// Adds coordinate by coordinate; whether a sum has overflowed, tested once so that the loop can be a wide one.
+    fn add(sums: &mut [i64], coordinates: &[i32]) -> bool {
+        let signs = sums.iter_mut().zip(coordinates).fold(0, |signs, (sum, &q)| {
+            let (before, q) = (*sum, i64::from(q));
+            *sum = before.wrapping_add(q);
+            // Negative where the sum has another sign than both of its terms.
+            signs | ((before ^ *sum) & (q ^ *sum))
+        });
+        signs < 0
     }
 }
 

@@ -16,7 +16,7 @@ use crate::norm::{are_finite, largest, norm, norm_squared};
 use crate::prg::CryptoRng;
 use crate::quantities::ClipNorm;
 use crate::rotation::{OtherLength, Rotation};
-use crate::rounding::{round_toward_zero, round_unbiased};
+use crate::rounding::{fits, round_nearest, round_toward_zero, round_unbiased};
 
 /// An update holds something that is not a finite number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -159,13 +159,11 @@ impl Update {
     pub fn quantize_nearest(self, grid: &PublicGrid) -> Result<QuantizedUpdate, QuantizeError> {
         check_dimension(grid.dimension(), self.0.len())?;
         let steps = 1.0 / PUBLIC_STEP;
-        let mut coordinates = Vec::with_capacity(self.0.len());
-        for (index, &value) in self.0.iter().enumerate() {
-            let scaled = (f64::from(value) * steps).round_ties_even();
-            if scaled.abs() > f64::from(i32::MAX) {
-                return Err(QuantizeError::OutOfRange { index, value });
-            }
-            coordinates.push(scaled as i32);
+        let mut coordinates = vec![0; self.0.len()];
+        if !round_nearest(&self.0, steps, &mut coordinates) {
+            let outside = |&value: &f32| !fits(f64::from(value) * steps);
+            let index = self.0.iter().position(outside).expect("one of them does not fit");
+            return Err(QuantizeError::OutOfRange { index, value: self.0[index] });
         }
         Ok(QuantizedUpdate { coordinates, grid: (*grid).into() })
     }
