@@ -19,7 +19,7 @@ use skep_privacy::budget::{BudgetKeeper, Reservation};
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::Grid;
 use skep_privacy::mechanism::Mechanism;
-use skep_privacy::quantities::{Delta, Epsilon};
+use skep_privacy::quantities::{Delta, Epsilon, Sampling};
 use skep_privacy::sum::Accumulator;
 use skep_protocol::experiment::{Experiment, Weighting};
 use skep_protocol::plan::{Closure, Plan, PlanSigner, Segment, VerifiedPlan};
@@ -184,6 +184,28 @@ impl Federation {
     pub fn plan(&mut self, roster: &dyn Roster) -> Result<PlannedRound, PlanningError> {
         let round = self.next_round(roster)?;
         let cohort = select::cohort(self.experiment.rounds.sampling, roster, &self.keys.cohort(round)?);
+        self.begin(round, cohort)
+    }
+
+    /// [`Federation::plan`] with a cohort that somebody else has chosen, as a benchmark does that fixes it. Nothing but
+    /// a fixed sampling allows that: its cohort amplifies nothing, so it need not be secret.
+    ///
+    /// # Errors
+    /// [`PlanningError`], as above, and [`PlanningError::PublicCohort`] where the cohort has to be secret.
+    pub fn plan_public(
+        &mut self,
+        roster: &dyn Roster,
+        cohort: BTreeSet<ClientId>,
+    ) -> Result<PlannedRound, PlanningError> {
+        match self.experiment.rounds.sampling {
+            Sampling::Fixed { size, .. } if size == cohort.len() as u64 => {}
+            _ => return Err(PlanningError::PublicCohort),
+        }
+        let round = self.next_round(roster)?;
+        self.begin(round, cohort)
+    }
+
+    fn begin(&mut self, round: Round, cohort: BTreeSet<ClientId>) -> Result<PlannedRound, PlanningError> {
         let reservation = self.budget.reserve(round.0, self.mechanism, self.experiment.rounds.sampling)?;
         self.round = round;
         let plan = VerifiedPlan::sign(self.describe(&reservation), &reservation, &self.signer)?;

@@ -85,6 +85,9 @@ pub enum PlanningError {
         /// The fewest updates that a round is released with.
         required: u32,
     },
+    /// The cohort was chosen elsewhere, although secrecy is what its sampling amplifies by, or it has another size.
+    #[error("the cohort must be drawn in secret, or have the fixed size that the experiment says")]
+    PublicCohort,
     /// No keys.
     #[error(transparent)]
     Randomness(#[from] PrgError),

@@ -4,7 +4,9 @@ use crate::testing::{
     PARAMETERS, federation, private_file, public_file, public_upload, seeded, segments, zero_upload,
 };
 use skep_privacy::prg::PrgId;
-use skep_protocol::experiment::file::{ExperimentFile, SamplingFile, StrategyFile, WeightingFile};
+use skep_protocol::experiment::file::{
+    ExperimentFile, RoundsFile, SamplingFile, StrategyFile, WeightingFile,
+};
 use skep_protocol::round::AbortReason;
 
 const COMPLETE: Outcome = Outcome::Complete { updates: 1 };
@@ -39,6 +41,26 @@ fn without_privacy_the_next_model_is_the_model_plus_the_mean_update() {
     assert_eq!((summary.round, summary.invited, summary.updates), (Round(1), 4, 3));
     assert_eq!(summary.epsilon_release, Err(NoPromise::Off));
     assert_eq!(summary.delta, None);
+}
+
+#[test]
+fn a_cohort_that_others_chose_is_taken_only_where_none_need_be_secret() {
+    let cohort = || [1, 3].map(ClientId).into_iter().collect();
+    let fixed = ExperimentFile {
+        rounds: RoundsFile {
+            sampling: SamplingFile::Fixed { size: 2 },
+            min_updates: 1,
+            ..public_file().rounds
+        },
+        ..public_file()
+    };
+    let mut federation = federation(&fixed, seeded(1));
+    let refused = federation.plan_public(&Contiguous(4), [ClientId(1)].into_iter().collect());
+    assert!(matches!(refused, Err(PlanningError::PublicCohort)), "another size");
+    assert_eq!(federation.plan_public(&Contiguous(4), cohort()).unwrap().cohort, cohort());
+    assert!(matches!(federation.plan_public(&Contiguous(4), cohort()), Err(PlanningError::Busy(Round(1)))));
+    let mut everyone = crate::testing::federation(&public_file(), seeded(1));
+    assert!(matches!(everyone.plan_public(&Contiguous(4), cohort()), Err(PlanningError::PublicCohort)));
 }
 
 #[test]
