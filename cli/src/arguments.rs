@@ -57,6 +57,11 @@ pub enum Command {
     /// Look at data.
     #[command(subcommand)]
     Data(DataCommand),
+    /// Measure how long the rounds of an experiment take.
+    ///
+    /// Runs it in memory like `skep simulate`, with every random draw fixed and without measuring the model in between, and
+    /// prints the median round, where its time goes, what arithmetic alone would take, and the last model's loss.
+    Bench(Bench),
     /// Say what an experiment file means and what it costs in privacy.
     ///
     /// Prints the experiment with every value spelled out, what an update weighs, and both epsilons after all rounds. A file
@@ -144,6 +149,25 @@ pub struct Simulate {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// What to print on standard output at the end.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `skep bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// The experiment file.
+    pub file: PathBuf,
+    /// Threads that train.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub threads: NonZeroUsize,
+    /// Rounds to run instead of those of the experiment.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: Option<u64>,
+    /// Where data files with relative paths lie; beside the experiment file if not given.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// What to print on standard output.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
 }

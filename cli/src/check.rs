@@ -6,6 +6,7 @@ use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::plan::PlanSigner;
 use skep_server::federation::{Federation, ServerKeys};
+use skep_simulations::Clients;
 use skep_simulations::population::{self, DataError};
 
 use crate::arguments::{Check, Output};
@@ -120,7 +121,7 @@ impl Price {
 /// Whether the data are what the experiment says, as far as they are here: a server has no training data.
 fn check_data(experiment: &Experiment) -> Result<(), Failure> {
     match population::data(experiment) {
-        Ok(data) => population::shares(experiment, &data.train).map(drop).map_err(Failure::configuration),
+        Ok(data) => Clients::new(experiment, &data.train).map(drop).map_err(Failure::configuration),
         Err(DataError::NoTraining) => {
             population::test_data(experiment).map(drop).map_err(Failure::configuration)
         }

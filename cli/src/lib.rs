@@ -4,13 +4,14 @@
 //! | file | what it is about |
 //! | --- | --- |
 //! | `experiment_file` | TOML, and diagnostics that point into it |
-//! | `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `clients`, `status`, `join`, `privacy` | a command each |
+//! | `bench`, `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `clients`, `status`, `join`, `privacy` | a command each |
 //! | `audit_empirical` | what a federation is seen to give away |
 //! | `real` | the processes of `simulate --real` |
 //! | `recorder`, `progress`, `operator_log`, `results`, `summary`, `report`, `report_page` | what is seen and kept of a run |
 
 pub mod arguments;
 mod audit_empirical;
+mod bench;
 mod check;
 mod clients;
 mod clock;
@@ -57,6 +58,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Audit(AuditCommand::Membership(arguments)) => {
             audit_empirical::membership_inference(&arguments)
         }
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Privacy(command) => Ok(privacy::run(&command, &mut std::io::stdout().lock())?),
         Command::Serve(arguments) => serve::run(&arguments),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use skep_learning::{Split, Subset};
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
-use skep_simulations::{Ended, SimulationError, SimulationOptions, population, simulate};
+use skep_simulations::{Clients, Ended, SimulationError, SimulationOptions, population, simulate};
 
 use crate::arguments::Simulate;
 use crate::experiment_file;
@@ -49,21 +49,25 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     let recorded = recorder.finish()?;
     let Ran { end, run, model } = ran?;
     let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
-    let simulated_clients =
-        arguments.out.is_some().then(|| label_counts(&experiment, data.as_ref())).transpose()?;
+    let simulated_clients = match arguments.out {
+        Some(_) => label_counts(&experiment, data.as_ref())?,
+        None => None,
+    };
     let shown = Shown { test, simulated_clients };
     report::finish(&experiment, recorded, &summary, model, shown, arguments.output, end)
 }
 
-/// How many examples of each class every client has.
-fn label_counts(experiment: &Experiment, data: Option<&Split>) -> Result<Vec<Vec<usize>>, Failure> {
+/// How many examples of each class every client has, unless clients are generated: there may be millions.
+fn label_counts(experiment: &Experiment, data: Option<&Split>) -> Result<Option<Vec<Vec<usize>>>, Failure> {
     let read = match data {
         None => Some(population::data(experiment).map_err(Failure::configuration)?),
         Some(_) => None,
     };
     let train = &data.or(read.as_ref()).expect("read if it was not there").train;
-    let shares = population::shares(experiment, train).map_err(Failure::configuration)?;
-    Ok(shares.iter().map(Subset::label_counts).collect())
+    match Clients::new(experiment, train).map_err(Failure::configuration)? {
+        Clients::Shares(shares) => Ok(Some(shares.iter().map(Subset::label_counts).collect())),
+        Clients::Generated { .. } => Ok(None),
+    }
 }
 
 /// What came of it.

@@ -1,7 +1,8 @@
 //! The task of a federation in the words of `skep-learning`.
 
 use skep_learning::{
-    Activation, Architecture, ArchitectureError, Batch, BurnLearner, Learner, Subset, Training, TrainingError,
+    Activation, Architecture, ArchitectureError, Batch, Layer, Learner, NativeLearner, Shape, Subset,
+    Training, TrainingError,
 };
 use skep_protocol::experiment::{self, Model, Task};
 use thiserror::Error;
@@ -61,6 +62,33 @@ pub fn architecture(task: &Task) -> Architecture {
                 experiment::Activation::Tanh => Activation::Tanh,
             },
         },
+        Model::Layers { image, layers } => Architecture::Layers {
+            input: match image.map(|image| image.map(|number| number as usize)) {
+                Some([height, width, channels]) => Shape::Image { height, width, channels },
+                None => Shape::Vector(inputs),
+            },
+            layers: layers.iter().copied().map(layer).collect(),
+            classes,
+        },
+    }
+}
+
+fn layer(layer: experiment::Layer) -> Layer {
+    match layer {
+        experiment::Layer::Dense { outputs } => Layer::Dense { outputs: outputs as usize },
+        experiment::Layer::Conv2d { channels, kernel } => {
+            Layer::Conv2d { channels: channels as usize, kernel: kernel as usize }
+        }
+        experiment::Layer::MaxPool2d { size } => Layer::MaxPool2d { size: size as usize },
+        experiment::Layer::Relu => Layer::Activation(Activation::Relu),
+        experiment::Layer::Sigmoid => Layer::Activation(Activation::Sigmoid),
+        experiment::Layer::Tanh => Layer::Activation(Activation::Tanh),
+        experiment::Layer::Dropout { rate } => Layer::Dropout { rate: rate as f32 },
+        experiment::Layer::Flatten => Layer::Flatten,
+        experiment::Layer::EmbeddingBag { vocabulary, width } => {
+            Layer::EmbeddingBag { vocabulary: vocabulary as usize, width: width as usize }
+        }
+        experiment::Layer::LayerNorm => Layer::LayerNorm,
     }
 }
 
@@ -72,6 +100,7 @@ pub fn training(task: &Task) -> Result<Training, TrainingError> {
     let batch = match task.training.batch {
         experiment::Batch::Full => Batch::Full,
         experiment::Batch::Size(size) => Batch::Size(size as usize),
+        experiment::Batch::InOrder(size) => Batch::InOrder(size as usize),
     };
     Training::new(task.training.learning_rate, task.training.local_epochs, batch)
 }
@@ -81,7 +110,7 @@ pub fn training(task: &Task) -> Result<Training, TrainingError> {
 /// # Errors
 /// [`TaskError::Architecture`].
 pub fn learner_for(task: &Task) -> Result<Box<dyn Learner>, TaskError> {
-    Ok(Box::new(BurnLearner::new(architecture(task))?))
+    Ok(Box::new(NativeLearner::new(architecture(task))?))
 }
 
 /// Whether `data` can be learned from in this task.
@@ -116,8 +145,22 @@ mod tests {
     #[test]
     fn both_sides_count_the_same_parameters() {
         let mlp = Model::Mlp { hidden: vec![32, 16], activation: experiment::Activation::Tanh };
-        for model in [Model::Softmax, mlp] {
+        let layers = [
+            experiment::Layer::Conv2d { channels: 5, kernel: 3 },
+            experiment::Layer::Tanh,
+            experiment::Layer::MaxPool2d { size: 2 },
+            experiment::Layer::Dropout { rate: 0.5 },
+            experiment::Layer::Flatten,
+            experiment::Layer::LayerNorm,
+            experiment::Layer::Dense { outputs: 7 },
+            experiment::Layer::Sigmoid,
+        ];
+        let layers = Model::Layers { image: Some([8, 8, 1]), layers: layers.to_vec() };
+        let words = [experiment::Layer::EmbeddingBag { vocabulary: 9, width: 4 }, experiment::Layer::Relu];
+        let words = Model::Layers { image: None, layers: words.to_vec() };
+        for model in [Model::Softmax, mlp, layers, words] {
             let task = task(model);
+            assert_eq!(task.check(), Ok(()));
             let count = learner_for(&task).unwrap().parameter_count();
             assert_eq!(Some(count as u64), task.parameter_count());
         }

@@ -61,7 +61,7 @@ impl ClientKeys {
 /// Makes the learner for a task.
 pub type MakeLearner = fn(&Task) -> Result<Box<dyn Learner>, TaskError>;
 
-/// A client as far as its training goes. Cheap to make: the data are shared, the learner keeps no tensors.
+/// A client as far as its training goes. Cheap to make around a learner: the data are shared.
 pub struct Participant {
     id: ClientId,
     learner: Box<dyn Learner>,
@@ -105,6 +105,11 @@ impl Participant {
     /// A participant with a learner of its own kind.
     pub fn with_learner(id: ClientId, learner: Box<dyn Learner>, data: Subset, keys: ClientKeys) -> Self {
         Participant { id, learner, data, keys }
+    }
+
+    /// Gives the learner back, for another participant of the same task.
+    pub fn into_learner(self) -> Box<dyn Learner> {
+        self.learner
     }
 
     /// The client's id.
@@ -171,26 +176,24 @@ fn encode(
     weighting: Weighting,
     grid: &PublicGrid,
 ) -> Result<QuantizedUpdate, Decline> {
-    let weight = match weighting {
-        Weighting::Uniform => 1.0,
+    let update = match weighting {
+        Weighting::Uniform => Update::new(values),
         Weighting::Examples { max } => {
             values.push(1.0);
-            (examples as f64 / f64::from(max)).min(1.0)
+            let weight = (examples as f64 / f64::from(max)).min(1.0);
+            Update::new(values).and_then(|update| update.scaled(weight))
         }
     };
-    Update::new(values)
-        .and_then(|update| update.scaled(weight))
-        .map_err(|_| Decline::Unencodable)?
-        .quantize_nearest(grid)
-        .map_err(|_| Decline::Unencodable)
+    update.map_err(|_| Decline::Unencodable)?.quantize_nearest(grid).map_err(|_| Decline::Unencodable)
 }
 
 fn decline_of(error: LearnError) -> Decline {
     match error {
         LearnError::ParameterCount { .. } => Decline::NoModel,
         LearnError::Architecture(_) => Decline::WrongTask,
-        LearnError::Inputs { .. } | LearnError::Classes { .. } | LearnError::NoExamples => {
-            Decline::TrainingFailed
-        }
+        LearnError::Inputs { .. }
+        | LearnError::Classes { .. }
+        | LearnError::Word { .. }
+        | LearnError::NoExamples => Decline::TrainingFailed,
     }
 }

@@ -21,6 +21,7 @@ use skep_server::federation::{Federation, ServerKeys};
 use skep_server::record::Observer;
 use thiserror::Error;
 
+use crate::clients::Clients;
 use crate::error::SimulationError;
 use crate::participants::Participants;
 use crate::population::{self, client_root};
@@ -170,8 +171,8 @@ fn expose(
     if federation.delta().is_none() {
         return Err(AuditError::NothingClaimed);
     }
-    let shares = population::shares(experiment, &data.train).map_err(SimulationError::from)?;
-    let canaries = Canaries::new(experiment, shares, root, options.canaries)?;
+    let clients = Clients::new(experiment, &data.train).map_err(SimulationError::from)?;
+    let canaries = Canaries::new(experiment, &clients, root, options.canaries)?;
     let mut test_set = TestSet::new(&experiment.task, data.test.clone()).map_err(SimulationError::from)?;
     let report = with_world(federation, &canaries, &options.simulation, interrupted, |world| {
         schedule::run(world, &mut test_set, observer)
@@ -223,17 +224,17 @@ struct Canaries<'a> {
 impl<'a> Canaries<'a> {
     fn new(
         experiment: &'a Experiment,
-        shares: Vec<Subset>,
+        clients: &'a Clients,
         root: &'a Key,
         canaries: u32,
     ) -> Result<Self, SimulationError> {
         let task = &experiment.task;
-        let unused = shares[0].clone();
+        let unused = clients.get(ClientId(0)).expect("a population has at least one client");
         let mut coins = root.derive(Purpose::Audit, 0, 0).stream();
         Ok(Canaries {
             task,
             clients: experiment.population.clients,
-            participants: Participants::new(task, shares, root)?,
+            participants: Participants::new(task, clients, root)?,
             root,
             included: (0..canaries).map(|_| coins.next_u64() & 1 == 1).collect(),
             dimension: population::segments(experiment).iter().map(|segment| segment.len as usize).sum(),
@@ -391,9 +392,9 @@ mod tests {
 
     fn coins(experiment: &Experiment, seed: u64) -> usize {
         let data = population::data(experiment).unwrap();
-        let shares = population::shares(experiment, &data.train).unwrap();
+        let shares = Clients::new(experiment, &data.train).unwrap();
         let root = Key::from_seed(seed);
-        let canaries = Canaries::new(experiment, shares, &root, 100).unwrap();
+        let canaries = Canaries::new(experiment, &shares, &root, 100).unwrap();
         canaries.included.iter().filter(|included| **included).count()
     }
 

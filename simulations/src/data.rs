@@ -9,6 +9,8 @@ use skep_learning::{Classes, Dataset, DatasetError, Split, Subset, digits};
 use skep_protocol::experiment::{CountOrNames, CsvData, Data, Experiment, Files, IdxPair};
 use thiserror::Error;
 
+use crate::clients::generator;
+
 /// Why an experiment's data cannot be used.
 #[derive(Debug, Error)]
 pub enum DataError {
@@ -50,8 +52,17 @@ pub fn data(experiment: &Experiment) -> Result<Split, DataError> {
         Data::Digits => Ok(digits::load()),
         Data::Csv(csv) => split(&csv.files, |path| table(experiment, csv, path), |path| path),
         Data::Idx(idx) => split(&idx.files, |pair| images(experiment, pair), |pair| &pair.images),
+        // Training examples are generated client by client.
+        Data::Workload(workload) => {
+            let test = generator(*workload).clients(0..experiment.population.clients.min(MEASURED));
+            let train = Subset::new(test.dataset().clone(), vec![]).expect("no rows are out of range");
+            Ok(Split { train, test })
+        }
     }
 }
+
+/// Clients on whose examples the model of a workload is measured: the first.
+const MEASURED: u64 = 100;
 
 /// What the server evaluates on. A file of clients' examples is read only if those are held out of it.
 ///
@@ -73,6 +84,7 @@ pub fn class_names(experiment: &Experiment) -> Vec<String> {
         Data::Digits => Classes::Numbers(digits::CLASSES),
         Data::Csv(csv) => classes(&csv.classes),
         Data::Idx(idx) => classes(&idx.classes),
+        Data::Workload(workload) => Classes::Numbers(workload.classes() as usize),
     };
     (0..classes.count()).map(|class| classes.name(class)).collect()
 }

@@ -13,6 +13,8 @@
 //! ```
 
 mod audit;
+mod bench;
+mod clients;
 mod data;
 mod error;
 mod fault;
@@ -33,6 +35,8 @@ mod testing;
 mod workers;
 
 pub use audit::{AuditError, AuditOptions, AuditReport, CONFIDENCE, audit};
+pub use bench::{BenchReport, Rounds, Stage, bench};
+pub use clients::Clients;
 pub use error::SimulationError;
 pub use fault::{Corruption, Fault, FaultError, FaultKind, Moment};
 pub use latency::Latency;

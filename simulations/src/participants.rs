@@ -1,55 +1,60 @@
-//! The clients' side of a simulation: the production training, on shares of one data set.
+//! The clients' side of a simulation: the production training, one client after the other.
 
-use skep_client::task::TaskError;
+use std::sync::Mutex;
+
+use skep_client::task::{TaskError, check_data, learner_for, training};
 use skep_client::trainer::{ClientKeys, Participant};
-use skep_learning::Subset;
+use skep_learning::Learner;
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::prg::Key;
 use skep_protocol::ClientId;
 use skep_protocol::experiment::Task;
 use skep_protocol::round::Decline;
 
+use crate::clients::Clients;
 use crate::population::client_root;
 use crate::workers::{Job, Trainer};
 
-/// Every client of a population. A client is made when it trains and gone when it has trained.
+/// Every client of a population. A client is made when it trains and gone when it has trained; the learners, which hold
+/// the memory that training needs, go from client to client. There are never more than threads that train.
 pub(crate) struct Participants<'a> {
     task: &'a Task,
-    shares: Vec<Subset>,
+    clients: &'a Clients,
     root: &'a Key,
+    idle: Mutex<Vec<Box<dyn Learner>>>,
 }
 
 impl<'a> Participants<'a> {
-    /// One client for each share, with the ids 0, 1, 2, ...
+    /// The participants of `task`.
     ///
     /// # Errors
-    /// [`TaskError`] when a share cannot be learned from.
-    pub(crate) fn new(task: &'a Task, shares: Vec<Subset>, root: &'a Key) -> Result<Self, TaskError> {
-        let participants = Participants { task, shares, root };
-        for (id, share) in participants.shares.iter().enumerate() {
-            participants.participant(ClientId(id as u64), share)?;
+    /// [`TaskError`] when the task or a share cannot be learned from.
+    pub(crate) fn new(task: &'a Task, clients: &'a Clients, root: &'a Key) -> Result<Self, TaskError> {
+        if let Clients::Shares(shares) = clients {
+            shares.iter().try_for_each(|share| check_data(task, share))?;
         }
-        Ok(participants)
+        training(task)?;
+        let idle = Mutex::new(vec![learner_for(task)?]);
+        Ok(Participants { task, clients, root, idle })
     }
 
-    fn participant(&self, id: ClientId, share: &Subset) -> Result<Participant, TaskError> {
-        let keys = ClientKeys::from_root(&client_root(self.root, id.0));
-        Participant::new(id, share.clone(), keys, self.task)
-    }
-
-    fn share(&self, client: ClientId) -> Option<&Subset> {
-        self.shares.get(usize::try_from(client.0).ok()?)
+    fn learner(&self) -> Result<Box<dyn Learner>, Decline> {
+        let idle = self.idle.lock().expect("no thread panics while it holds the lock").pop();
+        idle.map_or_else(|| learner_for(self.task).map_err(|_| Decline::WrongTask), Ok)
     }
 }
 
 impl Trainer for Participants<'_> {
     fn examples(&self, client: ClientId) -> u64 {
-        self.share(client).map_or(0, |share| share.len() as u64)
+        self.clients.examples(client)
     }
 
     fn train(&self, job: &Job) -> Result<Contribution, Decline> {
-        let share = self.share(job.client).ok_or(Decline::TrainingFailed)?;
-        let mut participant = self.participant(job.client, share).map_err(|_| Decline::TrainingFailed)?;
-        participant.train(&job.plan, self.task, &job.base).map(|trained| trained.update)
+        let data = self.clients.get(job.client).ok_or(Decline::TrainingFailed)?;
+        let keys = ClientKeys::from_root(&client_root(self.root, job.client.0));
+        let mut participant = Participant::with_learner(job.client, self.learner()?, data, keys);
+        let trained = participant.train(&job.plan, self.task, &job.base);
+        self.idle.lock().expect("no thread panics while it holds the lock").push(participant.into_learner());
+        trained.map(|trained| trained.update)
     }
 }

@@ -5,8 +5,10 @@
 use skep_client::task::architecture;
 use skep_learning::{Alpha, ArchitectureError, PartitionError, Scheme, Subset, partition};
 use skep_privacy::prg::{Key, Purpose};
-use skep_protocol::experiment::{Experiment, Partition};
+use skep_protocol::experiment::{Data, Experiment, Partition};
 use skep_protocol::plan::Segment;
+
+use crate::clients::generator;
 
 pub use crate::data::{DataError, class_names, data, test_data};
 
@@ -19,7 +21,8 @@ pub fn shares(experiment: &Experiment, train: &Subset) -> Result<Vec<Subset>, Pa
         Partition::Iid => Scheme::Iid,
         Partition::Dirichlet { alpha } => Scheme::Dirichlet { alpha: Alpha::new(alpha)? },
         Partition::Shards { per_client } => Scheme::Shards { per_client: per_client as usize },
-        Partition::Column => Scheme::Owners,
+        // What is generated client by client is never divided.
+        Partition::Column | Partition::Generated => Scheme::Owners,
     };
     let clients = usize::try_from(experiment.population.clients).unwrap_or(usize::MAX);
     let key = Key::from_seed(experiment.seed).derive(Purpose::Partition, 0, 0);
@@ -38,6 +41,9 @@ pub fn shares(experiment: &Experiment, train: &Subset) -> Result<Vec<Subset>, Pa
 /// # Errors
 /// [`ArchitectureError`] when the model cannot be trained.
 pub fn initial_model(experiment: &Experiment) -> Result<Vec<f32>, ArchitectureError> {
+    if let Data::Workload(workload) = experiment.data {
+        return generator(workload).initial_parameters(&architecture(&experiment.task));
+    }
     let key = Key::from_seed(experiment.seed).derive(Purpose::InitialModel, 0, 0);
     architecture(&experiment.task).initial_parameters(*key.expose())
 }

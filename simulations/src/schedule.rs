@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use skep_privacy::budget::BudgetExhausted;
 use skep_protocol::round::{AbortReason, Outcome};
-use skep_protocol::{Digest, Span, Time};
+use skep_protocol::{Digest, Round, Span, Time};
 use skep_server::evaluate::Evaluator;
 use skep_server::federation::{PlannedRound, PlanningError};
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::roster::Contiguous;
 
+use crate::clients::public_cohort;
 use crate::error::SimulationError;
 use crate::round::World;
 use crate::workers::Trainer;
@@ -64,13 +65,26 @@ pub(crate) fn run<T: Trainer>(
             break Ended::Interrupted;
         }
         let roster = Contiguous(world.federation.experiment().population.clients);
-        let planned = match world.federation.plan(&roster) {
+        let next = Round(world.federation.round().0 + 1);
+        let planned = match public_cohort(world.federation.experiment(), next) {
+            None => world.federation.plan(&roster),
+            Some(cohort) => world.federation.plan_public(&roster, cohort),
+        };
+        let planned = match planned {
             Ok(planned) => planned,
             Err(PlanningError::Finished { .. }) => break Ended::Finished,
             Err(PlanningError::Budget(exhausted)) => break Ended::BudgetExhausted(exhausted),
             Err(error) => return Err(SimulationError::Planning(error)),
         };
-        rounds.push(run_round(&mut world, planned, evaluator, observer)?);
+        let measured = world.evaluate_every.is_some_and(|every| {
+            next.0.is_multiple_of(every.get()) || next.0 == world.federation.experiment().rounds.count
+        });
+        rounds.push(run_round(
+            &mut world,
+            planned,
+            measured.then_some(&mut *evaluator as &mut dyn Evaluator),
+            observer,
+        )?);
     };
     Ok(SimulationReport {
         ended,
@@ -88,7 +102,7 @@ pub(crate) fn run<T: Trainer>(
 fn run_round<T: Trainer>(
     world: &mut World<'_, T>,
     planned: PlannedRound,
-    evaluator: &mut dyn Evaluator,
+    evaluator: Option<&mut dyn Evaluator>,
     observer: &mut dyn Observer,
 ) -> Result<RoundRecord, SimulationError> {
     let invited = u32::try_from(planned.cohort.len()).expect("validated: at most u32::MAX clients");
@@ -97,9 +111,9 @@ fn run_round<T: Trainer>(
     let summary = world.federation.close(closed.outcome)?;
     let model = world.federation.model();
     // Who interrupts does not wait for a measurement.
-    let evaluation = match closed.outcome {
-        Outcome::Aborted(AbortReason::Stopped) => None,
-        _ => evaluator
+    let evaluation = match (closed.outcome, evaluator) {
+        (Outcome::Aborted(AbortReason::Stopped), _) | (_, None) => None,
+        (_, Some(evaluator)) => evaluator
             .evaluate(&model)
             .inspect_err(
                 |error| tracing::warn!(round = summary.round.0, %error, "the model was not measured"),

@@ -1,9 +1,9 @@
 //! From an experiment to its report.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::atomic::AtomicBool;
 
-use skep_learning::Split;
+use skep_learning::{Split, Subset};
 use skep_privacy::prg::Key;
 use skep_protocol::Time;
 use skep_protocol::experiment::{Experiment, Fidelity};
@@ -13,6 +13,7 @@ use skep_server::federation::{Federation, ServerKeys};
 use skep_server::record::Observer;
 use skep_server::serve::ServeOptions;
 
+use crate::clients::Clients;
 use crate::error::SimulationError;
 use crate::fault::{Fault, Script};
 use crate::latency::Latency;
@@ -24,11 +25,14 @@ use crate::schedule::{self, SimulationReport};
 use crate::test_set::TestSet;
 use crate::workers::{Trainer, Workers};
 
-/// How a simulation is run. Only [`SimulationOptions::threads`] has no influence on its results.
+/// How a simulation is run. [`SimulationOptions::threads`] has no influence on its results, and
+/// [`SimulationOptions::evaluate_every`] none on its models.
 #[derive(Clone, Debug)]
 pub struct SimulationOptions {
     /// Threads that train.
     pub threads: NonZeroUsize,
+    /// After how many rounds the model is measured, and after the last; never if not given.
+    pub evaluate_every: Option<NonZeroU64>,
     /// What messages, training and transfers take in virtual time.
     pub latency: Latency,
     /// What goes wrong.
@@ -41,7 +45,8 @@ impl SimulationOptions {
     /// Nothing goes wrong, on an ideal network, with the usual limits of a server.
     pub fn new(threads: NonZeroUsize) -> Self {
         let limits = ServeOptions::new(0).limits;
-        SimulationOptions { threads, latency: Latency::IDEAL, faults: Vec::new(), limits }
+        let evaluate_every = Some(NonZeroU64::MIN);
+        SimulationOptions { threads, evaluate_every, latency: Latency::IDEAL, faults: Vec::new(), limits }
     }
 }
 
@@ -63,12 +68,25 @@ pub fn simulate(
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<SimulationReport, SimulationError> {
+    let clients = Clients::new(experiment, &data.train)?;
+    simulate_clients(experiment, &clients, &data.test, root, options, interrupted, observer)
+}
+
+/// [`simulate`] with clients that are there already; the model is measured on `test`.
+pub(crate) fn simulate_clients(
+    experiment: &Experiment,
+    clients: &Clients,
+    test: &Subset,
+    root: &Key,
+    options: &SimulationOptions,
+    interrupted: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<SimulationReport, SimulationError> {
     if experiment.fidelity == Fidelity::Protocol {
         return Err(SimulationError::Protocol);
     }
-    let shares = population::shares(experiment, &data.train)?;
-    let participants = Participants::new(&experiment.task, shares, root)?;
-    let mut test_set = TestSet::new(&experiment.task, data.test.clone())?;
+    let participants = Participants::new(&experiment.task, clients, root)?;
+    let mut test_set = TestSet::new(&experiment.task, test.clone())?;
     let federation = Federation::new(
         experiment.clone(),
         population::segments(experiment),
@@ -101,6 +119,7 @@ pub(crate) fn with_world<T: Trainer>(
             latency_key: Key::from_seed(experiment.seed),
             script,
             interrupted,
+            evaluate_every: options.evaluate_every,
             federation,
             machine: ServerMachine::new(options.limits),
             network: Network::new(),

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use skep_client::join::{JoinOptions, Leaving, TrainingSlots, join};
 use skep_client::trainer::ClientKeys;
 use skep_learning::Subset;
+use skep_protocol::ClientId;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::net::enrolment::enrol;
 use skep_protocol::net::invitation::Invitation;
 use skep_protocol::net::websocket::Timeouts;
-use skep_simulations::population;
+use skep_simulations::{Clients, population};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -48,12 +49,12 @@ async fn all(mut members: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
 fn members(bootstrap: ClientsBootstrap) -> Result<JoinSet<Result<(), Failure>>, Failure> {
     let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
     let data = population::data(&experiment).map_err(Failure::configuration)?;
-    let shares = population::shares(&experiment, &data.train).map_err(Failure::configuration)?;
+    let clients = Clients::new(&experiment, &data.train).map_err(Failure::configuration)?;
     let options = JoinOptions::new(TrainingSlots::new(bootstrap.threads));
     let enrolling = Arc::new(Semaphore::new(ENROLLING));
     let mut members = JoinSet::new();
     for client in bootstrap.clients {
-        let share = usize::try_from(client.client).ok().and_then(|number| shares.get(number)).cloned();
+        let share = clients.get(ClientId(client.client));
         let data =
             share.ok_or_else(|| Failure::configuration(format!("there is no client {}", client.client)))?;
         let state = bootstrap.state.join(client.client.to_string());

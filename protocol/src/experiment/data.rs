@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::workload::Workload;
+
 /// A data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data {
@@ -13,6 +15,8 @@ pub enum Data {
     Csv(CsvData),
     /// Images and labels in the format of MNIST.
     Idx(IdxData),
+    /// Synthetic, generated client by client. Fixes the first weights and the cohorts, too.
+    Workload(Workload),
 }
 
 /// Tables with a header line, a label column and numeric features.
@@ -97,6 +101,7 @@ impl Data {
             Data::Digits => 64,
             Data::Csv(csv) => csv.features.count(),
             Data::Idx(idx) => idx.features,
+            Data::Workload(workload) => workload.features(),
         }
     }
 
@@ -106,6 +111,7 @@ impl Data {
             Data::Digits => 10,
             Data::Csv(csv) => csv.classes.count(),
             Data::Idx(idx) => idx.classes.count(),
+            Data::Workload(workload) => workload.classes(),
         }
     }
 
@@ -113,7 +119,7 @@ impl Data {
     pub fn place_below(&mut self, directory: &Path) {
         let place = |path: &mut PathBuf| *path = directory.join(&*path);
         match self {
-            Data::Digits => {}
+            Data::Digits | Data::Workload(_) => {}
             Data::Csv(csv) => csv.files.each_mut(place),
             Data::Idx(idx) => idx.files.each_mut(|pair| {
                 place(&mut pair.images);

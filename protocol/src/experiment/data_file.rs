@@ -10,8 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::Invalid;
 use super::data::{CountOrNames, CsvData, Data, Files, IdxData, IdxPair};
 use super::validate::invalid;
+use super::workload::Workload;
 
-/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"` or `"idx"`.
+/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"`, `"idx"` or `"workload"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataFile {
     /// The embedded handwritten digits.
@@ -20,6 +21,8 @@ pub enum DataFile {
     Csv(CsvFile),
     /// `kind = "idx"`
     Idx(IdxFile),
+    /// `kind = "workload"`
+    Workload(Workload),
 }
 
 /// Tables with a header line.
@@ -72,6 +75,7 @@ enum DataTable {
     Digits {},
     Csv(CsvFile),
     Idx(IdxFile),
+    Workload { name: Workload },
 }
 
 impl From<DataTable> for DataFile {
@@ -80,6 +84,7 @@ impl From<DataTable> for DataFile {
             DataTable::Digits {} => DataFile::Digits,
             DataTable::Csv(csv) => DataFile::Csv(csv),
             DataTable::Idx(idx) => DataFile::Idx(idx),
+            DataTable::Workload { name } => DataFile::Workload(name),
         }
     }
 }
@@ -90,6 +95,7 @@ impl Serialize for DataFile {
             DataFile::Digits => DIGITS.serialize(serializer),
             DataFile::Csv(csv) => DataTable::Csv(csv).serialize(serializer),
             DataFile::Idx(idx) => DataTable::Idx(idx).serialize(serializer),
+            DataFile::Workload(name) => DataTable::Workload { name }.serialize(serializer),
         }
     }
 }
@@ -134,6 +140,7 @@ impl TryFrom<&DataFile> for Data {
                 features: several("task.data.features", &csv.features, 1)?,
                 classes: several("task.data.classes", &csv.classes, 2)?,
             }),
+            DataFile::Workload(workload) => Data::Workload(*workload),
             DataFile::Idx(idx) => Data::Idx(IdxData {
                 files: files(&idx.train, &idx.test, idx.hold_out_every)?,
                 features: several("task.data.features", &CountOrNames::Count(idx.features), 1)?.count(),
@@ -147,6 +154,7 @@ impl From<&Data> for DataFile {
     fn from(data: &Data) -> Self {
         match data {
             Data::Digits => DataFile::Digits,
+            Data::Workload(workload) => DataFile::Workload(*workload),
             Data::Csv(csv) => {
                 let (train, test, hold_out_every) = parts(&csv.files);
                 DataFile::Csv(CsvFile {

@@ -7,7 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 pub use super::data_file::{CsvFile, DataFile, IdxFile};
+pub use super::layers::Layer;
 pub use super::task::Activation;
+pub use super::workload::Workload;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,7 +50,7 @@ pub struct TaskFile {
 }
 
 /// `[task.model]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ModelFile {
     /// `kind = "softmax"`
@@ -59,6 +61,22 @@ pub enum ModelFile {
         hidden: Vec<u32>,
         /// `"relu"`, `"sigmoid"` or `"tanh"`.
         activation: Activation,
+    },
+    /// `kind = "layers"`
+    Layers {
+        /// Height, width and channels of an example, if it is an image.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<[u32; 3]>,
+        /// The layers before the last, dense one, which gives a number for each class.
+        layers: Vec<Layer>,
+    },
+    /// `kind = "simple-cnn"`: a small convolutional network for images, resolved to its layers.
+    SimpleCnn {
+        /// Height, width and channels of an example.
+        image: [u32; 3],
+        /// Whether it drops out while training.
+        #[serde(default = "yes")]
+        dropout: bool,
     },
 }
 
@@ -76,12 +94,22 @@ pub struct TrainingFile {
 
 /// `task.training.batch_size`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected a number of examples or \"full\"")]
+#[serde(untagged, expecting = "expected a number of examples, { in_order = NUMBER } or \"full\"")]
 pub enum BatchFile {
     /// A number of examples.
     Size(u32),
     /// A word.
     Word(BatchWord),
+    /// A number of examples, in the order of the data.
+    InOrder(InOrderFile),
+}
+
+/// `{ in_order = NUMBER }`: the same batches in every epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InOrderFile {
+    /// Examples in one step.
+    pub in_order: u32,
 }
 
 /// The words that `batch_size` knows.
@@ -120,6 +148,8 @@ pub enum PartitionFile {
     },
     /// `kind = "column"`: by the data's column of clients.
     Column {},
+    /// `kind = "generated"`: from each client's number.
+    Generated {},
 }
 
 /// `[rounds]`
@@ -263,6 +293,10 @@ pub enum FidelityFile {
     Sum,
     /// Every client runs the whole protocol.
     Protocol,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one() -> f64 {

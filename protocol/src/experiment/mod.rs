@@ -6,8 +6,10 @@
 mod data;
 mod data_file;
 pub mod file;
+mod layers;
 mod task;
 mod validate;
+mod workload;
 
 use serde::{Deserialize, Serialize};
 use skep_privacy::quantities::{
@@ -15,8 +17,10 @@ use skep_privacy::quantities::{
 };
 
 pub use data::{CountOrNames, CsvData, Data, Files, IdxData, IdxPair};
+pub use layers::{Layer, simple_cnn};
 pub use task::{Activation, Batch, Model, Task, Training};
 pub use validate::Invalid;
+pub use workload::Workload;
 
 use crate::plan::Masking;
 use crate::time::Span;
@@ -70,6 +74,8 @@ pub enum Partition {
     },
     /// Each client has the examples that the data's column of clients says are its own.
     Column,
+    /// Each client's examples are generated from its number, when they are needed.
+    Generated,
 }
 
 /// The rounds of an experiment.

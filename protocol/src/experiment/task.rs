@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::layers::{self, Layer};
 use crate::canonical::Writer;
 use crate::ids::Digest;
 
@@ -23,7 +24,7 @@ pub struct Task {
 }
 
 /// The shape of a model between its inputs and classes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Model {
     /// One linear layer: multinomial logistic regression.
     Softmax,
@@ -33,6 +34,13 @@ pub enum Model {
         hidden: Vec<u32>,
         /// The function after each hidden layer.
         activation: Activation,
+    },
+    /// Any layers; a last, dense one gives a number for each class.
+    Layers {
+        /// Height, width and channels of an example, if it is an image.
+        image: Option<[u32; 3]>,
+        /// The layers before the last.
+        layers: Vec<Layer>,
     },
 }
 
@@ -64,8 +72,10 @@ pub struct Training {
 pub enum Batch {
     /// All of the client's.
     Full,
-    /// So many, at least 1; the last batch of an epoch may be smaller.
+    /// So many, at least 1, in another random order each epoch; the last batch of an epoch may be smaller.
     Size(u32),
+    /// So many, always in the order of the data.
+    InOrder(u32),
 }
 
 /// The most that a task may ask of a client's memory: inputs, classes and widths.
@@ -76,6 +86,10 @@ const MAX_PARAMETERS: u64 = 1 << 31;
 impl Task {
     /// How many parameters the model has; `None` where they exceed what Skep handles (2^31).
     pub fn parameter_count(&self) -> Option<u64> {
+        if let Model::Layers { image, layers } = &self.model {
+            let count = layers::count_parameters(self.inputs, *image, layers, self.classes).ok()?;
+            return (count <= MAX_PARAMETERS).then_some(count);
+        }
         let widths = self.widths();
         let count = widths.windows(2).try_fold(0u64, |sum, pair| {
             sum.checked_add((u64::from(pair[0]) + 1).checked_mul(u64::from(pair[1]))?)
@@ -84,9 +98,9 @@ impl Task {
     }
 
     /// Input width, hidden widths, classes.
-    pub fn widths(&self) -> Vec<u32> {
+    fn widths(&self) -> Vec<u32> {
         let hidden: &[u32] = match &self.model {
-            Model::Softmax => &[],
+            Model::Softmax | Model::Layers { .. } => &[],
             Model::Mlp { hidden, .. } => hidden,
         };
         [&[self.inputs], hidden, &[self.classes]].concat()
@@ -111,6 +125,10 @@ impl Task {
         if self.inputs == 0 || self.inputs > MAX_WIDTH || self.classes > MAX_WIDTH {
             return Err(("task.data", format!("must have 1 to {MAX_WIDTH} inputs and classes")));
         }
+        if let Model::Layers { image, layers } = &self.model {
+            layers::count_parameters(self.inputs, *image, layers, self.classes)
+                .map_err(|problem| ("task.model.layers", problem))?;
+        }
         if self.parameter_count().is_none() {
             return Err(("task.model", format!("has more than {MAX_PARAMETERS} parameters")));
         }
@@ -120,7 +138,7 @@ impl Task {
         if self.training.local_epochs == 0 {
             return Err(("task.training.local_epochs", "must be at least 1".into()));
         }
-        if self.training.batch == Batch::Size(0) {
+        if matches!(self.training.batch, Batch::Size(0) | Batch::InOrder(0)) {
             return Err(("task.training.batch_size", "must be \"full\" or at least 1".into()));
         }
         Ok(())
@@ -133,6 +151,10 @@ impl Task {
         match &self.model {
             Model::Softmax => {
                 writer.u8(0);
+            }
+            Model::Layers { image, layers } => {
+                writer.u8(2);
+                layers::write(&mut writer, *image, layers);
             }
             Model::Mlp { hidden, activation } => {
                 writer.u8(1).length(hidden.len());
@@ -150,6 +172,7 @@ impl Task {
         match self.training.batch {
             Batch::Full => writer.u32(0),
             Batch::Size(size) => writer.u32(size),
+            Batch::InOrder(size) => writer.u32(u32::MAX).u32(size),
         };
         Digest::of(&writer.finish())
     }

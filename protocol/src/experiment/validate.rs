@@ -8,12 +8,13 @@ use skep_privacy::quantities::{QuantityError, Sampling, SamplingRate};
 use thiserror::Error;
 
 use super::file::{
-    BatchFile, BatchWord, DataFile, ExperimentFile, FidelityFile, ModelFile, PartitionFile, PopulationFile,
-    RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile, WeightingFile,
+    BatchFile, BatchWord, DataFile, ExperimentFile, FidelityFile, InOrderFile, ModelFile, PartitionFile,
+    PopulationFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
+    WeightingFile,
 };
 use super::{
     Batch, Data, Experiment, Fidelity, Model, Partition, Population, Rounds, Strategy, Task, Training,
-    Weighting,
+    Weighting, simple_cnn,
 };
 use crate::time::Span;
 
@@ -64,6 +65,10 @@ fn task(file: &ExperimentFile, data: &Data) -> Result<Task, Invalid> {
             ModelFile::Mlp { hidden, activation } => {
                 Model::Mlp { hidden: hidden.clone(), activation: *activation }
             }
+            ModelFile::Layers { image, layers } => Model::Layers { image: *image, layers: layers.clone() },
+            ModelFile::SimpleCnn { image, dropout } => {
+                Model::Layers { image: Some(*image), layers: simple_cnn(*dropout) }
+            }
         },
         training: Training {
             learning_rate: file.task.training.learning_rate,
@@ -71,6 +76,7 @@ fn task(file: &ExperimentFile, data: &Data) -> Result<Task, Invalid> {
             batch: match file.task.training.batch_size {
                 BatchFile::Word(BatchWord::Full) => Batch::Full,
                 BatchFile::Size(size) => Batch::Size(size),
+                BatchFile::InOrder(InOrderFile { in_order }) => Batch::InOrder(in_order),
             },
         },
     };
@@ -101,6 +107,7 @@ fn population(file: &PopulationFile) -> Result<Population, Invalid> {
         }
         PartitionFile::Shards { per_client } => Partition::Shards { per_client },
         PartitionFile::Column {} => Partition::Column,
+        PartitionFile::Generated {} => Partition::Generated,
     };
     Ok(Population { clients: file.clients, partition })
 }
@@ -171,6 +178,19 @@ fn strategy(file: &StrategyFile) -> Result<Strategy, Invalid> {
 }
 
 fn refuse_misplaced_columns(experiment: &Experiment) -> Result<(), Invalid> {
+    let generated = matches!(&experiment.data, Data::Workload(_));
+    if generated != (experiment.population.partition == Partition::Generated) {
+        return Err(invalid(
+            "population.partition.kind",
+            "must be \"generated\" where task.data is a workload, and can be nowhere else",
+        ));
+    }
+    if generated && !matches!(experiment.rounds.sampling, Sampling::Fixed { .. }) {
+        return Err(invalid(
+            "rounds.sampling.scheme",
+            "must be \"fixed\" with a workload, whose cohorts are public: nothing may be amplified by their secrecy",
+        ));
+    }
     let client_column = matches!(&experiment.data, Data::Csv(csv) if csv.client.is_some());
     if experiment.population.partition == Partition::Column && !client_column {
         return Err(invalid(
@@ -220,6 +240,7 @@ impl From<&Experiment> for ExperimentFile {
                     Partition::Dirichlet { alpha } => PartitionFile::Dirichlet { alpha },
                     Partition::Shards { per_client } => PartitionFile::Shards { per_client },
                     Partition::Column => PartitionFile::Column {},
+                    Partition::Generated => PartitionFile::Generated {},
                 },
             },
             rounds: RoundsFile {
@@ -253,6 +274,7 @@ fn task_file(experiment: &Experiment) -> TaskFile {
             Model::Mlp { hidden, activation } => {
                 ModelFile::Mlp { hidden: hidden.clone(), activation: *activation }
             }
+            Model::Layers { image, layers } => ModelFile::Layers { image: *image, layers: layers.clone() },
         },
         training: TrainingFile {
             learning_rate: experiment.task.training.learning_rate,
@@ -260,6 +282,7 @@ fn task_file(experiment: &Experiment) -> TaskFile {
             batch_size: match experiment.task.training.batch {
                 Batch::Full => BatchFile::Word(BatchWord::Full),
                 Batch::Size(size) => BatchFile::Size(size),
+                Batch::InOrder(in_order) => BatchFile::InOrder(InOrderFile { in_order }),
             },
         },
     }

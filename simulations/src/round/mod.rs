@@ -9,6 +9,7 @@ mod client_side;
 mod server_side;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,6 +39,8 @@ pub(crate) struct World<'a, T> {
     pub(crate) latency_key: Key,
     pub(crate) script: Script,
     pub(crate) interrupted: &'a AtomicBool,
+    /// After how many rounds the model is measured, and after the last; never if not given.
+    pub(crate) evaluate_every: Option<NonZeroU64>,
     pub(crate) federation: Federation,
     pub(crate) machine: ServerMachine,
     pub(crate) network: Network<Arrival>,

@@ -1,0 +1,226 @@
+//! Models of any layers: what may follow what, and how many parameters that makes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::canonical::Writer;
+
+/// One layer of a model; images have their channels last. In an experiment file a layer is written `"relu"` or
+/// `{ conv2d = { channels = 32, kernel = 3 } }`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Layer {
+    /// A linear map and a bias; takes an image as the vector of its numbers.
+    Dense {
+        /// Width of what it gives.
+        outputs: u32,
+    },
+    /// A square kernel moved over an image pixel by pixel, without padding, and a bias.
+    Conv2d {
+        /// Channels of what it gives.
+        channels: u32,
+        /// Height and width of the kernel.
+        kernel: u32,
+    },
+    /// The largest number of each channel in squares that do not overlap.
+    MaxPool2d {
+        /// Height and width of a square.
+        size: u32,
+    },
+    /// max(0, x)
+    Relu,
+    /// 1 / (1 + exp(-x))
+    Sigmoid,
+    /// tanh(x)
+    Tanh,
+    /// Sets numbers to zero at random while training, and scales the others up.
+    Dropout {
+        /// Probability of a number, at least 0 and below 1.
+        rate: f64,
+    },
+    /// An image as the vector of its numbers, row by row, channels last.
+    Flatten,
+    /// The mean of the vectors of an example's words, which are numbers below `vocabulary`; negative ones are no words.
+    EmbeddingBag {
+        /// Number of words.
+        vocabulary: u32,
+        /// Width of a word's vector.
+        width: u32,
+    },
+    /// Mean 0 and variance 1 over the numbers of each example, then learned amounts.
+    LayerNorm,
+}
+
+/// What passes between two layers.
+#[derive(Clone, Copy)]
+enum Shape {
+    Vector(u64),
+    Image([u64; 3]),
+}
+
+impl Shape {
+    /// Numbers in it, if they can be counted.
+    fn len(self) -> Option<u64> {
+        match self {
+            Shape::Vector(len) => Some(len),
+            Shape::Image([height, width, channels]) => height.checked_mul(width)?.checked_mul(channels),
+        }
+    }
+}
+
+/// Parameters of a model of these layers and a last, dense one; `image` is height, width and channels of an example.
+///
+/// # Errors
+/// What is wrong with the first layer that makes no sense.
+pub(super) fn count_parameters(
+    inputs: u32,
+    image: Option<[u32; 3]>,
+    layers: &[Layer],
+    classes: u32,
+) -> Result<u64, String> {
+    let mut shape = image.map_or(Shape::Vector(inputs.into()), |image| Shape::Image(image.map(u64::from)));
+    if shape.len() != Some(inputs.into()) {
+        return Err(format!("is about images {image:?}, but an example has {inputs} numbers"));
+    }
+    if layers.len() > MAX_LAYERS {
+        return Err(format!("has {} layers, more than {MAX_LAYERS}", layers.len()));
+    }
+    let mut count = 0_u64;
+    let last = Layer::Dense { outputs: classes };
+    for (index, &layer) in layers.iter().chain([&last]).enumerate() {
+        let wrong = |problem: &str| format!("makes no sense at layer {index}, counted from 0: it {problem}");
+        let (next, parameters) = follow(shape, layer, index == 0).map_err(wrong)?;
+        let len = next.len().filter(|len| (1..=MAX_WIDTH).contains(len));
+        len.ok_or_else(|| wrong(&format!("must give 1 to {MAX_WIDTH} numbers for an example")))?;
+        count = count.saturating_add(parameters);
+        shape = next;
+    }
+    Ok(count)
+}
+
+/// What a layer makes of `input`, and how many parameters it has.
+fn follow(input: Shape, layer: Layer, first: bool) -> Result<(Shape, u64), &'static str> {
+    let len = input.len().unwrap_or(u64::MAX);
+    Ok(match layer {
+        Layer::Dense { outputs } => {
+            let outputs = u64::from(outputs);
+            (Shape::Vector(outputs), len.saturating_add(1).saturating_mul(outputs))
+        }
+        Layer::Conv2d { channels, kernel } => {
+            let ([height, width, before], kernel) = (window(input, kernel)?, u64::from(kernel));
+            let channels = u64::from(channels);
+            let weights = (kernel * kernel).saturating_mul(before).saturating_mul(channels);
+            let shape = Shape::Image([height - kernel + 1, width - kernel + 1, channels]);
+            (shape, weights.saturating_add(channels))
+        }
+        Layer::MaxPool2d { size } if size > MAX_POOL => return Err("pools squares of more than 15 pixels"),
+        Layer::MaxPool2d { size } => {
+            let ([height, width, channels], size) = (window(input, size)?, u64::from(size));
+            (Shape::Image([height / size, width / size, channels]), 0)
+        }
+        Layer::Dropout { rate } if !(0.0..1.0).contains(&rate) => {
+            return Err("must drop out at a rate of at least 0 and below 1");
+        }
+        Layer::Relu | Layer::Sigmoid | Layer::Tanh | Layer::Dropout { .. } => (input, 0),
+        Layer::Flatten => (Shape::Vector(len), 0),
+        Layer::EmbeddingBag { vocabulary: 0, .. } => return Err("must have at least one word"),
+        Layer::EmbeddingBag { .. } if !first => {
+            return Err("can only be the first: words come from the data");
+        }
+        Layer::EmbeddingBag { vocabulary, width } => {
+            (Shape::Vector(width.into()), u64::from(vocabulary) * u64::from(width))
+        }
+        Layer::LayerNorm if matches!(input, Shape::Image(_)) => {
+            return Err("needs a vector: put \"flatten\" before it");
+        }
+        Layer::LayerNorm => (input, len.saturating_mul(2)),
+    })
+}
+
+fn window(input: Shape, size: u32) -> Result<[u64; 3], &'static str> {
+    match input {
+        Shape::Vector(_) => Err("needs an image: say task.model.image, and flatten later"),
+        Shape::Image(_) if size == 0 => Err("must be at least one pixel wide"),
+        Shape::Image([height, width, _]) if u64::from(size) > height.min(width) => {
+            Err("is wider than the image that comes in")
+        }
+        Shape::Image(image) => Ok(image),
+    }
+}
+
+/// Layers as they enter the digest of a task.
+pub(super) fn write(writer: &mut Writer, image: Option<[u32; 3]>, layers: &[Layer]) {
+    for number in image.unwrap_or_default() {
+        writer.u32(number);
+    }
+    writer.length(layers.len());
+    for &layer in layers {
+        match layer {
+            Layer::Dense { outputs } => writer.u8(0).u32(outputs),
+            Layer::Conv2d { channels, kernel } => writer.u8(1).u32(channels).u32(kernel),
+            Layer::MaxPool2d { size } => writer.u8(2).u32(size),
+            Layer::Relu => writer.u8(3),
+            Layer::Sigmoid => writer.u8(4),
+            Layer::Tanh => writer.u8(5),
+            Layer::Dropout { rate } => writer.u8(6).f64(rate),
+            Layer::Flatten => writer.u8(7),
+            Layer::EmbeddingBag { vocabulary, width } => writer.u8(8).u32(vocabulary).u32(width),
+            Layer::LayerNorm => writer.u8(9),
+        };
+    }
+}
+
+/// The convolutional network of pfl-research's CIFAR-10 benchmark (Granqvist et al., arXiv 2404.06430).
+pub fn simple_cnn(dropout: bool) -> Vec<Layer> {
+    let (conv, drop) = (|channels| Layer::Conv2d { channels, kernel: 3 }, |rate| Layer::Dropout { rate });
+    let layers = [
+        conv(32),
+        Layer::Relu,
+        conv(64),
+        Layer::Relu,
+        Layer::MaxPool2d { size: 2 },
+        drop(0.25),
+        Layer::Flatten,
+        Layer::Dense { outputs: 128 },
+        Layer::Relu,
+        drop(0.5),
+    ];
+    layers.into_iter().filter(|layer| dropout || !matches!(layer, Layer::Dropout { .. })).collect()
+}
+
+const MAX_LAYERS: usize = 64;
+const MAX_POOL: u32 = 15;
+/// Most numbers that a layer may give for one example.
+const MAX_WIDTH: u64 = 1 << 26;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_simple_network_has_as_many_parameters_as_its_authors_count() {
+        assert_eq!(count_parameters(3072, Some([32, 32, 3]), &simple_cnn(true), 10), Ok(1_626_442));
+        assert_eq!(count_parameters(3072, Some([32, 32, 3]), &simple_cnn(false), 10), Ok(1_626_442));
+    }
+
+    #[test]
+    fn every_layer_is_counted() {
+        let bag = [Layer::EmbeddingBag { vocabulary: 100, width: 8 }, Layer::LayerNorm, Layer::Sigmoid];
+        assert_eq!(count_parameters(20, None, &bag, 3), Ok(800 + 16 + 27));
+    }
+
+    #[test]
+    fn what_cannot_follow_says_where_and_why() {
+        let refused = |image, layers: &[Layer]| count_parameters(12, image, layers, 3).unwrap_err();
+        let image = Some([2, 2, 3]);
+        let conv = Layer::Conv2d { channels: 2, kernel: 3 };
+        assert!(refused(None, &[Layer::Relu, conv]).contains("layer 1, counted from 0: it needs an image"));
+        assert!(refused(image, &[conv]).contains("wider than the image"));
+        assert!(refused(Some([2, 2, 4]), &[]).contains("an example has 12 numbers"));
+        assert!(refused(image, &[Layer::LayerNorm]).contains("flatten"));
+        assert!(refused(None, &[Layer::Dropout { rate: 1.0 }]).contains("below 1"));
+        assert!(refused(None, &[Layer::Dense { outputs: 0 }]).contains("must give 1 to"));
+        assert!(
+            refused(None, &[Layer::Relu, Layer::EmbeddingBag { vocabulary: 2, width: 2 }]).contains("first")
+        );
+    }
+}
