@@ -1,5 +1,5 @@
 //! Statement 24: what a run is seen to give away, beside what it claims. (That a run without noise is found out and honest
-//! ones are not needs the whole pipeline: `simulations/tests/audit.rs`.)
+//! ones are not needs the whole pipeline: the tests `t24_*` in `simulations/src/audit.rs`.)
 
 use skep_privacy::empirical::one_run::Guesses;
 use skep_privacy::quantities::Delta;
