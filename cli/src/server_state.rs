@@ -12,6 +12,8 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use skep_protocol::experiment::Experiment;
 use skep_protocol::net::files;
@@ -32,13 +34,20 @@ pub(crate) struct Lock(#[expect(dead_code, reason = "it is held, not used")] Fil
 pub(crate) fn lock(state: &Path) -> Result<Lock, Failure> {
     files::private_directory(state).map_err(Failure::other)?;
     let (path, file) = lock_file(state)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
-        Err(TryLockError::WouldBlock) => Err(Failure::Usage {
-            problem: format!("a server is running on {}", state.display()),
-            help: Some("stop it first, or give this one a state directory of its own".to_owned()),
-        }),
-        Err(TryLockError::Error(error)) => Err(Failure::file(path, error)),
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Lock(file)),
+            // Whoever looks whether a server runs holds the lock for a moment.
+            Err(TryLockError::WouldBlock) if began.elapsed() < A_MOMENT => thread::sleep(A_MOMENT / 20),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::Usage {
+                    problem: format!("a server is running on {}", state.display()),
+                    help: Some("stop it first, or give this one a state directory of its own".to_owned()),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(Failure::file(path, error)),
+        }
     }
 }
 
@@ -167,5 +176,6 @@ pub(crate) fn read_status(state: &Path) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
+const A_MOMENT: Duration = Duration::from_millis(500);
 const ADDRESSES: &str = "addresses.json";
 const STATUS: &str = "status.json";
