@@ -148,7 +148,7 @@ impl Server {
     fn start(directory: &Path, mode: &str, clients: usize, rounds: usize) -> Self {
         let (clients, rounds) = (clients.to_string(), rounds.to_string());
         let state = directory.join("server");
-        let mut child = this(&["server", path(&state), mode, &clients, &rounds]);
+        let mut child = start(&mut this(&["server", path(&state), mode, &clients, &rounds]));
         let input = child.stdin.take();
         let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
@@ -181,19 +181,25 @@ fn start_clients(role: &str, directory: &Path, number: usize, invitations: &[Str
     if role == "idle" {
         words.push(&count);
     }
-    let mut child = this(&words);
+    let mut child = start(this(&words).envs(AS_THE_UNIT));
     let mut input = child.stdin.take().expect("it is piped");
     for invitation in invitations {
         writeln!(input, "{invitation}").expect("the client listens");
     }
+    // It ends when this is closed, which waiting for it does.
+    child.stdin = Some(input);
     child
 }
 
 /// This program again, as somebody else.
-fn this(arguments: &[&str]) -> Child {
+fn this(arguments: &[&str]) -> Command {
     let program = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+fn start(command: &mut Command) -> Child {
     command.spawn().expect("it starts")
 }
 
@@ -251,8 +257,7 @@ fn server(state: &Path, mode: &str, clients: usize, rounds: usize) {
         ended.await.expect("all rounds run");
     });
     println!("over");
-    // Until its memory has been looked at.
-    let _ = std::io::stdin().read_line(&mut String::new());
+    until_looked_at();
 }
 
 struct Reporter {
@@ -320,7 +325,10 @@ fn experiment(mode: &str, clients: u64, rounds: u64) -> ExperimentFile {
 fn clients(state: &Path, count: usize) {
     let lines: Vec<String> =
         std::io::stdin().lock().lines().take(count).map(|line| line.expect("text")).collect();
-    runtime().block_on(async {
+    // One worker, as `skep join` has.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().expect("the system has threads");
+    runtime.block_on(async {
         let mut joining = tokio::task::JoinSet::new();
         for (number, line) in lines.into_iter().enumerate() {
             let state = state.join(number.to_string());
@@ -331,6 +339,12 @@ fn clients(state: &Path, count: usize) {
         }
         joining.join_all().await;
     });
+    until_looked_at();
+}
+
+/// Waits until the measuring process has looked at this one, and closes the pipe.
+fn until_looked_at() {
+    let _ = std::io::stdin().read_line(&mut String::new());
 }
 
 async fn take_part(identity: skep_protocol::net::identity::Identity, state: PathBuf) {
@@ -378,6 +392,8 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("temporary paths are UTF-8")
 }
 
+/// What `packaging/systemd/skep-client.service` tells the allocator: to give memory back at once.
+const AS_THE_UNIT: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
 /// 64 inputs, 10 classes: 75 w + 10 parameters.
 const HIDDEN: u32 = 13_334;
 const PARAMETERS: u32 = 75 * HIDDEN + 10;

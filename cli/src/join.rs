@@ -20,7 +20,7 @@ use crate::data;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::proxy;
-use crate::serve::runtime;
+use crate::serve::small_runtime;
 
 /// Runs `skep join`.
 ///
@@ -30,14 +30,14 @@ pub(crate) fn run(arguments: &Join, log_format: LogFormat) -> Result<(), Failure
     let invitation = arguments.invitation.as_deref().map(parsed).transpose()?;
     let mut options = options(arguments, log_format)?;
     let Some(data) = arguments.data.as_ref().filter(|_| !arguments.enrol_only) else {
-        let identity = runtime()?.block_on(identity(invitation.as_ref(), arguments, &mut options))?;
+        let identity = small_runtime()?.block_on(identity(invitation.as_ref(), arguments, &mut options))?;
         say(log_format, &format!("enrolled as {}", identity.client()));
         return Ok(());
     };
     let data = data::read(data, arguments)?;
     let keys = ClientKeys::from_os().map_err(Failure::other)?;
     interrupt::flag()?;
-    let report = runtime()?.block_on(async {
+    let report = small_runtime()?.block_on(async {
         let identity = identity(invitation.as_ref(), arguments, &mut options).await?;
         say(log_format, &format!("taking part as {}", identity.client()));
         join(identity, data, keys, options, interrupt::wait()).await.map_err(failure)

@@ -85,25 +85,16 @@ fn serve(
     deployment: Deployment,
     recorder: &mut Recorder,
 ) -> Result<ServeReport, Failure> {
-    let done = deployment.federation.round();
-    if done.0 >= experiment.rounds.count {
-        eprintln!("all {} rounds have been run before", done.0);
-        let federation = deployment.federation;
-        return Ok(ServeReport {
-            end: serve::End::Finished,
-            rounds: 0,
-            federation,
-            bytes_up: 0,
-            bytes_down: 0,
-        });
-    }
-    if done.0 > 0 {
-        eprintln!("going on after {done} of {}", experiment.rounds.count);
+    let (done, rounds) = (deployment.federation.round(), experiment.rounds.count);
+    if done.0 >= rounds {
+        eprintln!("all {rounds} rounds have been run before; clients that were there may still hear of it");
+    } else if done.0 > 0 {
+        eprintln!("going on after {done} of {rounds}");
     }
     let log = OperatorLog::open(&arguments.state)?;
     runtime()?.block_on(async {
         let (listener, addresses) = listen(arguments).await?;
-        let options = options(arguments, experiment);
+        let options = options(arguments, experiment, done.0 >= rounds);
         let mut board = Board::new(recorder, log, &deployment.federation, addresses, options.wait_for);
         let keeper = tokio::spawn(board.keeper(arguments.state.clone()));
         let served = serve::serve(deployment, listener, options, &mut board, interrupt::wait()).await;
@@ -159,6 +150,14 @@ pub(crate) fn failure(error: ServeError) -> Failure {
     }
 }
 
+/// The runtime of a single client: one thread for its connection, beside the one that trains.
+///
+/// # Errors
+/// [`Failure::Other`] when the system gives no threads.
+pub(crate) fn small_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(Failure::other)
+}
+
 /// The runtime of everything that has sockets.
 ///
 /// # Errors
@@ -181,12 +180,19 @@ async fn listen(arguments: &Serve) -> Result<(TcpListener, Vec<Address>), Failur
     Ok((listener, addresses))
 }
 
-fn options(arguments: &Serve, experiment: &Experiment) -> ServeOptions {
+fn options(arguments: &Serve, experiment: &Experiment, is_over: bool) -> ServeOptions {
     let everyone = usize::try_from(experiment.population.clients).unwrap_or(usize::MAX);
     let wait_for = arguments.wait_for.map_or(everyone, usize::from);
+    if is_over {
+        // Nobody is waited for but those who were there, for as long as they take to come back.
+        return ServeOptions { linger: COMING_BACK, ..ServeOptions::new(0) };
+    }
     ServeOptions {
         wait_timeout: Duration::from_secs(arguments.wait_s),
         certificate_validity: arguments.certificates_for,
         ..ServeOptions::new(wait_for)
     }
 }
+
+/// Longer than the longest wait of a client before it connects again.
+const COMING_BACK: Duration = Duration::from_secs(60);

@@ -147,6 +147,11 @@ impl<'a> Driver<'a> {
         })
     }
 
+    /// Clients that will come back, and are waited for at the end like those that were here.
+    pub(super) fn expect(&mut self, clients: BTreeSet<ClientId>) {
+        self.known.extend(clients);
+    }
+
     /// Drives until the end. Afterwards nobody listens to sessions, and they close.
     pub(super) async fn run(
         mut self,
@@ -169,7 +174,7 @@ impl<'a> Driver<'a> {
             }
         }
         self.report();
-        for &client in self.peers.keys() {
+        for &client in self.peers.keys().chain(&self.known) {
             self.presence.note(client, false);
         }
         let (bytes_up, bytes_down) = self.meter.total();
@@ -369,7 +374,8 @@ impl<'a> Driver<'a> {
             }
         }
         let plan = Arc::clone(&planned.plan);
-        if self.stopping.is_some() {
+        // It is charged: while the operator still waits, it is run.
+        if self.stopping.is_some_and(|by| self.now() >= by) {
             let outcome = Outcome::Aborted(AbortReason::Stopped);
             return self.end_round(outcome, Vec::new(), since);
         }

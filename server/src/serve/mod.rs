@@ -24,7 +24,7 @@ mod uploads;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use skep_privacy::budget::BudgetExhausted;
 use skep_protocol::codec::CodecError;
@@ -238,6 +238,9 @@ pub async fn serve(
     let (presence, noting) = Presence::keep(enrolment.clone());
     let (revocations, seen) = (enrolment.revocations(), enrolment.revocations());
     let revoked = enrolment.revoked_so_far()?;
+    // They were here when an earlier server was killed, and have not heard how it goes on.
+    let overview = enrolment.overview(SystemTime::now())?;
+    let left_behind = overview.iter().filter(|one| one.connected).map(|one| one.client).collect();
 
     // The driver never waits for this queue: there are no more commits than permits to stage, and one other command.
     let (commands, asked) = mpsc::channel(threads + 8);
@@ -261,7 +264,8 @@ pub async fn serve(
     let mut watching = JoinSet::new();
     watching.spawn(watch_revocations(seen, inputs));
 
-    let driver = Driver::new(task, shared.options.clone(), observer, plan, commands, presence)?;
+    let mut driver = Driver::new(task, shared.options.clone(), observer, plan, commands, presence)?;
+    driver.expect(left_behind);
     let ended = driver.run(incoming, done, shutdown).await;
 
     let patience = match &ended {
