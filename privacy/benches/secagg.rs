@@ -2,7 +2,8 @@
 //!
 //! `taskset -c 0 cargo bench -p skep-privacy --bench secagg`. Seconds are those that the thread had the core, where the system
 //! tells them (Linux), and the best of several passes. Lines in brackets are parts of the line above. Public-key work is
-//! everything that does not grow with the vector. `-- n=1000` adds the large cohort, which takes a minute.
+//! everything that does not grow with the vector. `-- n=1000` adds the large cohort,
+//! whose thousand clients take four minutes of one core.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
