@@ -268,6 +268,9 @@ pub struct Join {
     /// The client's key, its certificate, and the count of what its owner's limits were used for. Made on the first call.
     #[arg(long, value_name = "DIR")]
     pub state: PathBuf,
+    /// Where updates are hidden in a sum: the smallest cohort whose sum this client's update may be in.
+    #[arg(long, value_name = "CLIENTS", default_value_t = skep_protocol::masked::MIN_COHORT)]
+    pub min_cohort: u32,
     /// A file with the owner's limits: hours of the day, rounds, bytes. Beyond them the client declines.
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,

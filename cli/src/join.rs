@@ -53,6 +53,7 @@ pub(crate) fn run(arguments: &Join, log_format: LogFormat) -> Result<(), Failure
 
 fn options(arguments: &Join, log_format: LogFormat) -> Result<JoinOptions, Failure> {
     Ok(JoinOptions {
+        min_cohort: arguments.min_cohort,
         give_up_after: arguments.give_up_after,
         state: Some(arguments.state.clone()),
         policy: arguments.policy.as_deref().map(policy).transpose()?,

@@ -62,7 +62,9 @@ impl Line {
         for (client, progress) in cohort {
             let kind = match *progress {
                 Progress::Committed => &mut line.committed,
-                Progress::Declined(reason) => line.declined.entry(reason).or_default(),
+                Progress::Declined(reason) | Progress::Withheld(reason) => {
+                    line.declined.entry(reason).or_default()
+                }
                 Progress::Refused(reason) => line.refused.entry(reason).or_default(),
                 _ => &mut line.unfinished,
             };

@@ -35,7 +35,6 @@ use crate::summary::{Run, Summary};
 pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let started = Instant::now();
     let experiment = experiment_file::read(Some(&arguments.file), arguments.data_dir.as_deref())?;
-    refuse_masks(&experiment)?;
     let test = population::test_data(&experiment).map_err(Failure::configuration)?;
     let _lock = server_state::lock(&arguments.state)?;
     let mut deployment = deployment(&experiment, &test, ServerKeys::from_os(), &arguments.state)?;
@@ -65,17 +64,6 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let shown = Shown { test, simulated_clients: None };
     let model = served.federation.model().to_vec();
     report::finish(&experiment, recorded, &summary, model, shown, arguments.output, end)
-}
-
-/// Refuses an experiment whose clients would have to mask their updates: over sockets they cannot yet.
-///
-/// # Errors
-/// [`Failure::Usage`].
-pub(crate) fn refuse_masks(experiment: &Experiment) -> Result<(), Failure> {
-    match experiment.privacy.secure_aggregation() {
-        None => Ok(()),
-        Some(_) => Err(failure(ServeError::SecureAggregation)),
-    }
 }
 
 /// Serves the rounds that are left, if any.
@@ -145,7 +133,6 @@ pub(crate) fn failure(error: ServeError) -> Failure {
         }
         ServeError::Planning(PlanningError::Budget(exhausted)) => exhausted.into(),
         ServeError::Authority(_) => Failure::Peer(error.to_string()),
-        ServeError::SecureAggregation => Failure::Usage { problem: error.to_string(), help: None },
         error => Failure::other(error),
     }
 }

@@ -19,7 +19,6 @@ use crate::real;
 use crate::recorder::Recorder;
 use crate::report::{self, End, Shown};
 use crate::results::Results;
-use crate::serve;
 use crate::summary::{Run, Summary};
 
 /// Runs `skep simulate`; `log` is what other processes log.
@@ -29,9 +28,6 @@ use crate::summary::{Run, Summary};
 pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     let started = Instant::now();
     let experiment = experiment_file::read(arguments.file.as_deref(), arguments.data_dir.as_deref())?;
-    if arguments.real {
-        serve::refuse_masks(&experiment)?;
-    }
     interrupt::flag()?;
     let root = root_key(arguments.seed)?;
     let data = (!arguments.real).then(|| population::data(&experiment)).transpose();
@@ -145,10 +141,9 @@ pub(crate) fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
 
 fn failure(error: SimulationError) -> Failure {
     match error {
-        SimulationError::Partition(_)
-        | SimulationError::Architecture(_)
-        | SimulationError::Federation(_)
-        | SimulationError::Protocol => Failure::Usage { problem: error.to_string(), help: None },
+        SimulationError::Partition(_) | SimulationError::Architecture(_) | SimulationError::Federation(_) => {
+            Failure::Usage { problem: error.to_string(), help: None }
+        }
         error => Failure::other(error),
     }
 }

@@ -38,6 +38,32 @@ fn processes_and_sockets_give_the_same_model_as_memory() {
 }
 
 #[test]
+fn under_masks_processes_and_sockets_give_the_same_model_as_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let distributed = "mode = \"distributed\"";
+    let changes =
+        [&SMALL[..], &[("mode = \"central\"", distributed), ("min_updates = 5", "min_updates = 8")]].concat();
+    let file = changed(directory.path(), &changes);
+    let mut text = fs::read_to_string(&file).unwrap();
+    text.push_str("\n[secure_aggregation]\nmax_corrupt_fraction = 0.1\n");
+    fs::write(&file, &text).unwrap();
+    let run = |arguments: &[&str]| -> Value {
+        let ran = skep(&[&["simulate", path(&file), "--seed", "7", "--output", "json"], arguments].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        serde_json::from_str(&ran.out).unwrap()
+    };
+    let (sum, sockets) = (run(&[]), run(&["--real", "--processes", "3"]));
+    text.push_str("\n[simulation]\nfidelity = \"protocol\"\n");
+    fs::write(&file, &text).unwrap();
+    let protocol = run(&[]);
+    for key in ["model_sha256", "accuracy", "rounds_completed", "epsilon_server"] {
+        assert_eq!(sum[key], sockets[key], "{key}");
+        assert_eq!(sum[key], protocol[key], "{key}");
+    }
+    assert_eq!((&sockets["rounds_degraded"], &sockets["rounds_aborted"]), (&0.into(), &0.into()));
+}
+
+#[test]
 fn an_interruption_ends_with_130_and_keeps_the_rounds_that_are_done() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use skep_learning::Subset;
+use skep_privacy::client_noise::Contribution;
 use skep_protocol::experiment::Task;
+use skep_protocol::masked::connection_name;
 use skep_protocol::message::{ClientMessage, Offer};
 use skep_protocol::net::frame::{Bytes, Chunk};
 use skep_protocol::plan::VerifiedPlan;
-use skep_protocol::round::Decline;
-use skep_protocol::round::client::{Action, ClientMachine, End, Event, Job, Packed};
-use skep_protocol::{ClientId, Digest, Round, Time};
+use skep_protocol::round::client::{Action, ClientMachine, End, Event, Job, Made, Packed};
+use skep_protocol::round::{Decline, Phase};
+use skep_protocol::{ChannelBinding, ClientId, Digest, Round, Time};
 use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{info, warn};
 
 use crate::download::{self, Download};
 use crate::join::{JoinError, JoinOptions, News, Notify, TrainingSlots};
+use crate::masking::{self, Credentials, Masking};
 use crate::policy::Keeper;
 use crate::terms::Terms;
 use crate::trainer::{self, ClientKeys, MakeLearner, Participant};
@@ -35,7 +38,13 @@ pub(crate) struct Driver {
     download: Option<Download>,
     model: Option<Vec<u8>>,
     upload: Option<Upload>,
-    training: JoinSet<Trained>,
+    /// In a masked round, between two steps: the update and what hides it.
+    hidden: Option<Hidden>,
+    /// What is asked in parts.
+    asking: Option<Asking>,
+    /// The name of the latest connection.
+    connection: Digest,
+    working: JoinSet<Worked>,
     outgoing: VecDeque<Outgoing>,
     ends: BTreeMap<End, u64>,
 }
@@ -53,14 +62,18 @@ pub(crate) enum Outgoing {
     Abandon,
 }
 
-/// What it takes to train.
-#[derive(Clone, Debug)]
+/// What it takes to train, and to hide what was learned.
+#[derive(Clone)]
 struct Trainee {
     id: ClientId,
     data: Subset,
     keys: ClientKeys,
     slots: TrainingSlots,
     make: MakeLearner,
+    /// Who the client is to its peers.
+    credentials: Arc<dyn Credentials>,
+    /// The smallest cohort that it hides in.
+    min_cohort: u32,
 }
 
 /// An update that is ready.
@@ -70,11 +83,35 @@ struct Upload {
     packed: Bytes,
 }
 
+/// An update, and what will hide it.
 #[derive(Debug)]
-struct Trained {
+struct Hidden {
+    update: Contribution,
+    masking: Masking,
+}
+
+/// What a job came to.
+struct Worked {
     round: Round,
     plan: Digest,
-    packed: Result<(Bytes, Digest), Decline>,
+    hidden: Option<Hidden>,
+    made: Result<Step, Decline>,
+}
+
+/// What a job made.
+enum Step {
+    /// A packed update.
+    Update(Vec<u8>),
+    /// What is said to the server in a phase of a masked round.
+    Answer(Vec<u8>),
+}
+
+/// A request of which not all parts have come.
+#[derive(Debug)]
+struct Asking {
+    round: Round,
+    phase: Phase,
+    request: Vec<u8>,
 }
 
 impl Driver {
@@ -88,13 +125,22 @@ impl Driver {
         task: Task,
         data: Subset,
         keys: ClientKeys,
+        credentials: Arc<dyn Credentials>,
         options: &JoinOptions,
     ) -> Result<Self, JoinError> {
-        let make = options.make_learner;
+        let (make, min_cohort) = (options.make_learner, options.min_cohort);
         Participant::making(make, id, data.clone(), keys.clone(), &task)?;
         let policy = options.policy.clone().unwrap_or_default();
         Ok(Driver {
-            trainee: Trainee { id, data, keys, slots: options.training_slots.clone(), make },
+            trainee: Trainee {
+                id,
+                data,
+                keys,
+                slots: options.training_slots.clone(),
+                make,
+                credentials,
+                min_cohort,
+            },
             policy: Keeper::open(policy, options.state.as_deref())?,
             notify: options.notify.clone(),
             started: Instant::now(),
@@ -102,7 +148,10 @@ impl Driver {
             download: None,
             model: None,
             upload: None,
-            training: JoinSet::new(),
+            hidden: None,
+            asking: None,
+            connection: Digest([0; 32]),
+            working: JoinSet::new(),
             outgoing: VecDeque::new(),
             ends: BTreeMap::new(),
         })
@@ -165,8 +214,26 @@ impl Driver {
     }
 
     /// There is a connection; what was to be said on an earlier one is forgotten.
-    pub(crate) fn connected(&mut self) {
+    pub(crate) fn connected(&mut self, binding: &ChannelBinding) {
         self.outgoing.clear();
+        self.asking = None;
+        self.connection = connection_name(binding);
+    }
+
+    /// The server asks, or goes on asking, in a phase of a masked round.
+    pub(crate) fn asked(&mut self, round: Round, phase: Phase, part: &[u8], last: bool) {
+        let goes_on = |asking: &Asking| (asking.round, asking.phase) == (round, phase);
+        let mut asking = match self.asking.take().filter(goes_on) {
+            Some(asking) => asking,
+            None => Asking { round, phase, request: Vec::new() },
+        };
+        asking.request.extend_from_slice(part);
+        // Longer than any request is not read to its end; as it is, it will be refused.
+        if last || asking.request.len() > REQUEST_LIMIT {
+            self.handle(Event::Asked { round, phase, request: asking.request });
+        } else {
+            self.asking = Some(asking);
+        }
     }
 
     /// The server announces a base model.
@@ -205,7 +272,7 @@ impl Driver {
             }
         };
         tokio::select! {
-            Some(Ok(trained)) = self.training.join_next() => self.trained(trained),
+            Some(Ok(worked)) = self.working.join_next() => self.worked(worked),
             () = expiry => self.handle(Event::Tick),
         }
     }
@@ -223,6 +290,7 @@ impl Driver {
                 self.download = Some(Download::new(round, model, parameters));
             }
             Action::Start(Job::Train(plan)) => self.train(plan),
+            Action::Start(Job::Answer { plan, phase, request }) => self.answer(&plan, phase, request),
             Action::Upload { round, offset } => {
                 if let Some(upload) = &self.upload {
                     let packed = upload.packed.clone();
@@ -237,7 +305,8 @@ impl Driver {
         info!(%round, ?end, "the round is over for this client");
         *self.ends.entry(end).or_default() += 1;
         (self.download, self.model, self.upload) = (None, None, None);
-        self.training = JoinSet::new();
+        (self.hidden, self.asking) = (None, None);
+        self.working = JoinSet::new();
         self.outgoing.push_back(Outgoing::Abandon);
     }
 
@@ -249,34 +318,50 @@ impl Driver {
 
     fn train(&mut self, plan: Arc<VerifiedPlan>) {
         let Some(model) = self.model.take() else { return };
-        let round = plan.plan().round;
-        if plan.plan().masking().is_some() {
-            warn!(%round, "the update would have to be masked, which this version does in simulations only");
-            return self.handle(Event::Trained { round, result: Err(Decline::Policy) });
-        }
-        let (trainee, task) = (self.trainee.clone(), self.task().clone());
-        self.training.spawn(async move {
-            let digest = plan.digest();
+        let (trainee, task, connection) = (self.trainee.clone(), self.task().clone(), self.connection);
+        self.working.spawn(async move {
+            let (round, digest) = (plan.plan().round, plan.digest());
             let slot = trainee.slots.acquire().await;
             // The slot goes along: a training whose round is over still takes a thread until it ends.
             let work = spawn_blocking(move || {
                 let _slot = slot;
-                trainee.train(&plan, &task, model)
+                trainee.train(&plan, &task, model, &connection)
             });
             // A training that panics has failed; the client goes on.
-            let packed = work.await.unwrap_or(Err(Decline::TrainingFailed));
-            Trained { round, plan: digest, packed }
+            let (hidden, made) = match work.await.unwrap_or(Err(Decline::TrainingFailed)) {
+                Ok((hidden, step)) => (hidden, Ok(step)),
+                Err(reason) => (None, Err(reason)),
+            };
+            Worked { round, plan: digest, hidden, made }
         });
     }
 
-    fn trained(&mut self, trained: Trained) {
-        let Trained { round, plan, packed } = trained;
-        let result = packed.map(|(packed, digest)| {
-            let len = packed.len() as u64;
-            self.upload = Some(Upload { plan, packed });
-            Packed { len, digest }
+    fn answer(&mut self, plan: &VerifiedPlan, phase: Phase, request: Vec<u8>) {
+        let Some(mut hidden) = self.hidden.take() else { return };
+        let (round, plan) = (plan.plan().round, plan.digest());
+        self.working.spawn(async move {
+            let work = spawn_blocking(move || {
+                let made = hidden.step(phase, &request);
+                (Some(hidden), made)
+            });
+            let (hidden, made) = work.await.unwrap_or((None, Err(Decline::TrainingFailed)));
+            Worked { round, plan, hidden, made }
         });
-        self.handle(Event::Trained { round, result });
+    }
+
+    fn worked(&mut self, worked: Worked) {
+        let Worked { round, plan, hidden, made } = worked;
+        self.hidden = hidden;
+        let result = made.map(|step| match step {
+            Step::Answer(answer) => Made::Answer(answer),
+            Step::Update(packed) => {
+                let packed = Bytes::from(packed);
+                let made = Packed { len: packed.len() as u64, digest: Digest::of(&packed) };
+                self.upload = Some(Upload { plan, packed });
+                Made::Update(made)
+            }
+        });
+        self.handle(Event::JobDone { round, result });
     }
 
     fn now(&self) -> Time {
@@ -284,16 +369,46 @@ impl Driver {
     }
 }
 
+impl Hidden {
+    fn step(&mut self, phase: Phase, request: &[u8]) -> Result<Step, Decline> {
+        let answer = self.masking.step(phase, request)?;
+        if phase == Phase::Collecting {
+            return self.masking.mask(&self.update).map(Step::Update);
+        }
+        Ok(Step::Answer(answer))
+    }
+}
+
 impl Trainee {
-    fn train(self, plan: &VerifiedPlan, task: &Task, model: Vec<u8>) -> Result<(Bytes, Digest), Decline> {
+    /// Makes an update and, where the plan asks for it, the keys that will hide it.
+    fn train(
+        self,
+        plan: &VerifiedPlan,
+        task: &Task,
+        model: Vec<u8>,
+        connection: &Digest,
+    ) -> Result<(Option<Hidden>, Step), Decline> {
         let mut participant = Participant::making(self.make, self.id, self.data, self.keys, task)
             .map_err(|_| Decline::TrainingFailed)?;
         let base = download::parameters(&model);
         drop(model);
-        let trained = participant.train(plan, task, &base)?;
+        let update = participant.train(plan, task, &base)?.update;
         drop(base);
-        let packed = Bytes::from(trainer::pack(&trained.update));
-        let digest = Digest::of(&packed);
-        Ok((packed, digest))
+        if plan.plan().masking().is_none() {
+            return Ok((None, Step::Update(trainer::pack(&update))));
+        }
+        let key = masking::fresh_key().map_err(|_| Decline::NoRandomness)?;
+        let (masking, advert) =
+            Masking::begin(plan, self.min_cohort, self.id, connection, self.credentials, &key)?;
+        Ok((Some(Hidden { update, masking }), Step::Answer(advert)))
     }
 }
+
+impl std::fmt::Debug for Trainee {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Trainee({})", self.id)
+    }
+}
+
+/// Bytes of the longest request: adverts and certificates of a cohort of ten thousand.
+const REQUEST_LIMIT: usize = 16 << 20;

@@ -19,6 +19,7 @@ use skep_learning::Subset;
 use skep_protocol::Round;
 use skep_protocol::codec::CodecError;
 use skep_protocol::experiment::Task;
+use skep_protocol::masked::MIN_COHORT;
 use skep_protocol::message::TurnAway;
 use skep_protocol::net::Traffic;
 use skep_protocol::net::enrolment::renew;
@@ -35,6 +36,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::backoff::Backoff;
+use crate::credentials::Certified;
 use crate::driver::Driver;
 use crate::policy::{Limit, Policy, PolicyError};
 use crate::session::{self, Parted};
@@ -47,6 +49,8 @@ use crate::trainer::{ClientKeys, MakeLearner};
 pub struct JoinOptions {
     /// Threads for training; clones are shared by the clients of a process.
     pub training_slots: TrainingSlots,
+    /// The smallest cohort that a client hides its update in, where updates are masked.
+    pub min_cohort: u32,
     /// How long each kind of wait on a connection may last.
     pub timeouts: Timeouts,
     /// The shortest wait before connecting again; it doubles with every attempt. Waits are shortened at random by up
@@ -70,10 +74,11 @@ pub struct JoinOptions {
 }
 
 impl JoinOptions {
-    /// Waits of 0.5 s to 30 s, and ten minutes until giving up: longer than a server takes to restart.
+    /// Cohorts of 10 or more, waits of 0.5 s to 30 s, and ten minutes until giving up: longer than a server takes to restart.
     pub fn new(training_slots: TrainingSlots) -> Self {
         JoinOptions {
             training_slots,
+            min_cohort: MIN_COHORT,
             timeouts: Timeouts::default(),
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(30),
@@ -278,8 +283,8 @@ struct Member {
 }
 
 /// What opens the next connection; replaced when the certificate is renewed.
-struct Pass {
-    identity: Identity,
+pub(crate) struct Pass {
+    pub(crate) identity: Identity,
     tls: Arc<ClientConfig>,
 }
 
@@ -369,7 +374,7 @@ impl Member {
         let tls = Arc::clone(&pass.tls);
         let connecting = connect(pass.identity.addresses(), tls, Purpose::Session, self.options.dial());
         let parted = match meanwhile(&mut career.driver, connecting).await {
-            Ok(connection) => self.session(career, &pass.identity, connection).await?,
+            Ok(connection) => self.session(career, &pass, connection).await?,
             Err(error) => Parted::Lost(error.into()),
         };
         match parted {
@@ -381,7 +386,7 @@ impl Member {
     async fn session(
         &self,
         career: &mut Career,
-        identity: &Identity,
+        pass: &Arc<Pass>,
         mut connection: Connection,
     ) -> Result<Parted, JoinError> {
         career.meter(Arc::clone(&connection.traffic));
@@ -391,15 +396,15 @@ impl Member {
             Err(lost) => return Ok(Parted::Lost(lost)),
         };
         career.connections += 1;
-        let driver = self.driver(&mut career.driver, identity, task)?;
-        session::run(identity, driver, connection, &self.options.timeouts).await
+        let driver = self.driver(&mut career.driver, pass, task)?;
+        session::run(&pass.identity, driver, connection, &self.options.timeouts).await
     }
 
     /// The driver for `task`, made when it is first announced.
     fn driver<'a>(
         &self,
         driver: &'a mut Option<Driver>,
-        identity: &Identity,
+        pass: &Arc<Pass>,
         task: Task,
     ) -> Result<&'a mut Driver, JoinError> {
         match driver {
@@ -410,8 +415,9 @@ impl Member {
             None => {
                 task.check().map_err(|(key, problem)| JoinError::Task { key, problem })?;
                 info!(task = task.name, "the server announces its task");
-                let (id, data, keys) = (identity.client(), self.data.clone(), self.keys.clone());
-                Ok(driver.insert(Driver::new(id, task, data, keys, &self.options)?))
+                let (id, data, keys) = (pass.identity.client(), self.data.clone(), self.keys.clone());
+                let credentials = Arc::new(Certified::new(Arc::clone(pass))?);
+                Ok(driver.insert(Driver::new(id, task, data, keys, credentials, &self.options)?))
             }
         }
     }

@@ -6,9 +6,11 @@
 //! (`skep-protocol`), how a client gets its identity ([`skep_protocol::net::enrolment`]).
 
 mod backoff;
+mod credentials;
 mod download;
 mod driver;
 pub mod join;
+pub mod masking;
 pub mod policy;
 mod session;
 pub mod task;

@@ -66,7 +66,7 @@ pub(crate) async fn run(
     // In a set, so that the writer ends with this function, however that ends.
     let mut writer = JoinSet::new();
     writer.spawn(write(sink, queue, timeouts.idle / PINGS_PER_IDLE_TIME));
-    driver.connected();
+    driver.connected(&channel_binding);
     loop {
         say_all(identity, driver, &channel_binding, &orders).await?;
         tokio::select! {
@@ -119,6 +119,7 @@ fn hear(identity: &Identity, driver: &mut Driver, message: ServerMessage) -> Res
             warn!(round = round.map(|round| round.0), %reason, "the server refuses");
             driver.handle(Event::Refused { round, reason });
         }
+        ServerMessage::Asked { round, phase, part, last } => driver.asked(round, phase, &part, last),
         ServerMessage::Closed { round, released } => driver.handle(Event::Closed { round, released }),
     }
     Ok(())

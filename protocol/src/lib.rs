@@ -11,6 +11,7 @@ pub mod canonical;
 pub mod codec;
 pub mod experiment;
 mod ids;
+pub mod masked;
 pub mod message;
 #[cfg(feature = "net")]
 pub mod net;

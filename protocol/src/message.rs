@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::experiment::Task;
 use crate::ids::{Digest, Round};
 use crate::plan::SignedPlan;
-use crate::round::{Decline, Refusal};
+use crate::round::{Decline, Phase, Refusal};
 use crate::time::Span;
 
 /// What a client says.
@@ -31,6 +31,15 @@ pub enum ClientMessage {
     },
     /// "My update is ready; may I send it?"
     Offer(Offer),
+    /// What the client says in a phase of a masked round.
+    Answered {
+        /// The plan's round.
+        round: Round,
+        /// The phase.
+        phase: Phase,
+        /// As [`crate::masked`] encodes it.
+        body: Vec<u8>,
+    },
 }
 
 /// An update that a client would send.
@@ -96,6 +105,17 @@ pub enum ServerMessage {
     Finished,
     /// "You are not let in", or no longer; nothing follows.
     TurnedAway(TurnAway),
+    /// What the server asks in a phase of a masked round.
+    Asked {
+        /// The plan's round.
+        round: Round,
+        /// The phase.
+        phase: Phase,
+        /// The next part of what is asked, as [`crate::masked`] encodes it.
+        part: Vec<u8>,
+        /// Whether it is the last part.
+        last: bool,
+    },
 }
 
 /// Why the server does not talk to a client whose certificate is the federation's.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use skep_protocol::codec::{self, CONTROL_LIMIT, CodecError};
 use skep_protocol::message::{ClientMessage, Offer, ServerMessage};
-use skep_protocol::round::{Decline, Refusal};
+use skep_protocol::round::{Decline, Phase, Refusal};
 use skep_protocol::{ChannelBinding, Digest, Round, Span};
 
 fn offer() -> ClientMessage {
@@ -38,6 +38,7 @@ fn every_kind_of_message_survives_the_wire() {
     let client = [
         ClientMessage::Accept { round, plan: Digest([1; 32]) },
         ClientMessage::Decline { round, reason: Decline::Policy },
+        ClientMessage::Answered { round, phase: Phase::Shares, body: vec![1, 2, 3] },
         offer(),
     ];
     for message in client {
@@ -50,6 +51,7 @@ fn every_kind_of_message_survives_the_wire() {
         ServerMessage::Refused { round: None, reason: Refusal::NoRound },
         ServerMessage::Closed { round, released: true },
         ServerMessage::Finished,
+        ServerMessage::Asked { round, phase: Phase::Reveal, part: vec![4, 5], last: true },
     ];
     for message in server {
         assert_eq!(codec::decode::<ServerMessage>(&codec::encode(&message).unwrap()), Ok(message));

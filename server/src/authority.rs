@@ -253,6 +253,26 @@ mod tests {
         assert_ne!(first.serial, second.serial);
     }
 
+    #[test]
+    fn peers_are_believed_for_the_authoritys_sake_alone_and_while_their_certificates_last() {
+        let (state, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (ours, others) =
+            (Authority::open(state.path()).unwrap(), Authority::open(elsewhere.path()).unwrap());
+        let key = SigningKey::generate().unwrap().public_key();
+        let now = SystemTime::now();
+        let issue = |authority: &Authority| {
+            authority.issue(ClientId(3), key, now, CLIENT_VALIDITY).unwrap().certificate
+        };
+        let verifier = tls::PeerVerifier::new(ours.certificate()).unwrap();
+        let peer = verifier.verify(&issue(&ours), now).unwrap();
+        assert_eq!((peer.client, peer.public_key), (ClientId(3), key));
+        assert!(verifier.verify(&issue(&others), now).is_err());
+        assert!(verifier.verify(&issue(&ours), now + CLIENT_VALIDITY + CLOCK_SKEW).is_err());
+        // The authority's own certificate is no client's, nor is a server's.
+        assert!(verifier.verify(ours.certificate(), now).is_err());
+        assert!(verifier.verify(b"no certificate", now).is_err());
+    }
+
     #[cfg(unix)]
     #[test]
     fn the_authority_is_closed_to_others_and_refuses_to_open_otherwise() {

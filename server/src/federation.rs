@@ -20,12 +20,14 @@ use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::Grid;
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Delta, Epsilon, Sampling};
+use skep_privacy::secagg::Session;
 use skep_privacy::sum::Accumulator;
 use skep_protocol::experiment::{Experiment, Weighting};
 use skep_protocol::plan::{Closure, Plan, PlanSigner, Segment, VerifiedPlan};
 use skep_protocol::round::Outcome;
 use skep_protocol::{ClientId, Digest, Round};
 
+use crate::masking::MaskedRound;
 use crate::roster::Roster;
 use crate::select;
 use crate::stage::Stager;
@@ -63,9 +65,18 @@ struct OpenRound {
 
 #[derive(Debug)]
 enum Stage {
-    Collecting { reservation: Box<Reservation>, sum: Accumulator },
+    Collecting { reservation: Box<Reservation>, updates: Updates },
     Released { model: Vec<f32>, digest: Digest },
     Failed,
+}
+
+/// The updates of a round.
+#[derive(Debug)]
+enum Updates {
+    /// Added up as they are.
+    Seen(Accumulator),
+    /// Added up under masks.
+    Masked(Box<MaskedRound>),
 }
 
 /// A round that is reserved and signed; now its cohort may be invited.
@@ -209,8 +220,8 @@ impl Federation {
         let reservation = self.budget.reserve(round.0, self.mechanism, self.experiment.rounds.sampling)?;
         self.round = round;
         let plan = VerifiedPlan::sign(self.describe(&reservation), &reservation, &self.signer)?;
-        let stage =
-            Stage::Collecting { reservation: Box::new(reservation), sum: Accumulator::new(self.grid) };
+        let updates = Updates::Seen(Accumulator::new(self.grid));
+        let stage = Stage::Collecting { reservation: Box::new(reservation), updates };
         let planned = PlannedRound { plan, cohort };
         self.open = Some(OpenRound { invited: planned.invited(), updates: 0, stage });
         Ok(planned)
@@ -218,7 +229,8 @@ impl Federation {
 
     /// What turns the bytes of an upload into an update; it may run anywhere.
     pub fn stager(&self) -> Stager {
-        Stager::new(self.grid, self.experiment.strategy.weighting())
+        let masked = self.experiment.masking().is_some();
+        Stager::new(self.grid, self.experiment.strategy.weighting(), masked)
     }
 
     /// Adds an update to the open round's sum.
@@ -227,35 +239,74 @@ impl Federation {
     /// [`RoundError::OutOfOrder`] or [`RoundError::Sum`]; the sum has not changed.
     pub fn commit(&mut self, update: &Contribution) -> Result<(), RoundError> {
         let open = self.open.as_mut().ok_or(RoundError::OutOfOrder)?;
-        let Stage::Collecting { sum, .. } = &mut open.stage else { return Err(RoundError::OutOfOrder) };
+        let Stage::Collecting { updates: Updates::Seen(sum), .. } = &mut open.stage else {
+            return Err(RoundError::OutOfOrder);
+        };
         sum.add(update)?;
         open.updates = sum.members();
         Ok(())
     }
 
-    /// Settles the reservation, opens the sum with the noise that was paid for, unless clients have added it, and computes the next model. It becomes
-    /// the model when the round is closed.
+    /// Collects the open round's updates under masks from now on, before there is any.
+    ///
+    /// # Errors
+    /// [`RoundError::OutOfOrder`].
+    pub fn mask(&mut self, session: &Session) -> Result<(), RoundError> {
+        let open = self.open.as_mut().ok_or(RoundError::OutOfOrder)?;
+        match &mut open.stage {
+            Stage::Collecting { updates, .. } if open.updates == 0 => {
+                *updates = Updates::Masked(Box::new(MaskedRound::new(session)));
+                Ok(())
+            }
+            _ => Err(RoundError::OutOfOrder),
+        }
+    }
+
+    /// The open round's part that passes messages on, while it collects updates under masks.
+    pub fn masked(&mut self) -> Option<&mut MaskedRound> {
+        match &mut self.open.as_mut()?.stage {
+            Stage::Collecting { updates: Updates::Masked(masked), .. } => Some(masked),
+            _ => None,
+        }
+    }
+
+    /// Adds a client's masked update to the open round's sum.
+    ///
+    /// # Errors
+    /// [`RoundError::OutOfOrder`] or [`RoundError::Rejected`]; the sum has not changed.
+    pub fn commit_masked(&mut self, client: ClientId, packed: &[u8]) -> Result<(), RoundError> {
+        let masked = self.masked().ok_or(RoundError::OutOfOrder)?;
+        masked.commit(client, packed)?;
+        let members = masked.members();
+        self.open.as_mut().ok_or(RoundError::OutOfOrder)?.updates = members;
+        Ok(())
+    }
+
+    /// Settles the reservation, opens the sum with the noise that was paid for, unless clients have added it, and computes
+    /// the next model. It becomes the model when the round is closed.
     ///
     /// # Errors
     /// [`RoundError`]; the sum is lost, the budget stays charged, and the round can only be aborted.
     pub fn release(&mut self) -> Result<(), RoundError> {
         let open = self.open.as_mut().ok_or(RoundError::OutOfOrder)?;
-        let (reservation, sum) = match std::mem::replace(&mut open.stage, Stage::Failed) {
-            Stage::Collecting { reservation, sum } => (reservation, sum),
+        let (reservation, updates) = match std::mem::replace(&mut open.stage, Stage::Failed) {
+            Stage::Collecting { reservation, updates } => (reservation, updates),
             later => {
                 open.stage = later;
                 return Err(RoundError::OutOfOrder);
             }
         };
+        let sum = match updates {
+            Updates::Seen(sum) => sum.finish(),
+            Updates::Masked(masked) => masked.unmask()?.into_sum(self.grid)?,
+        };
         let charge = self.budget.settle(*reservation);
         let release = match charge.mechanism() {
-            Mechanism::None => sum.finish().release_exact(charge)?,
+            Mechanism::None => sum.release_exact(charge)?,
             Mechanism::RoundedGaussian { .. } => {
-                sum.finish().release(charge, &self.keys.noise(self.round)?, self.keys.generator())?
+                sum.release(charge, &self.keys.noise(self.round)?, self.keys.generator())?
             }
-            Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. } => {
-                sum.finish().release_noised(charge)?
-            }
+            Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. } => sum.release_noised(charge)?,
         };
         let model = self.strategy.apply(&self.model, &release)?;
         let digest = Digest::of_model(&model);

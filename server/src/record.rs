@@ -168,7 +168,9 @@ fn count(progress: &[(ClientId, Progress)]) -> (BTreeMap<Refusal, u32>, BTreeMap
     for (_, progress) in progress {
         match *progress {
             Progress::Refused(reason) => *refusals.entry(reason).or_insert(0) += 1,
-            Progress::Declined(reason) => *declines.entry(reason).or_insert(0) += 1,
+            Progress::Declined(reason) | Progress::Withheld(reason) => {
+                *declines.entry(reason).or_insert(0) += 1
+            }
             _ => {}
         }
     }

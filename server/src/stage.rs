@@ -2,7 +2,7 @@
 
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::{Grid, PUBLIC_STEP};
-use skep_privacy::packing::{PackingError, unpack};
+use skep_privacy::packing::{PackingError, packed_len, unpack};
 use skep_privacy::update::Rejected;
 use skep_protocol::experiment::Weighting;
 use skep_protocol::round::Refusal;
@@ -12,11 +12,35 @@ use skep_protocol::round::Refusal;
 pub struct Stager {
     grid: Grid,
     weighted: bool,
+    masked: bool,
+}
+
+/// An upload that may be added to the sum.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StagedUpdate {
+    /// One that the server sees.
+    Plain(Contribution),
+    /// One under masks, packed: nothing can be tested but its length.
+    Masked(Vec<u8>),
 }
 
 impl Stager {
-    pub(crate) fn new(grid: Grid, weighting: Weighting) -> Self {
-        Stager { grid, weighted: weighting != Weighting::Uniform }
+    pub(crate) fn new(grid: Grid, weighting: Weighting, masked: bool) -> Self {
+        Stager { grid, weighted: weighting != Weighting::Uniform, masked }
+    }
+
+    /// Makes every test of an upload that the sum relies on.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that its sender is told.
+    pub fn stage_upload(&self, packed: Vec<u8>) -> Result<StagedUpdate, Refusal> {
+        if !self.masked {
+            return self.stage(&packed).map(StagedUpdate::Plain);
+        }
+        match packed_len(self.grid.dimension(), self.grid.wire_bits()) {
+            Some(expected) if expected == packed.len() => Ok(StagedUpdate::Masked(packed)),
+            _ => Err(Refusal::WrongLength),
+        }
     }
 
     /// Reads a packed update and makes every test that the sum relies on.
@@ -69,7 +93,7 @@ mod tests {
     }
 
     fn staged(grid: Grid, weighting: Weighting, coordinates: &[i32]) -> Result<Contribution, Refusal> {
-        Stager::new(grid, weighting).stage(&pack(coordinates, grid.wire_bits()).unwrap())
+        Stager::new(grid, weighting, false).stage(&pack(coordinates, grid.wire_bits()).unwrap())
     }
 
     #[test]
@@ -84,7 +108,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_packed_update_are_refused() {
         let grid = private();
-        let stager = Stager::new(grid, Weighting::Uniform);
+        let stager = Stager::new(grid, Weighting::Uniform, false);
         let packed = pack(&[0, 0, 0], grid.wire_bits()).unwrap();
         assert_eq!(stager.stage(&packed[1..]), Err(Refusal::WrongLength));
         assert_eq!(stager.stage(&[packed.as_slice(), &[0]].concat()), Err(Refusal::WrongLength));

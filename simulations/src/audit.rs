@@ -174,7 +174,7 @@ fn expose(
     let clients = Clients::new(experiment, &data.train).map_err(SimulationError::from)?;
     let canaries = Canaries::new(experiment, &clients, root, options.canaries)?;
     let mut test_set = TestSet::new(&experiment.task, data.test.clone()).map_err(SimulationError::from)?;
-    let report = with_world(federation, &canaries, &options.simulation, interrupted, |world| {
+    let report = with_world(federation, root, &canaries, &options.simulation, interrupted, |world| {
         schedule::run(world, &mut test_set, observer)
     })?;
     if report.ended == Ended::Interrupted {

@@ -3,6 +3,7 @@
 use skep_client::task::TaskError;
 use skep_learning::{ArchitectureError, PartitionError};
 use skep_privacy::prg::PrgError;
+use skep_protocol::round::Decline;
 use skep_protocol::round::server::OpenError;
 use skep_server::federation::{FederationError, PlanningError, RoundError};
 use thiserror::Error;
@@ -24,11 +25,6 @@ pub enum SimulationError {
     /// The script of faults makes no sense.
     #[error(transparent)]
     Fault(#[from] FaultError),
-    /// The whole protocol of secure aggregation is not there yet.
-    #[error(
-        "simulation.fidelity is \"protocol\", but this version cannot run secure aggregation yet; \"sum\" gives the same model"
-    )]
-    Protocol,
     /// The federation cannot be set up.
     #[error(transparent)]
     Federation(#[from] FederationError),
@@ -44,6 +40,9 @@ pub enum SimulationError {
     /// A step of a round failed: a bug.
     #[error("a step of a round failed, which is a bug: {0}")]
     Round(#[from] RoundError),
+    /// The masks of a plan, or an update under them, are refused: a bug.
+    #[error("secure aggregation is refused, which is a bug: {0}")]
+    Masking(Decline),
     /// The server's machine asked for what cannot be: a bug.
     #[error("the server's machine and the simulator disagree, which is a bug: {0}")]
     OutOfStep(&'static str),

@@ -43,6 +43,12 @@ pub enum Moment {
     Offering,
     /// Half of its update is sent.
     Uploading,
+    /// In a masked round: it has trained and sent its keys, and is asked for shares of its secrets.
+    Sharing,
+    /// In a masked round: its masked update is in the sum, and it is asked to agree to the survivors.
+    Agreeing,
+    /// In a masked round: it has agreed, and is asked to reveal the shares that it holds.
+    Revealing,
 }
 
 /// How an update is corrupt.
@@ -55,6 +61,9 @@ pub enum Corruption {
     /// Every coordinate is as large as the whole update may be. A private round refuses that; without privacy no
     /// norm is tested, and the update, every coordinate of it 1, is in the sum.
     Norm,
+    /// One bit of its masked update is flipped. Nobody can see that; it spoils the sum. Nothing happens unless masks are
+    /// computed.
+    Mask,
 }
 
 /// A script that makes no sense.

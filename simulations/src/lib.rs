@@ -19,6 +19,8 @@ mod data;
 mod error;
 mod fault;
 mod latency;
+#[cfg(test)]
+mod masked_scenarios;
 mod membership;
 mod network;
 mod participants;
@@ -41,6 +43,7 @@ pub use error::SimulationError;
 pub use fault::{Corruption, Fault, FaultError, FaultKind, Moment};
 pub use latency::Latency;
 pub use membership::{MembershipError, MembershipReport, membership};
+pub use round::Masks;
 pub use schedule::{Ended, SimulationReport};
 pub use simulate::{SimulationOptions, simulate};
 pub use test_set::TestSet;

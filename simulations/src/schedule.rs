@@ -14,7 +14,7 @@ use skep_server::roster::Contiguous;
 
 use crate::clients::public_cohort;
 use crate::error::SimulationError;
-use crate::round::World;
+use crate::round::{Masks, World};
 use crate::workers::Trainer;
 
 /// What a simulation gave.
@@ -34,6 +34,8 @@ pub struct SimulationReport {
     pub bytes_up: u64,
     /// Bytes of models that would have travelled to clients.
     pub bytes_down: u64,
+    /// What the full protocol of secure aggregation computed; nothing where it is not computed.
+    pub masks: Masks,
     /// Virtual time from the first plan to the last outcome.
     pub virtual_time: Span,
     /// What the simulation took on this machine, in seconds. Everything else here follows from the experiment and the
@@ -93,6 +95,7 @@ pub(crate) fn run<T: Trainer>(
         client_updates: rounds.iter().map(|record| u64::from(record.updates)).sum(),
         bytes_up: rounds.iter().map(|record| record.bytes_up).sum(),
         bytes_down: rounds.iter().map(|record| record.bytes_down).sum(),
+        masks: world.masks,
         virtual_time: world.now.since(Time::ZERO),
         rounds,
         seconds: started.elapsed().as_secs_f64(),

@@ -20,7 +20,7 @@ use crate::latency::Latency;
 use crate::network::Network;
 use crate::participants::Participants;
 use crate::population;
-use crate::round::World;
+use crate::round::{Masks, World};
 use crate::schedule::{self, SimulationReport};
 use crate::test_set::TestSet;
 use crate::workers::{Trainer, Workers};
@@ -82,9 +82,6 @@ pub(crate) fn simulate_clients(
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<SimulationReport, SimulationError> {
-    if experiment.fidelity == Fidelity::Protocol {
-        return Err(SimulationError::Protocol);
-    }
     let participants = Participants::new(&experiment.task, clients, root)?;
     let mut test_set = TestSet::new(&experiment.task, test.clone())?;
     let federation = Federation::new(
@@ -95,7 +92,7 @@ pub(crate) fn simulate_clients(
         PlanSigner::from_seed(Key::from_os()?.expose()),
         ServerKeys::from_root(root),
     )?;
-    with_world(federation, &participants, options, interrupted, |world| {
+    with_world(federation, root, &participants, options, interrupted, |world| {
         schedule::run(world, &mut test_set, observer)
     })
 }
@@ -103,6 +100,7 @@ pub(crate) fn simulate_clients(
 /// Calls `run` with a world at time zero.
 pub(crate) fn with_world<T: Trainer>(
     federation: Federation,
+    root: &Key,
     trainer: &T,
     options: &SimulationOptions,
     interrupted: &AtomicBool,
@@ -125,6 +123,9 @@ pub(crate) fn with_world<T: Trainer>(
             network: Network::new(),
             now: Time::ZERO,
             connections: 0,
+            computes_masks: experiment.fidelity == Fidelity::Protocol,
+            root: root.clone(),
+            masks: Masks::default(),
         })
     })
 }

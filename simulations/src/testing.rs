@@ -11,9 +11,9 @@ use skep_privacy::update::Update;
 use skep_protocol::ClientId;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
-    BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile, PopulationFile,
-    PrivacyFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
-    WeightingFile,
+    BatchFile, BatchWord, DataFile, ExperimentFile, FidelityFile, ModeFile, ModelFile, PartitionFile,
+    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, SecureAggregationFile, SimulationFile,
+    StrategyFile, TaskFile, TrainingFile, WeightingFile,
 };
 use skep_protocol::plan::{PlanSigner, VerifiedPlan};
 use skep_protocol::round::Decline;
@@ -65,6 +65,15 @@ pub(crate) fn private_file() -> ExperimentFile {
         epsilon_limit: Some(8.0),
     };
     ExperimentFile { privacy, ..file() }
+}
+
+/// [`file`] with a share of the noise from every client, computed with this fidelity: 20 clients, up to 2 of them corrupt,
+/// threshold 11.
+pub(crate) fn masked_file(fidelity: FidelityFile) -> ExperimentFile {
+    let privacy =
+        PrivacyFile { mode: ModeFile::Distributed, epsilon_limit: Some(20.0), ..private_file().privacy };
+    let secure_aggregation = Some(SecureAggregationFile { max_corrupt_fraction: 0.1, min_cohort: 10 });
+    ExperimentFile { privacy, secure_aggregation, simulation: SimulationFile { fidelity }, ..file() }
 }
 
 /// The experiment of [`file`].
@@ -165,9 +174,14 @@ impl Run {
         observer: &mut dyn Observer,
     ) -> Result<SimulationReport, SimulationError> {
         let federation = federation(&self.file, self.root);
-        with_world(federation, &self.trainer, &self.options, interrupted, |world| {
-            schedule::run(world, &mut Unmeasured, observer)
-        })
+        with_world(
+            federation,
+            &Key::from_seed(self.root),
+            &self.trainer,
+            &self.options,
+            interrupted,
+            |world| schedule::run(world, &mut Unmeasured, observer),
+        )
     }
 }
 

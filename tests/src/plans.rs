@@ -6,9 +6,11 @@ use skep_privacy::budget::BudgetKeeper;
 use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
-use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
+use skep_privacy::quantities::{
+    Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
+};
 use skep_protocol::experiment::{Batch, Model, Task, Training, Weighting};
-use skep_protocol::plan::{Claim, Closure, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
+use skep_protocol::plan::{Claim, Closure, Masking, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
 use skep_protocol::{Digest, Round, Span};
 
 /// A task whose model has `3 * 2 + 2 = 8` parameters.
@@ -61,6 +63,24 @@ pub fn private_plan(round: u64, cohort_max: u32) -> Plan {
     Plan {
         encoding: grid.encoding(),
         promise: Promise::Central { claim: claim(clip_norm), sigma, masking: None },
+        ..public
+    }
+}
+
+/// A plan for [`task`] with secure aggregation and central noise, for a cohort of at least 3, none of them corrupt.
+pub fn masked_plan(round: u64, cohort_max: u32) -> Plan {
+    let public = plan(round, cohort_max);
+    let clip_norm = ClipNorm::new(1.0).expect("valid");
+    let len = public.update_len() as usize;
+    let grid = PrivateGrid::masked(clip_norm, len, cohort_max).expect("a small grid");
+    let noise = Mechanism::rounded_gaussian(NoiseMultiplier::new(1.0).expect("valid"), &grid).expect("valid");
+    let Mechanism::RoundedGaussian { sigma, .. } = noise else { unreachable!("asked for a Gaussian") };
+    let nobody = CorruptFraction::new(0.0).expect("valid");
+    let masking = Masking::plan(cohort_max, cohort_max, 0, nobody).expect("a cohort of at least 3");
+    Plan {
+        encoding: grid.encoding(),
+        promise: Promise::Central { claim: claim(clip_norm), sigma, masking: Some(masking) },
+        min_updates: masking.threshold + 1,
         ..public
     }
 }

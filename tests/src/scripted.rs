@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use skep_protocol::message::{ClientMessage, ServerMessage};
 use skep_protocol::plan::{Closure, VerifiedPlan};
-use skep_protocol::round::client::{self, ClientMachine, End, Packed};
+use skep_protocol::round::client::{self, ClientMachine, End, Made, Packed};
 use skep_protocol::round::server::{self, Job, Limits, ServerMachine};
-use skep_protocol::round::{AbortReason, Decline, Outcome, Phase, Progress, Refusal};
+use skep_protocol::round::{AbortReason, Decline, Outcome, Phase, Progress, Refusal, Timing};
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, Span, Time};
 
 use crate::plans;
@@ -49,6 +49,8 @@ struct Peer {
     model: Option<Round>,
     /// Training in progress.
     training: Option<Arc<VerifiedPlan>>,
+    /// An answer in the making.
+    answering: Option<(Round, Phase, Vec<u8>)>,
     /// An upload in progress.
     upload: Option<Round>,
 }
@@ -81,6 +83,8 @@ struct Open {
     granted: BTreeMap<ClientId, u64>,
     committed: BTreeSet<ClientId>,
     releasing: bool,
+    /// Once the survivors are frozen: what the survivors are asked to sign.
+    survivors: Option<BTreeSet<ClientId>>,
 }
 
 impl Network {
@@ -93,6 +97,7 @@ impl Network {
             to_client: VecDeque::new(),
             model: None,
             training: None,
+            answering: None,
             upload: None,
         };
         Network {
@@ -128,6 +133,7 @@ impl Network {
             granted: BTreeMap::new(),
             committed: BTreeSet::new(),
             releasing: false,
+            survivors: None,
         });
         self.drain_server();
     }
@@ -207,6 +213,10 @@ impl Network {
                 self.seen.declines.insert(reason);
                 server::Event::Declined { client: id, round, reason }
             }
+            ClientMessage::Answered { round, phase, body } => {
+                self.check_answer(id, round, phase, &body);
+                server::Event::Answered { client: id, round, phase }
+            }
             ClientMessage::Offer(offer) => server::Event::UploadOffered {
                 client: id,
                 round: offer.round,
@@ -227,6 +237,9 @@ impl Network {
             }
             ServerMessage::Grant { round, offset, until } => client::Event::Granted { round, offset, until },
             ServerMessage::Committed { round } => client::Event::Committed { round },
+            ServerMessage::Asked { round, phase, part, .. } => {
+                client::Event::Asked { round, phase, request: part }
+            }
             ServerMessage::Refused { round, reason } => client::Event::Refused { round, reason },
             ServerMessage::Closed { round, released } => client::Event::Closed { round, released },
             ServerMessage::Welcome(_)
@@ -252,8 +265,22 @@ impl Network {
     pub fn finish_training(&mut self, id: ClientId, failed: Option<Decline>) -> bool {
         let Some(plan) = self.peer(id).training.take() else { return false };
         let round = plan.plan().round;
-        let packed = Packed { len: plan.plan().upload_bytes(), digest: update_digest(id, round) };
-        self.to_client(id, client::Event::Trained { round, result: failed.map_or(Ok(packed), Err) });
+        let made = match plan.plan().masking() {
+            None => Made::Update(update(id, &plan)),
+            Some(_) => Made::Answer(Vec::new()),
+        };
+        self.to_client(id, client::Event::JobDone { round, result: failed.map_or(Ok(made), Err) });
+        true
+    }
+
+    /// A client has made what it was asked for in a phase of a masked round, or refuses it. Its answer is the request.
+    pub fn finish_answer(&mut self, id: ClientId, failed: Option<Decline>) -> bool {
+        let Some((round, phase, request)) = self.peer(id).answering.take() else { return false };
+        let made = match (phase, &self.open) {
+            (Phase::Collecting, Some(open)) => Made::Update(update(id, &open.plan)),
+            _ => Made::Answer(request),
+        };
+        self.to_client(id, client::Event::JobDone { round, result: failed.map_or(Ok(made), Err) });
         true
     }
 
@@ -276,10 +303,10 @@ impl Network {
 
     /// A message that no honest client sends. Other clients must not feel it.
     pub fn rogue(&mut self, id: ClientId, event: server::Event) {
-        let before = self.others(id);
+        let (phase, before) = (self.server.phase(), self.others(id));
         self.to_server(event);
         let after = self.others(id);
-        if self.server.phase() == Some(Phase::Collecting) && !before.is_empty() {
+        if phase < Some(Phase::Releasing) && self.server.phase() == phase && !before.is_empty() {
             for (client, progress) in before {
                 let now = after[&client];
                 let granted = matches!((progress, now), (Progress::Offered { .. }, Progress::Granted { .. }));
@@ -301,6 +328,7 @@ impl Network {
                     | self.deliver_to_client(id)
                     | self.deliver_model(id, true)
                     | self.finish_training(id, None)
+                    | self.finish_answer(id, None)
                     | self.finish_upload(id, None);
             }
             if !progress {
@@ -359,6 +387,12 @@ impl Network {
                     }
                 }
                 server::Action::Start(Job::Release { round }) => self.release = Some(round),
+                server::Action::Ask { to, round, phase } => {
+                    for id in to {
+                        let part = self.request(round, phase);
+                        self.send_to_client(id, ServerMessage::Asked { round, phase, part, last: true });
+                    }
+                }
                 server::Action::Commit { client, .. } | server::Action::Discard { client, .. } => {
                     self.kept.remove(&client);
                 }
@@ -387,13 +421,16 @@ impl Network {
                 }
                 client::Action::FetchModel { .. } => {}
                 client::Action::Start(client::Job::Train(plan)) => self.peer(id).training = Some(plan),
+                client::Action::Start(client::Job::Answer { plan, phase, request }) => {
+                    self.peer(id).answering = Some((plan.plan().round, phase, request));
+                }
                 client::Action::Upload { round, offset } => {
                     self.seen.resumed += u64::from(offset > 0);
                     self.peer(id).upload = Some(round);
                 }
                 client::Action::Closed { end, .. } => {
                     let peer = self.peer(id);
-                    (peer.training, peer.upload) = (None, None);
+                    (peer.training, peer.answering, peer.upload) = (None, None, None);
                     self.seen.ends.insert(end_name(end));
                 }
             }
@@ -412,14 +449,30 @@ impl Network {
             }
             server::Action::Commit { client, .. } => {
                 assert!(!open.releasing, "{client} was committed after the collection ended");
+                assert!(open.survivors.is_none(), "{client} was committed after the survivors were frozen");
                 assert!(open.granted.remove(&client).is_some(), "{client} was committed without a grant");
                 assert!(open.committed.insert(client), "{client} was committed twice");
             }
             server::Action::Discard { client, .. } => {
                 assert!(open.granted.remove(&client).is_some(), "{client} had nothing to discard");
             }
+            server::Action::Ask { ref to, phase, .. } => {
+                let masked = open.plan.plan().masking().is_some();
+                assert!(
+                    masked && !open.releasing,
+                    "{phase} was asked in a plain round, or after the release began"
+                );
+                if phase >= Phase::Consistency {
+                    let survivors = open.survivors.get_or_insert_with(|| open.committed.clone());
+                    assert!(open.granted.is_empty(), "uploads are in flight while the survivors agree");
+                    assert_eq!(*survivors, open.committed, "the survivors changed");
+                    assert!(to.iter().all(|client| survivors.contains(client)), "a dropped client was asked");
+                }
+            }
             server::Action::Start(Job::Release { .. }) => {
                 open.releasing = true;
+                let masked = open.plan.plan().masking().is_some();
+                assert_eq!(open.survivors.is_some(), masked, "unmasked without agreement");
                 assert!(open.granted.is_empty(), "uploads are in flight while the sum is released");
                 assert!(open.committed.len() >= open.plan.plan().min_updates as usize);
             }
@@ -435,7 +488,8 @@ impl Network {
         let plan = open.plan.plan();
         assert!(self.now <= open.opened + plan.deadline, "the round ended after its deadline");
         assert!(open.granted.is_empty(), "an upload was neither committed nor discarded");
-        let committed = progress.iter().filter(|(_, progress)| *progress == Progress::Committed);
+        let in_sum = |progress| matches!(progress, Progress::Committed | Progress::Withheld(_));
+        let committed = progress.iter().filter(|(_, progress)| in_sum(*progress));
         assert_eq!(committed.count(), open.committed.len());
         let updates = open.committed.len() as u32;
         match outcome {
@@ -450,13 +504,17 @@ impl Network {
             }
             Outcome::Aborted(_) => {}
         }
-        if outcome != Outcome::Aborted(AbortReason::Stopped) {
+        // Those two end a round while there are clients that have done all that was asked.
+        let cut_short =
+            matches!(outcome, Outcome::Aborted(AbortReason::Stopped | AbortReason::BelowThreshold { .. }));
+        if !cut_short {
             let all_answered = progress.iter().all(|(_, progress)| !progress.is_open());
             assert!(all_answered, "a client was left without an end");
         }
         if plan.closure == Closure::AllAnswered {
             let cut_off = progress.iter().any(|(_, p)| *p == Progress::Refused(Refusal::Late));
-            let collect_by = open.opened + plan.deadline.fraction(9, 10);
+            let masked = plan.masking().is_some();
+            let collect_by = Timing::new(open.opened, plan.deadline, masked).collect_by;
             assert!(
                 !cut_off || self.now >= collect_by,
                 "a private collection ended before everybody had answered"
@@ -467,6 +525,22 @@ impl Network {
             if let Progress::Refused(reason) = progress {
                 self.seen.refusals.insert(*reason);
             }
+        }
+    }
+
+    /// What is asked in a phase; all are asked the same here.
+    fn request(&self, round: Round, phase: Phase) -> Vec<u8> {
+        let survivors = self.open.as_ref().and_then(|open| open.survivors.as_ref());
+        let text = format!("{round} {phase} {:?}", survivors.filter(|_| phase >= Phase::Consistency));
+        text.into_bytes()
+    }
+
+    /// Nobody signs, or reveals anything for, other survivors than those whose updates are in the sum.
+    fn check_answer(&self, id: ClientId, round: Round, phase: Phase, body: &[u8]) {
+        let open = self.open.as_ref().filter(|open| open.plan.plan().round == round);
+        let made_up = body == MADE_UP;
+        if phase >= Phase::Consistency && !made_up && open.is_some_and(|open| open.committed.contains(&id)) {
+            assert_eq!(body, self.request(round, phase), "{id} answered for other survivors");
         }
     }
 
@@ -482,6 +556,13 @@ impl Network {
     }
 }
 
+fn update(id: ClientId, plan: &VerifiedPlan) -> Packed {
+    Packed { len: plan.plan().upload_bytes(), digest: update_digest(id, plan.plan().round) }
+}
+
+/// What a script has a client say that no job made.
+pub const MADE_UP: [u8; 1] = [7];
+
 /// The digest of the update that a client of the script makes in a round.
 pub fn update_digest(id: ClientId, round: Round) -> Digest {
     Digest::of(&[id.0.to_le_bytes(), round.0.to_le_bytes()].concat())
@@ -490,7 +571,11 @@ pub fn update_digest(id: ClientId, round: Round) -> Digest {
 fn phase_name(server: &ServerMachine) -> &'static str {
     match server.phase() {
         None => "no round",
+        Some(Phase::Keys) => "keys",
+        Some(Phase::Shares) => "shares",
         Some(Phase::Collecting) => "collecting",
+        Some(Phase::Consistency) => "consistency",
+        Some(Phase::Reveal) => "reveal",
         Some(Phase::Releasing) => "releasing",
     }
 }
@@ -502,6 +587,15 @@ fn stage_name(client: &ClientMachine) -> &'static str {
         Some((_, client::Stage::Training)) => "training",
         Some((_, client::Stage::Offering(_))) => "offering",
         Some((_, client::Stage::Uploading(_))) => "uploading",
+        Some((_, client::Stage::Waiting(Phase::Shares))) => "waiting for shares",
+        Some((_, client::Stage::Waiting(Phase::Collecting))) => "waiting for input",
+        Some((_, client::Stage::Waiting(Phase::Consistency))) => "waiting for survivors",
+        Some((_, client::Stage::Waiting(_))) => "waiting for signatures",
+        Some((_, client::Stage::Working(Phase::Shares))) => "sharing",
+        Some((_, client::Stage::Working(Phase::Collecting))) => "masking",
+        Some((_, client::Stage::Working(Phase::Consistency))) => "signing",
+        Some((_, client::Stage::Working(_))) => "revealing",
+        Some((_, client::Stage::Finished)) => "finished",
     }
 }
 
@@ -510,6 +604,7 @@ fn outcome_name(outcome: Outcome) -> &'static str {
         Outcome::Complete { .. } => "complete",
         Outcome::Degraded { .. } => "degraded",
         Outcome::Aborted(AbortReason::TooFewUpdates { .. }) => "too few updates",
+        Outcome::Aborted(AbortReason::BelowThreshold { .. }) => "below threshold",
         Outcome::Aborted(AbortReason::ReleaseFailed) => "release failed",
         Outcome::Aborted(AbortReason::ReleaseLate) => "release late",
         Outcome::Aborted(AbortReason::Stopped) => "stopped",
@@ -534,6 +629,8 @@ fn server_event_name(event: &server::Event) -> &'static str {
         server::Event::Disconnected { .. } => "disconnected",
         server::Event::Accepted { .. } => "accepted",
         server::Event::Declined { .. } => "declined",
+        server::Event::Answered { .. } => "answered",
+        server::Event::PhaseFailed { .. } => "phase failed",
         server::Event::UploadOffered { .. } => "upload offered",
         server::Event::UploadStaged { .. } => "upload staged",
         server::Event::UploadFailed { .. } => "upload failed",
@@ -550,7 +647,8 @@ fn client_event_name(event: &client::Event) -> &'static str {
         client::Event::Invited(_) => "invited",
         client::Event::ModelStaged { .. } => "model staged",
         client::Event::ModelFailed { .. } => "model failed",
-        client::Event::Trained { .. } => "trained",
+        client::Event::JobDone { .. } => "job done",
+        client::Event::Asked { .. } => "asked",
         client::Event::Granted { .. } => "granted",
         client::Event::Committed { .. } => "committed",
         client::Event::Refused { .. } => "refused",

@@ -9,20 +9,20 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use skep_protocol::plan::Closure;
 use skep_protocol::round::server::{Event, Job, Limits};
-use skep_protocol::round::{Decline, Refusal, client};
+use skep_protocol::round::{AbortReason, Decline, Phase, Refusal, client};
 use skep_protocol::{ClientId, Digest, Round, Span};
 use skep_tests::plans;
-use skep_tests::scripted::{Network, Seen, update_digest};
+use skep_tests::scripted::{MADE_UP, Network, Seen, update_digest};
 
 const CLIENTS: u64 = 4;
-const SCHEDULES: u32 = 3000;
+const SCHEDULES: u32 = 10_000;
 
 /// One step of a schedule.
 #[derive(Clone, Debug)]
 enum Step {
     Open {
         first: bool,
-        private: bool,
+        kind: Kind,
         invited: u64,
         min_updates: u32,
     },
@@ -32,6 +32,7 @@ enum Step {
     ToClient(u64),
     Model(u64, bool),
     Train(u64, Option<Decline>),
+    Answer(u64, Option<Decline>),
     Upload(u64, Option<Refusal>),
     Release(bool),
     Advance(u64),
@@ -45,12 +46,22 @@ enum Step {
     Honest,
 }
 
+/// What a round collects.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Open,
+    Private,
+    Masked,
+}
+
 /// What a rogue client, or a late driver, says.
 #[derive(Clone, Debug)]
 enum Rogue {
     Accept { round: u64, right_plan: bool },
     Decline { round: u64 },
     Offer { round: u64, len: u64, own: bool },
+    Answer { round: u64, phase: Phase },
+    PhaseFailed { round: u64 },
     Staged { round: u64 },
     Failed { round: u64 },
     Violate(Refusal),
@@ -62,7 +73,8 @@ enum Stray {
     Invite { round: u64, wrong: bool },
     Model(u64),
     NoModel(u64),
-    Trained(u64),
+    Trained(u64, bool),
+    Asked(u64, Phase),
     Grant(u64, u64),
     Committed(u64),
     Refused(u64),
@@ -72,8 +84,8 @@ enum Stray {
 fn step() -> impl Strategy<Value = Step> {
     let client = 0..CLIENTS;
     prop_oneof![
-        3 => (any::<bool>(), any::<bool>(), 0..=CLIENTS, 1..3u32)
-            .prop_map(|(first, private, invited, min_updates)| Step::Open { first, private, invited, min_updates }),
+        3 => (any::<bool>(), kind(), 0..=CLIENTS, 1..3u32)
+            .prop_map(|(first, kind, invited, min_updates)| Step::Open { first, kind, invited, min_updates }),
         4 => client.clone().prop_map(Step::Connect),
         1 => client.clone().prop_map(Step::Disconnect),
         8 => client.clone().prop_map(Step::ToServer),
@@ -81,9 +93,11 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (client.clone(), prop::bool::weighted(0.9)).prop_map(|(id, whole)| Step::Model(id, whole)),
         5 => (client.clone(), prop::option::weighted(0.1, training_failure()))
             .prop_map(|(id, failed)| Step::Train(id, failed)),
-        5 => (client.clone(), prop::option::weighted(0.4, upload_failure()))
+        8 => (client.clone(), prop::option::weighted(0.05, answer_failure()))
+            .prop_map(|(id, failed)| Step::Answer(id, failed)),
+        8 => (client.clone(), prop::option::weighted(0.5, upload_failure()))
             .prop_map(|(id, failed)| Step::Upload(id, failed)),
-        1 => prop::bool::weighted(0.8).prop_map(Step::Release),
+        2 => prop::bool::weighted(0.6).prop_map(Step::Release),
         3 => prop_oneof![6 => 0..300u64, 1 => 0..12_000u64].prop_map(Step::Advance),
         1 => Just(Step::Stop),
         6 => (client.clone(), rogue()).prop_map(|(id, rogue)| Step::Rogue(id, rogue)),
@@ -92,6 +106,68 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Honest),
     ]
 }
+
+/// Wild schedules reach every refusal; calm ones, in which little goes wrong, reach the last phases of masked rounds.
+fn schedule() -> impl Strategy<Value = Vec<Step>> {
+    let client = 0..CLIENTS;
+    let mishap = prop_oneof![
+        3 => (client.clone(), answer_failure()).prop_map(|(id, reason)| Step::Answer(id, Some(reason))),
+        8 => (client.clone(), stray()).prop_map(|(id, stray)| Step::Stray(id, stray)),
+        8 => (client.clone(), rogue()).prop_map(|(id, rogue)| Step::Rogue(id, rogue)),
+        1 => client.clone().prop_map(Step::Disconnect),
+        1 => step(),
+    ];
+    let calm = prop_oneof![
+        1 => (0..=CLIENTS).prop_map(|invited| {
+            Step::Open { first: false, kind: Kind::Masked, invited, min_updates: 1 }
+        }),
+        4 => client.clone().prop_map(Step::Connect),
+        60 => client.clone().prop_map(Step::Walk),
+        15 => client.clone().prop_map(|id| Step::Upload(id, None)),
+        1 => any::<bool>().prop_map(Step::Release),
+        8 => mishap,
+    ];
+    prop_oneof![
+        2 => prop::collection::vec(step(), 40..200),
+        3 => prop::collection::vec(calm, 100..400),
+    ]
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![1 => Just(Kind::Open), 1 => Just(Kind::Private), 3 => Just(Kind::Masked)]
+}
+
+fn phase() -> impl Strategy<Value = Phase> {
+    prop::sample::select(vec![
+        Phase::Keys,
+        Phase::Shares,
+        Phase::Collecting,
+        Phase::Consistency,
+        Phase::Reveal,
+        Phase::Releasing,
+    ])
+}
+
+/// What a client may find wrong with what it is asked.
+fn answer_failure() -> impl Strategy<Value = Decline> {
+    prop::sample::select(REFUSED_REQUESTS.to_vec())
+}
+
+const REFUSED_REQUESTS: [Decline; 13] = [
+    Decline::NoRandomness,
+    Decline::TooFewHolders,
+    Decline::SmallCohort,
+    Decline::WeakThreshold,
+    Decline::BadPeers,
+    Decline::UnknownPeer,
+    Decline::UnsignedKeys,
+    Decline::DuplicateKeys,
+    Decline::BadKeys,
+    Decline::Flooded,
+    Decline::BadShares,
+    Decline::BadSurvivors,
+    Decline::NoAgreement,
+];
 
 fn training_failure() -> impl Strategy<Value = Decline> {
     prop::sample::select(vec![Decline::TrainingFailed, Decline::Unencodable, Decline::Policy])
@@ -115,6 +191,8 @@ fn rogue() -> impl Strategy<Value = Rogue> {
         round.clone().prop_map(|round| Rogue::Decline { round }),
         (round.clone(), prop_oneof![Just(32u64), any::<u64>()], any::<bool>())
             .prop_map(|(round, len, own)| Rogue::Offer { round, len, own }),
+        (round.clone(), phase()).prop_map(|(round, phase)| Rogue::Answer { round, phase }),
+        round.clone().prop_map(|round| Rogue::PhaseFailed { round }),
         round.clone().prop_map(|round| Rogue::Staged { round }),
         round.clone().prop_map(|round| Rogue::Failed { round }),
         prop::sample::select(vec![Refusal::Malformed, Refusal::BadSignature]).prop_map(Rogue::Violate),
@@ -129,7 +207,8 @@ fn stray() -> impl Strategy<Value = Stray> {
         (round.clone(), any::<bool>()).prop_map(|(round, wrong)| Stray::Invite { round, wrong }),
         round.clone().prop_map(Stray::Model),
         round.clone().prop_map(Stray::NoModel),
-        round.clone().prop_map(Stray::Trained),
+        (round.clone(), any::<bool>()).prop_map(|(round, answer)| Stray::Trained(round, answer)),
+        (round.clone(), phase()).prop_map(|(round, phase)| Stray::Asked(round, phase)),
         (round.clone(), 0..40u64).prop_map(|(round, offset)| Stray::Grant(round, offset)),
         round.clone().prop_map(Stray::Committed),
         round.clone().prop_map(Stray::Refused),
@@ -152,15 +231,14 @@ impl Schedule {
     fn take(&mut self, step: &Step) {
         let network = &mut self.network;
         match *step {
-            Step::Open { first, private, invited, min_updates } => {
-                self.open(first, private, invited, min_updates)
-            }
+            Step::Open { first, kind, invited, min_updates } => self.open(first, kind, invited, min_updates),
             Step::Connect(id) => network.connect(ClientId(id)),
             Step::Disconnect(id) => network.disconnect(ClientId(id)),
             Step::ToServer(id) => drop(network.deliver_to_server(ClientId(id))),
             Step::ToClient(id) => drop(network.deliver_to_client(ClientId(id))),
             Step::Model(id, whole) => drop(network.deliver_model(ClientId(id), whole)),
             Step::Train(id, failed) => drop(network.finish_training(ClientId(id), failed)),
+            Step::Answer(id, failed) => drop(network.finish_answer(ClientId(id), failed)),
             Step::Upload(id, failed) => drop(network.finish_upload(ClientId(id), failed)),
             Step::Release(succeeded) => drop(network.finish_release(succeeded)),
             Step::Advance(millis) => network.advance(Span::from_millis(millis)),
@@ -177,19 +255,20 @@ impl Schedule {
         }
     }
 
-    fn open(&mut self, first: bool, private: bool, invited: u64, min_updates: u32) {
+    fn open(&mut self, first: bool, kind: Kind, invited: u64, min_updates: u32) {
         if self.network.server.open_round().is_some() {
             return;
         }
         self.round += 1;
-        let mut plan = match private {
-            true => plans::private_plan(self.round, CLIENTS as u32),
-            false => plans::plan(self.round, CLIENTS as u32),
+        let mut plan = match kind {
+            Kind::Open => plans::plan(self.round, CLIENTS as u32),
+            Kind::Private => plans::private_plan(self.round, CLIENTS as u32),
+            Kind::Masked => plans::masked_plan(self.round, CLIENTS as u32),
         };
-        if first && !private {
+        if first && matches!(kind, Kind::Open) {
             plan.closure = Closure::FirstUpdates(min_updates);
         }
-        plan.min_updates = min_updates;
+        plan.min_updates = plan.min_updates.max(min_updates);
         self.network.open(plans::signed(plan), &(0..invited).map(ClientId).collect());
     }
 
@@ -208,6 +287,7 @@ fn walk(network: &mut Network, id: ClientId) -> bool {
         || network.deliver_to_server(id)
         || network.deliver_model(id, true)
         || network.finish_training(id, None)
+        || network.finish_answer(id, None)
 }
 
 /// The round before the last one, the last one, or the one after it.
@@ -231,6 +311,11 @@ fn event(client: ClientId, last: u64, rogue: &Rogue) -> Event {
             let round = near(last, round);
             let digest = if own { update_digest(client, round) } else { Digest([9; 32]) };
             Event::UploadOffered { client, round, len, digest }
+        }
+        Rogue::Answer { round, phase } => Event::Answered { client, round: near(last, round), phase },
+        Rogue::PhaseFailed { round } => {
+            let reason = AbortReason::BelowThreshold { phase: Phase::Reveal, answered: 1, required: 2 };
+            Event::PhaseFailed { round: near(last, round), reason }
         }
         Rogue::Staged { round } => Event::UploadStaged { client, round: near(last, round) },
         Rogue::Failed { round } => {
@@ -256,9 +341,14 @@ fn heard(id: ClientId, last: u64, stray: &Stray) -> client::Event {
         }
         Stray::Model(round) => client::Event::ModelStaged { round: near(last, round) },
         Stray::NoModel(round) => client::Event::ModelFailed { round: near(last, round) },
-        Stray::Trained(round) => {
+        Stray::Trained(round, answer) => {
             let packed = client::Packed { len: 32, digest: update_digest(id, near(last, round)) };
-            client::Event::Trained { round: near(last, round), result: Ok(packed) }
+            let made =
+                if answer { client::Made::Answer(MADE_UP.to_vec()) } else { client::Made::Update(packed) };
+            client::Event::JobDone { round: near(last, round), result: Ok(made) }
+        }
+        Stray::Asked(round, phase) => {
+            client::Event::Asked { round: near(last, round), phase, request: vec![1, 2, 3] }
         }
         Stray::Grant(round, offset) => {
             client::Event::Granted { round: near(last, round), offset, until: Span::from_millis(100) }
@@ -279,7 +369,7 @@ fn no_schedule_breaks_a_round_and_every_corner_is_reached() {
     );
     let seen = std::cell::RefCell::new(Seen::default());
     runner
-        .run(&prop::collection::vec(step(), 40..200), |steps| {
+        .run(&schedule(), |steps| {
             let mut schedule = Schedule::new();
             for step in &steps {
                 schedule.take(step);
@@ -301,7 +391,15 @@ fn merge(all: &mut Seen, one: Seen) {
 }
 
 fn assert_reached(seen: &Seen) {
-    let outcomes = ["complete", "degraded", "release failed", "release late", "stopped", "too few updates"];
+    let outcomes = [
+        "below threshold",
+        "complete",
+        "degraded",
+        "release failed",
+        "release late",
+        "stopped",
+        "too few updates",
+    ];
     assert_eq!(seen.outcomes, BTreeSet::from(outcomes));
     let refusals = [
         Refusal::NoRound,
@@ -333,15 +431,20 @@ fn assert_reached(seen: &Seen) {
         Decline::TrainingFailed,
         Decline::Unencodable,
         Decline::Policy,
+        Decline::AskedTwice,
+        Decline::OutOfTurn,
     ];
-    assert_eq!(seen.declines, BTreeSet::from(declines));
+    let declines = declines.into_iter().chain(REFUSED_REQUESTS).collect();
+    assert_eq!(seen.declines, declines);
     assert!(seen.resumed > 0);
-    let server = ["no round", "collecting", "releasing"];
+    let server = ["no round", "keys", "shares", "collecting", "consistency", "reveal", "releasing"];
     let server_events = [
         "connected",
         "disconnected",
         "accepted",
         "declined",
+        "answered",
+        "phase failed",
         "upload offered",
         "upload staged",
         "upload failed",
@@ -349,13 +452,29 @@ fn assert_reached(seen: &Seen) {
         "job done",
         "tick",
     ];
-    let client = ["idle", "fetching", "training", "offering", "uploading"];
+    let client = [
+        "idle",
+        "fetching",
+        "training",
+        "waiting for shares",
+        "sharing",
+        "waiting for input",
+        "masking",
+        "offering",
+        "uploading",
+        "waiting for survivors",
+        "signing",
+        "waiting for signatures",
+        "revealing",
+        "finished",
+    ];
     let client_events = [
         "disconnected",
         "invited",
         "model staged",
         "model failed",
-        "trained",
+        "job done",
+        "asked",
         "granted",
         "committed",
         "refused",

@@ -50,7 +50,11 @@ fn members(bootstrap: ClientsBootstrap) -> Result<JoinSet<Result<(), Failure>>, 
     let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
     let data = population::data(&experiment).map_err(Failure::configuration)?;
     let clients = Clients::new(&experiment, &data.train).map_err(Failure::configuration)?;
-    let options = JoinOptions::new(TrainingSlots::new(bootstrap.threads));
+    let mut options = JoinOptions::new(TrainingSlots::new(bootstrap.threads));
+    if let Some(secure_aggregation) = experiment.privacy.secure_aggregation() {
+        // These clients belong to whoever wrote the experiment.
+        options.min_cohort = secure_aggregation.min_cohort;
+    }
     let enrolling = Arc::new(Semaphore::new(ENROLLING));
     let mut members = JoinSet::new();
     for client in bootstrap.clients {

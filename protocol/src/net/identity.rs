@@ -98,6 +98,11 @@ impl Identity {
         self.named.public_key
     }
 
+    /// The federation's authority, whose signature makes certificates good.
+    pub fn authority_certificate(&self) -> &CertificateDer<'static> {
+        &self.authority
+    }
+
     /// The federation.
     pub fn authority(&self) -> Fingerprint {
         Fingerprint::of(&self.authority)

@@ -6,12 +6,14 @@
 //! common name of its subject, `client-17`. Sessions are not resumed: every connection shows its certificate.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring as ring_provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{
@@ -121,6 +123,37 @@ pub struct PeerIdentity {
     pub not_before: u64,
     /// The last second of validity, in seconds since 1970.
     pub not_after: u64,
+    /// The certificate itself, in DER.
+    pub certificate: CertificateDer<'static>,
+}
+
+/// Verifies certificates of clients that did not show them in a handshake: those of peers, which the server passes on.
+#[derive(Debug)]
+pub struct PeerVerifier(Arc<dyn ClientCertVerifier>);
+
+impl PeerVerifier {
+    /// A verifier that believes `authority` alone.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the authority's certificate cannot verify clients.
+    pub fn new(authority: &CertificateDer<'static>) -> Result<Self, TlsError> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(only(authority)?, provider())
+            .build()
+            .map_err(|error| TlsError::Verifier(error.to_string()))?;
+        Ok(PeerVerifier(verifier))
+    }
+
+    /// Who a certificate names, if the authority signed it and it is good at `now`.
+    ///
+    /// # Errors
+    /// [`TlsError::Configuration`] when it is not, [`TlsError::NotAClient`] when it names no client.
+    pub fn verify(&self, certificate: &[u8], now: SystemTime) -> Result<PeerIdentity, TlsError> {
+        let certificate = CertificateDer::from(certificate);
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // The authority signs leaves itself, so no certificate stands between.
+        self.0.verify_client_cert(&certificate, &[], UnixTime::since_unix_epoch(since))?;
+        client_named_by(&certificate)
+    }
 }
 
 /// A certificate's serial number: 16 bytes, random.
@@ -169,6 +202,7 @@ pub fn client_named_by(certificate: &CertificateDer<'_>) -> Result<PeerIdentity,
         serial: serial.map_err(|_| TlsError::NotAClient("a serial number of another length"))?,
         not_before: seconds(parsed.validity().not_before),
         not_after: seconds(parsed.validity().not_after),
+        certificate: certificate.clone().into_owned(),
     })
 }
 

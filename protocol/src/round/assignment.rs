@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Decline, Refusal};
+use super::{Decline, Phase, Refusal};
 use crate::ids::{ChannelBinding, ClientId, Digest};
 use crate::plan::VerifiedPlan;
 use crate::time::Time;
@@ -34,6 +34,8 @@ pub enum Progress {
     Invited,
     /// Has accepted: it fetches the model and trains.
     Accepted,
+    /// In a masked round: has answered in this phase.
+    Answered(Phase),
     /// Has an update of this length and digest and waits for its turn.
     Offered {
         /// Bytes.
@@ -52,6 +54,8 @@ pub enum Progress {
     },
     /// Its update is in the sum, as a whole.
     Committed,
+    /// Its update is in the sum, but it does not help to unmask it.
+    Withheld(Decline),
     /// Does not take part.
     Declined(Decline),
     /// Is out.
@@ -63,7 +67,11 @@ impl Progress {
     pub fn is_open(&self) -> bool {
         matches!(
             self,
-            Progress::Invited | Progress::Accepted | Progress::Offered { .. } | Progress::Granted { .. }
+            Progress::Invited
+                | Progress::Accepted
+                | Progress::Answered(_)
+                | Progress::Offered { .. }
+                | Progress::Granted { .. }
         )
     }
 }

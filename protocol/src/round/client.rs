@@ -1,9 +1,9 @@
 //! A client's side of a round.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::{Decline, Refusal};
+use super::{Decline, Phase, Refusal};
 use crate::experiment::Task;
 use crate::ids::{Digest, Round};
 use crate::message::{ClientMessage, Offer};
@@ -34,12 +34,21 @@ pub enum Event {
         /// The round.
         round: Round,
     },
-    /// Training has ended.
-    Trained {
+    /// A job has ended.
+    JobDone {
         /// The round.
         round: Round,
-        /// The packed update, or why there is none.
-        result: Result<Packed, Decline>,
+        /// What was made, or why the client takes no further part.
+        result: Result<Made, Decline>,
+    },
+    /// The server asks in a phase of a masked round.
+    Asked {
+        /// The round.
+        round: Round,
+        /// The phase.
+        phase: Phase,
+        /// What is asked, all parts together.
+        request: Vec<u8>,
     },
     /// The server asks for the update.
     Granted {
@@ -82,10 +91,19 @@ pub struct Packed {
     pub digest: Digest,
 }
 
+/// What a job makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// An update, packed and, where the plan asks for it, masked.
+    Update(Packed),
+    /// What is said to the server in a phase of a masked round.
+    Answer(Vec<u8>),
+}
+
 /// What the driver must do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Send a message; the driver fills in an offer's signature.
+    /// Send a message; the driver fills in what is signed for the connection: an offer, a statement of keys.
     Send(ClientMessage),
     /// Take in the base model, which the server sends.
     FetchModel {
@@ -94,7 +112,7 @@ pub enum Action {
         /// Its digest.
         model: Digest,
     },
-    /// Do heavy work and come back with [`Event::Trained`].
+    /// Do heavy work and come back with [`Event::JobDone`].
     Start(Job),
     /// Send the packed update from this offset on.
     Upload {
@@ -115,8 +133,19 @@ pub enum Action {
 /// Heavy work for the driver.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Job {
-    /// Train from the base model, clip, quantise and pack.
+    /// Train from the base model, clip and quantise. In a plain round that makes the packed update; in a masked one the
+    /// driver keeps the update, and makes keys for it: the answer of [`Phase::Keys`].
     Train(Arc<VerifiedPlan>),
+    /// Make what the server asks in a phase of a masked round, or refuse it: in [`Phase::Collecting`] the packed update,
+    /// otherwise an answer.
+    Answer {
+        /// The plan of the round.
+        plan: Arc<VerifiedPlan>,
+        /// The phase.
+        phase: Phase,
+        /// What is asked.
+        request: Vec<u8>,
+    },
 }
 
 /// How a client's part in a round ended.
@@ -155,6 +184,10 @@ struct Part {
     plan: Arc<VerifiedPlan>,
     expires: Time,
     stage: Stage,
+    /// What was asked, by digest: each thing is asked once.
+    asked: BTreeMap<Phase, Digest>,
+    /// The last answer, to be said again on another connection.
+    answer: Option<(Phase, Vec<u8>)>,
 }
 
 /// How far a client has come.
@@ -168,6 +201,12 @@ pub enum Stage {
     Offering(Packed),
     /// It sends its update.
     Uploading(Packed),
+    /// In a masked round: it waits to be asked in this phase.
+    Waiting(Phase),
+    /// In a masked round: it makes what was asked in this phase.
+    Working(Phase),
+    /// In a masked round: it has said all that it will ever say.
+    Finished,
 }
 
 impl ClientMachine {
@@ -214,14 +253,15 @@ impl ClientMachine {
             Event::Unwilling { plan, reason } => self.unwilling(plan.plan().round, reason),
             Event::ModelStaged { round } => self.model_staged(round),
             Event::ModelFailed { round } => self.model_failed(round),
-            Event::Trained { round, result } => self.trained(round, result),
+            Event::JobDone { round, result } => self.job_done(round, result),
+            Event::Asked { round, phase, request } => self.asked(round, phase, request),
             Event::Granted { round, offset, .. } => self.granted(round, offset),
-            Event::Committed { round } => self.ended(round, End::Committed),
+            Event::Committed { round } => self.committed(round),
             Event::Refused { round: Some(round), reason } if reason != Refusal::Duplicate => {
                 self.ended(round, End::Refused(reason));
             }
             Event::Refused { .. } => {}
-            Event::Closed { round, released } => self.ended(round, End::Over { released }),
+            Event::Closed { round, released } => self.closed(round, released),
             Event::Tick => {}
         }
     }
@@ -252,7 +292,8 @@ impl ClientMachine {
         let digest = plan.digest();
         let model = plan.plan().base_model;
         let expires = now + plan.plan().deadline;
-        self.part = Some(Part { plan, expires, stage: Stage::Fetching });
+        self.part =
+            Some(Part { plan, expires, stage: Stage::Fetching, asked: BTreeMap::new(), answer: None });
         self.act(Action::FetchModel { round, model });
         self.send(ClientMessage::Accept { round, plan: digest });
     }
@@ -279,8 +320,13 @@ impl ClientMachine {
                 self.act(Action::FetchModel { round, model });
                 self.send(ClientMessage::Accept { round, plan });
             }
-            Stage::Training => {}
+            Stage::Training | Stage::Working(_) => {}
             Stage::Offering(packed) | Stage::Uploading(packed) => self.offer(round, packed),
+            Stage::Waiting(_) | Stage::Finished => {
+                if let Some((phase, body)) = part.answer.clone() {
+                    self.send(ClientMessage::Answered { round, phase, body });
+                }
+            }
         }
     }
 
@@ -298,15 +344,78 @@ impl ClientMachine {
         }
     }
 
-    fn trained(&mut self, round: Round, result: Result<Packed, Decline>) {
-        let Some(part) = self.at(round, |stage| stage == Stage::Training) else { return };
-        match result {
-            Ok(packed) => {
-                part.stage = Stage::Offering(packed);
-                self.offer(round, packed);
-            }
-            Err(reason) => self.decline(round, reason),
+    fn job_done(&mut self, round: Round, result: Result<Made, Decline>) {
+        let working = |stage| matches!(stage, Stage::Training | Stage::Working(_));
+        let Some(part) = self.at(round, working) else { return };
+        let phase = match part.stage {
+            Stage::Working(phase) => phase,
+            _ if part.is_masked() => Phase::Keys,
+            _ => Phase::Collecting,
+        };
+        match (result, phase) {
+            (Err(reason), _) => self.decline(round, reason),
+            (Ok(Made::Update(packed)), Phase::Collecting) => self.made_update(round, packed),
+            (Ok(Made::Answer(body)), Phase::Keys) => self.answer(round, phase, body, Phase::Shares),
+            (Ok(Made::Answer(body)), Phase::Shares) => self.answer(round, phase, body, Phase::Collecting),
+            (Ok(Made::Answer(body)), Phase::Consistency) => self.answer(round, phase, body, Phase::Reveal),
+            (Ok(Made::Answer(body)), Phase::Reveal) => self.answer(round, phase, body, Phase::Releasing),
+            // The result of a job of an earlier stage.
+            _ => {}
         }
+    }
+
+    fn made_update(&mut self, round: Round, packed: Packed) {
+        if let Some(part) = &mut self.part {
+            (part.stage, part.answer) = (Stage::Offering(packed), None);
+        }
+        self.offer(round, packed);
+    }
+
+    fn answer(&mut self, round: Round, phase: Phase, body: Vec<u8>, next: Phase) {
+        if let Some(part) = &mut self.part {
+            part.stage = if next == Phase::Releasing { Stage::Finished } else { Stage::Waiting(next) };
+            part.answer = Some((phase, body.clone()));
+        }
+        self.send(ClientMessage::Answered { round, phase, body });
+    }
+
+    /// Each thing is asked once. The same again is that of a server whose client has come back; another would have the
+    /// client say twice what it may say once.
+    fn asked(&mut self, round: Round, phase: Phase, request: Vec<u8>) {
+        let Some(part) = self.at(round, |_| true) else { return };
+        let digest = Digest::of(&request);
+        match part.asked.get(&phase) {
+            Some(known) if *known == digest => {}
+            Some(_) => self.decline(round, Decline::AskedTwice),
+            None if part.stage == Stage::Waiting(phase) => {
+                part.asked.insert(phase, digest);
+                part.stage = Stage::Working(phase);
+                let job = Job::Answer { plan: part.plan.clone(), phase, request };
+                self.act(Action::Start(job));
+            }
+            None => self.decline(round, Decline::OutOfTurn),
+        }
+    }
+
+    /// The update is in the sum: the end of a plain round for the client, not of a masked one.
+    fn committed(&mut self, round: Round) {
+        let Some(part) = self.at(round, |_| true) else { return };
+        if !part.is_masked() {
+            self.close(End::Committed);
+        } else if let Stage::Offering(_) | Stage::Uploading(_) = part.stage {
+            part.stage = Stage::Waiting(Phase::Consistency);
+        }
+    }
+
+    fn closed(&mut self, round: Round, released: bool) {
+        let Some(part) = self.at(round, |_| true) else { return };
+        let in_sum = matches!(
+            part.stage,
+            Stage::Finished
+                | Stage::Waiting(Phase::Consistency | Phase::Reveal)
+                | Stage::Working(Phase::Consistency | Phase::Reveal)
+        );
+        self.close(if in_sum && released { End::Committed } else { End::Over { released } });
     }
 
     fn granted(&mut self, round: Round, offset: u64) {
@@ -364,5 +473,9 @@ impl ClientMachine {
 impl Part {
     fn round(&self) -> Round {
         self.plan.plan().round
+    }
+
+    fn is_masked(&self) -> bool {
+        self.plan.plan().masking().is_some()
     }
 }

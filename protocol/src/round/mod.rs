@@ -19,6 +19,20 @@
 //!            Closed: complete | degraded | aborted
 //! ```
 //!
+//! In a round with secure aggregation `Accept` is followed by phases, in each of which the server asks and all who are left
+//! answer; masked updates are offered and granted in the third:
+//!
+//! ```text
+//!   Keys         (trained)                          <── keys ─────────────────
+//!   Shares       ── Asked: the others' keys ──────> <── sealed shares ────────
+//!   Collecting   ── Asked: shares for you ────────> <── Offer, masked update ─
+//!   Consistency  ── Asked: the survivors ─────────> <── signature ────────────
+//!   Reveal       ── Asked: signatures ────────────> <── shares that unmask ───
+//!   Releasing    (job)
+//! ```
+//!
+//! The machines know who has answered in which phase, and nothing of what was said.
+//!
 //! How to drive a machine: give it every event with the time it happened (`handle`), after each take actions
 //! until there are none (`poll_action`), and come back with [`Tick`](server::Event::Tick) no later than
 //! `next_deadline`. Ties in time are broken by the order of the calls. A bad message from one client is an ordinary
@@ -37,7 +51,7 @@ pub mod server;
 mod timing;
 
 pub use assignment::{Assignment, Progress};
-pub use collection::{Collection, Phase, Plain, SecAgg};
+pub use collection::{Collection, Phase};
 pub use outcome::{AbortReason, Outcome};
 pub use refusal::{Decline, Refusal};
 pub use timing::Timing;

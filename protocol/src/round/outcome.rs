@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::Phase;
+
 /// How a round ended; there is no other way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Outcome {
@@ -31,6 +33,18 @@ pub enum AbortReason {
         /// Updates committed.
         updates: u32,
         /// The plan's minimum.
+        required: u32,
+    },
+    /// Fewer clients answered in a phase of secure aggregation than it takes.
+    #[error(
+        "{answered} clients answered in the phase \"{phase}\" of secure aggregation, {required} are required"
+    )]
+    BelowThreshold {
+        /// The phase.
+        phase: Phase,
+        /// Clients that answered; in the last phase, holders of the scarcest secret that did.
+        answered: u32,
+        /// Clients that must.
         required: u32,
     },
     /// The release failed on the server.

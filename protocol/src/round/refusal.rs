@@ -118,8 +118,8 @@ pub enum Decline {
     /// The owner's limits forbid it.
     #[error("the owner's limits forbid it")]
     Policy,
-    /// The operating system gave no random bytes for rounding and noise.
-    #[error("the system has no randomness for the noise")]
+    /// The operating system gave no randomness for secrets.
+    #[error("the operating system gave no randomness")]
     NoRandomness,
     /// The owner does not take part at this time of day.
     #[error("the owner does not take part at this time of day")]
@@ -130,4 +130,46 @@ pub enum Decline {
     /// The owner allows no more rounds.
     #[error("the owner allows no more rounds")]
     RoundLimit,
+    /// The cohort is too small to hide in.
+    #[error("the cohort is too small to hide in")]
+    SmallCohort,
+    /// Threshold or share holders are fewer than the assumed fraction of corrupt clients takes.
+    #[error("threshold or number of share holders are too low for this cohort")]
+    WeakThreshold,
+    /// The clients that the server names do not add up: too few, not sorted, or without this one.
+    #[error("the clients that the server names do not add up")]
+    BadPeers,
+    /// A peer's certificate is not of this federation, has expired, or names another client.
+    #[error("the keys of a peer are not certified by this federation")]
+    UnknownPeer,
+    /// A peer's keys are not signed by its identity for this plan, and so for this model.
+    #[error("the keys of a peer are not signed for this plan and its model")]
+    UnsignedKeys,
+    /// Two peers have the same keys, or an identity appears twice.
+    #[error("two peers have the same keys")]
+    DuplicateKeys,
+    /// A peer's key is one that no honest client makes, or cannot be read.
+    #[error("the keys of a peer are not usable")]
+    BadKeys,
+    /// More peers chose this client as a share holder than chance allows.
+    #[error("too many peers chose this client as a share holder")]
+    Flooded,
+    /// Too few share holders are left to hide behind.
+    #[error("too few share holders are left")]
+    TooFewHolders,
+    /// The shares delivered are not from those who are said to have shared.
+    #[error("the shares delivered are not from those who are said to have shared")]
+    BadShares,
+    /// The survivors are too few, not those who shared, or without this client.
+    #[error("the set of survivors does not add up")]
+    BadSurvivors,
+    /// Too few share holders have signed the same survivors.
+    #[error("too few share holders agree to the survivors")]
+    NoAgreement,
+    /// The server asks for the same thing a second time, differently.
+    #[error("the server asks a second time for what it was given")]
+    AskedTwice,
+    /// The server asks for something before its time.
+    #[error("the server asks for something before its time")]
+    OutOfTurn,
 }

@@ -5,12 +5,15 @@ use skep_privacy::client_noise::NoisedGridError;
 use skep_privacy::grid::GridError;
 use skep_privacy::mechanism::NoiseTooLarge;
 use skep_privacy::prg::PrgError;
+use skep_privacy::secagg::Rejection;
 use skep_privacy::sum::{ReleaseError, SumError};
 use skep_protocol::Round;
 use skep_protocol::plan::PlanError;
+use skep_protocol::round::Decline;
 use thiserror::Error;
 
 use crate::journal::JournalError;
+use crate::masking::UnmaskError;
 use crate::strategy::StrategyError;
 
 /// Why a federation cannot be set up.
@@ -91,6 +94,12 @@ pub enum PlanningError {
     /// No keys.
     #[error(transparent)]
     Randomness(#[from] PrgError),
+    /// The plan's masks would hide nothing.
+    #[error("the plan's secure aggregation is refused: {0}")]
+    Masking(Decline),
+    /// The round is not at its beginning.
+    #[error(transparent)]
+    Round(RoundError),
     /// The plan contradicts its reservation.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -108,6 +117,12 @@ pub enum RoundError {
     /// The update was not added.
     #[error(transparent)]
     Sum(#[from] SumError),
+    /// The masked update was not added.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The masks are still on the sum.
+    #[error(transparent)]
+    Unmask(#[from] UnmaskError),
     /// The sum was not opened.
     #[error(transparent)]
     Release(#[from] ReleaseError),

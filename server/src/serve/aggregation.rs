@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use skep_privacy::secagg::COHORT_MIN;
+use skep_protocol::masked;
 use skep_protocol::message::TurnAway;
 use skep_protocol::net::frame::Bytes;
 use skep_protocol::net::tls::PeerIdentity;
-use skep_protocol::round::{Outcome, Progress};
+use skep_protocol::round::{AbortReason, Outcome, Phase, Progress, Refusal};
 use skep_protocol::{ClientId, Round};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
@@ -18,15 +20,21 @@ use crate::enrolment::{Enrolment, Revocations};
 use crate::evaluate::{Evaluation, Evaluator};
 use crate::federation::{Federation, PlannedRound, PlanningError, RoundError};
 use crate::journal::{Journal, on_the_wire};
+use crate::masking::{Asked, Caller};
 use crate::record::{Cost, RoundRecord};
 use crate::roster::Roster;
+use crate::stage::StagedUpdate;
 
 /// What the driver asks for.
 pub(super) enum Command {
     /// Plan the next round, and see who of the cohort has been shut out.
     Plan { connected: BTreeMap<ClientId, PeerIdentity> },
-    /// Add an update to the sum.
-    Commit(Staged),
+    /// Take what a client answers in a phase of a masked round.
+    Answer { caller: Box<Caller>, round: Round, phase: Phase, body: Vec<u8> },
+    /// Make what clients are asked in a phase, of what was answered in the one before.
+    Ask { to: Vec<ClientId>, round: Round, phase: Phase },
+    /// Add a client's update to the sum.
+    Commit(ClientId, Staged),
     /// Release the sum.
     Release(Round),
     /// End the round, measure the model, and write the round down.
@@ -45,6 +53,10 @@ pub(super) struct Ending {
 pub(super) enum Done {
     /// A round is planned, or none.
     Planned(Result<Planned, PlanningError>),
+    /// An answer is good, or not.
+    Answered { client: ClientId, round: Round, phase: Phase, result: Result<(), Refusal> },
+    /// What is asked of each client, or why nobody can be.
+    Asked { round: Round, phase: Phase, result: Result<Vec<Asked>, AbortReason> },
     /// A sum was released, or not.
     Released { round: Round, succeeded: bool },
     /// A round has ended.
@@ -92,8 +104,15 @@ impl Aggregation {
         while let Some(command) = commands.blocking_recv() {
             let answer = match command {
                 Command::Plan { connected } => Done::Planned(self.plan(&connected)),
-                Command::Commit(staged) => {
-                    self.commit(&staged);
+                Command::Answer { caller, round, phase, body } => {
+                    let result = self.answer(&caller, phase, &body);
+                    Done::Answered { client: caller.client, round, phase, result }
+                }
+                Command::Ask { to, round, phase } => {
+                    Done::Asked { round, phase, result: self.ask(phase, &to) }
+                }
+                Command::Commit(client, staged) => {
+                    self.commit(client, &staged);
                     continue;
                 }
                 Command::Release(round) => Done::Released { round, succeeded: self.release(round) },
@@ -113,6 +132,11 @@ impl Aggregation {
             journal.open_round(round.plan.plan().round, round.invited())?;
         }
         self.incomplete = false;
+        if round.plan.plan().masking().is_some() {
+            // Clients refuse a cohort that is too small for them; the experiment has been validated.
+            let session = masked::session(&round.plan, COHORT_MIN).map_err(PlanningError::Masking)?;
+            self.federation.mask(&session).map_err(PlanningError::Round)?;
+        }
         let present = round.cohort.iter().filter_map(|client| connected.get(client));
         let shut_out = present.filter_map(|identity| Some((identity.clone(), self.shuts_out(identity)?)));
         Ok(Planned {
@@ -145,8 +169,20 @@ impl Aggregation {
         Some(error.turn_away())
     }
 
-    fn commit(&mut self, staged: &Staged) {
-        if let Err(error) = self.federation.commit(&staged.update) {
+    fn answer(&mut self, caller: &Caller, phase: Phase, body: &[u8]) -> Result<(), Refusal> {
+        self.federation.masked().ok_or(Refusal::NoRound)?.answer(caller, phase, body)
+    }
+
+    fn ask(&mut self, phase: Phase, to: &[ClientId]) -> Result<Vec<Asked>, AbortReason> {
+        self.federation.masked().ok_or(AbortReason::ReleaseFailed)?.ask(phase, to)
+    }
+
+    fn commit(&mut self, client: ClientId, staged: &Staged) {
+        let committed = match &staged.update {
+            StagedUpdate::Plain(update) => self.federation.commit(update),
+            StagedUpdate::Masked(packed) => self.federation.commit_masked(client, packed),
+        };
+        if let Err(error) = committed {
             error!(%error, "an update that was promised a place is not in the sum; the round will not be released");
             self.incomplete = true;
         }

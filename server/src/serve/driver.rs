@@ -3,6 +3,7 @@
 
 mod actions;
 mod meter;
+mod phases;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -10,7 +11,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_privacy::client_noise::Contribution;
 use skep_protocol::experiment::Task;
 use skep_protocol::message::{ClientMessage, ServerMessage, TurnAway};
 use skep_protocol::net::frame::Bytes;
@@ -30,8 +30,10 @@ use super::uploads::Upload;
 use super::{End, ServeError, ServeOptions};
 use crate::federation::PlanningError;
 use crate::record::{Cost, Observer};
+use crate::stage::StagedUpdate;
 use crate::status::{Doing, Status};
 use meter::Meter;
+use phases::Pending;
 
 /// What sessions report.
 pub(super) enum Input {
@@ -51,7 +53,7 @@ pub(super) enum Input {
 
 /// A tested update on its way to the sum.
 pub(super) struct Staged {
-    pub(super) update: Contribution,
+    pub(super) update: StagedUpdate,
     /// Given back when the sum has it, or nobody wants it.
     pub(super) _permit: OwnedSemaphorePermit,
 }
@@ -81,6 +83,8 @@ pub(super) struct Driver<'a> {
     uploads: BTreeMap<ClientId, Upload>,
     /// The update that the machine is about to decide on.
     staged: Option<Staged>,
+    /// In a masked round: what is on its way to the aggregation and back.
+    pending: Pending,
     plan: watch::Sender<Option<(Round, Digest)>>,
     commands: mpsc::Sender<Command>,
     presence: Presence,
@@ -138,6 +142,7 @@ impl<'a> Driver<'a> {
             meter: Meter::default(),
             uploads: BTreeMap::new(),
             staged: None,
+            pending: Pending::default(),
             plan,
             commands,
             presence,
@@ -215,6 +220,7 @@ impl<'a> Driver<'a> {
         self.meter.add(binding, Arc::clone(&peer.traffic));
         self.known.insert(client);
         self.presence.note(client, true);
+        self.pending.connected(client, &binding);
         // An earlier connection of the same client closes when its peer is dropped here.
         self.peers.insert(client, peer);
         self.send_to(client, self.welcome.clone(), None);
@@ -267,6 +273,7 @@ impl<'a> Driver<'a> {
             ClientMessage::Decline { round, reason } => {
                 self.handle(Event::Declined { client, round, reason })
             }
+            ClientMessage::Answered { round, phase, body } => self.answered(client, round, phase, body),
             ClientMessage::Offer(offer) if self.is_unsigned(offer.round, signed_for) => {
                 self.handle(Event::Violated { client, reason: Refusal::BadSignature })
             }
@@ -292,6 +299,8 @@ impl<'a> Driver<'a> {
     fn done(&mut self, done: Done) -> Result<(), ServeError> {
         match done {
             Done::Planned(planned) => self.planned(planned),
+            Done::Answered { client, round, phase, result } => self.checked(client, round, phase, result),
+            Done::Asked { round, phase, result } => self.asked(round, phase, result),
             Done::Released { round, succeeded } => {
                 self.handle(Event::JobDone { job: Job::Release { round }, succeeded })
             }
@@ -381,6 +390,7 @@ impl<'a> Driver<'a> {
         }
         let invited = planned.invited();
         info!(round = %plan.plan().round, invited, "opened");
+        self.pending = Pending::of(self.peers.iter().map(|(&client, peer)| (client, &peer.binding)));
         self.plan.send_replace(Some((plan.plan().round, plan.digest())));
         self.observer.round_opened(plan.plan(), invited);
         self.machine.open(self.now(), Arc::clone(&plan), &planned.cohort)?;

@@ -176,12 +176,6 @@ pub enum ServeError {
     /// A message is too long to be sent.
     #[error("a message cannot be sent: {0}")]
     Message(#[from] CodecError),
-    /// Clients would have to mask their updates.
-    #[error(
-        "[secure_aggregation] works in simulations in memory only: this version cannot run its protocol over sockets yet; use \
-         mode = \"local\" to hide updates from the server"
-    )]
-    SecureAggregation,
     /// A thread of the server died; its panic is in the log.
     #[error("the {0} of the server died")]
     Died(&'static str),
@@ -217,9 +211,6 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<ServeReport, ServeError> {
     let Deployment { federation, roster, evaluator, authority, enrolment, journal } = deployment;
-    if federation.experiment().privacy.secure_aggregation().is_some() {
-        return Err(ServeError::SecureAggregation);
-    }
     let tls = authority.server_tls()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (inputs, incoming) = mpsc::channel(INPUTS);
@@ -242,8 +233,9 @@ pub async fn serve(
     let overview = enrolment.overview(SystemTime::now())?;
     let left_behind = overview.iter().filter(|one| one.connected).map(|one| one.client).collect();
 
-    // The driver never waits for this queue: there are no more commits than permits to stage, and one other command.
-    let (commands, asked) = mpsc::channel(threads + 8);
+    // The driver never waits for this queue: there are no more commits than permits to stage, one answer and one request
+    // in each of its phases of a client, and one other command.
+    let (commands, asked) = mpsc::channel(threads + 8 + ANSWERS_PER_CLIENT * shared.options.max_connections);
     let (answers, done) = mpsc::channel(8);
     let aggregation = Aggregation {
         federation,
@@ -305,6 +297,8 @@ async fn watch_revocations(mut revocations: Revocations, inputs: mpsc::Sender<In
 
 /// How often a server looks whether somebody was revoked; it is one look at the length of a file.
 const REVOCATIONS: Duration = Duration::from_millis(250);
+/// What one client can have in the aggregation's queue: an answer, and what it is asked in each of four phases.
+const ANSWERS_PER_CLIENT: usize = 5;
 /// Events that wait for the driver, beyond which readers wait.
 const INPUTS: usize = 1024;
 /// For what is queued when a connection is let go.

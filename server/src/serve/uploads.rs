@@ -2,12 +2,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use skep_privacy::client_noise::Contribution;
 use skep_protocol::net::frame::Chunk;
 use skep_protocol::round::Refusal;
 use skep_protocol::{ChannelBinding, Digest, Hasher, Round};
 
-use crate::stage::Stager;
+use crate::stage::{StagedUpdate, Stager};
 
 /// A granted upload. The driver keeps it while the grant lives; one connection at a time writes to it.
 #[derive(Clone, Debug)]
@@ -107,15 +106,15 @@ impl State {
 }
 
 impl Whole {
-    /// Heavy: compares the digest, unpacks, and tests range and norm.
+    /// Heavy: compares the digest and, where the server sees the update, unpacks it and tests range and norm.
     ///
     /// # Errors
     /// The [`Refusal`] that its sender is told.
-    pub(super) fn stage(self, stager: &Stager) -> Result<Contribution, Refusal> {
+    pub(super) fn stage(self, stager: &Stager) -> Result<StagedUpdate, Refusal> {
         if self.found != self.offered {
             return Err(Refusal::DigestMismatch);
         }
-        stager.stage(&self.bytes)
+        stager.stage_upload(self.bytes)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the driver does for clients: their messages, training, uploads and faults.
 
 use skep_protocol::message::ClientMessage;
-use skep_protocol::round::client::{Action, Event, Job as ClientJob};
+use skep_protocol::round::client::{Action, Event, Job as ClientJob, Made, Packed};
 use skep_protocol::round::server;
 use skep_protocol::{ClientId, Span};
 
@@ -20,6 +20,13 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
             match action {
                 Action::Send(message) => self.say(client, message),
                 Action::Start(ClientJob::Train(_)) => self.start_training(client),
+                Action::Start(ClientJob::Answer { phase, request, .. }) => {
+                    let round = self.plan.plan().round;
+                    let result = self.make(client, phase, &request);
+                    if let Some(seat) = self.seats.get_mut(&client) {
+                        seat.machine.handle(now, Event::JobDone { round, result });
+                    }
+                }
                 Action::Upload { offset, .. } => self.start_upload(client, offset),
                 // The server sends the model to whoever accepts; what a client holds goes with its seat.
                 Action::FetchModel { .. } | Action::Closed { .. } => {}
@@ -38,6 +45,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
             ClientMessage::Decline { round, reason } => {
                 self.send_to_server(client, server::Event::Declined { client, round, reason });
             }
+            ClientMessage::Answered { round, phase, body } => self.send_answer(client, round, phase, body),
             ClientMessage::Offer(offer) => {
                 let Some(seat) = self.seats.get_mut(&client) else { return };
                 let surplus = u64::from(seat.corruption() == Some(Corruption::Length));
@@ -67,8 +75,11 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
 
     pub(super) fn trained(&mut self, client: ClientId) {
         let round = self.plan.plan().round;
-        let result = Ok(packed(self.plan.plan().upload_bytes(), round, client));
-        self.handle_at_client(client, Event::Trained { round, result });
+        let result = match self.plan.plan().masking() {
+            None => Ok(Made::Update(self.packed(client))),
+            Some(_) => self.introduce(client).map(Made::Answer),
+        };
+        self.handle_at_client(client, Event::JobDone { round, result });
     }
 
     fn start_upload(&mut self, client: ClientId, offset: u64) {
@@ -86,6 +97,10 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         let due = self.world.network.send(at, Arrival::Upload { client, connection, bytes });
         seat.upload = Some(due);
         self.world.workers.announce(due, job);
+    }
+
+    pub(super) fn packed(&self, client: ClientId) -> Packed {
+        packed(self.plan.plan().upload_bytes(), self.plan.plan().round, client)
     }
 
     pub(super) fn cut(&mut self, client: ClientId, bytes: u64, back_after: Option<Span>) {

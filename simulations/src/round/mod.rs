@@ -6,6 +6,7 @@
 //! over sockets, with the same outcome.
 
 mod client_side;
+mod masked;
 mod server_side;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,7 @@ use skep_privacy::prg::Key;
 use skep_protocol::experiment::Task;
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::server::{Event, ServerMachine};
-use skep_protocol::round::{Outcome, Progress, client};
+use skep_protocol::round::{Outcome, Phase, Progress, client};
 use skep_protocol::{ClientId, Round, Span, Time};
 use skep_server::federation::{Federation, PlannedRound};
 use skep_server::record::{Cost, Observer};
@@ -29,6 +30,7 @@ use crate::latency::Latency;
 use crate::network::Network;
 use crate::seat::{Connection, Seat};
 use crate::workers::{Trainer, Workers};
+use masked::Masked;
 
 /// What lasts from round to round.
 pub(crate) struct World<'a, T> {
@@ -46,6 +48,21 @@ pub(crate) struct World<'a, T> {
     pub(crate) network: Network<Arrival>,
     pub(crate) now: Time,
     pub(crate) connections: u64,
+    /// Whether the whole protocol of secure aggregation is computed.
+    pub(crate) computes_masks: bool,
+    /// Where simulated clients' secrets come from.
+    pub(crate) root: Key,
+    /// What masks have been computed so far.
+    pub(crate) masks: Masks,
+}
+
+/// Work that only the full protocol of secure aggregation does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Masks {
+    /// Masks added to updates: each client's own, and one for each of its neighbours.
+    pub applied: u64,
+    /// Bytes of masked updates that were packed.
+    pub bytes_packed: u64,
 }
 
 /// What the network delivers.
@@ -53,6 +70,8 @@ pub(crate) struct World<'a, T> {
 pub(crate) enum Arrival {
     /// A message from a client, or the loss of its connection.
     AtServer(Event),
+    /// What a client answers in a phase of a masked round.
+    Answer { client: ClientId, round: Round, phase: Phase, body: Vec<u8> },
     /// A message from the server, if the connection is still there.
     AtClient { client: ClientId, connection: Connection, event: client::Event },
     /// A client's training ends.
@@ -84,6 +103,8 @@ struct OpenRound<'w, 'a, T> {
     /// The update that the server's machine was just told of.
     staged: Option<Contribution>,
     updates: u32,
+    /// Of a masked round: what is computed of its masks.
+    masked: Masked,
     bytes_up: u64,
     bytes_down: u64,
     closed: Option<(Outcome, Vec<(ClientId, Progress)>)>,
@@ -107,10 +128,12 @@ impl<'a, T: Trainer> World<'a, T> {
             seats,
             staged: None,
             updates: 0,
+            masked: Masked::default(),
             bytes_up: 0,
             bytes_down: 0,
             closed: None,
         };
+        round.mask()?;
         round.open(&planned.cohort)?;
         while round.world.machine.open_round().is_some() {
             round.step()?;
@@ -181,6 +204,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         self.world.now = due.at;
         match arrival {
             Arrival::AtServer(event) => self.handle_at_server(event),
+            Arrival::Answer { client, round, phase, body } => self.answered(client, round, phase, &body),
             Arrival::AtClient { client, connection, event }
                 if self.connection(client) == Some(connection) =>
             {

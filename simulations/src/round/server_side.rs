@@ -44,7 +44,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     /// An honest update needs no test: its type is the proof. A corrupt one goes the way of every upload.
     fn stage(&self, update: Contribution, corrupt: Option<Corruption>) -> Result<Contribution, Refusal> {
         match corrupt {
-            None => Ok(update),
+            None | Some(Corruption::Mask) => Ok(update),
             // Found when it was offered, so it is not here.
             Some(Corruption::Length) => Err(Refusal::WrongLength),
             Some(Corruption::Digest) => Err(Refusal::DigestMismatch),
@@ -63,7 +63,8 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
                     self.send_to_client(to, bytes, client::Event::ModelStaged { round });
                 }
                 Action::GrantUpload { client, round, until, .. } => self.grant(client, round, until),
-                Action::Commit { .. } => self.commit()?,
+                Action::Ask { to, round, phase } => self.ask(&to, round, phase),
+                Action::Commit { client, .. } => self.commit(client)?,
                 Action::Discard { client, .. } => {
                     self.cancel_upload(client);
                     if let Some(seat) = self.seats.get_mut(&client) {
@@ -94,7 +95,8 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
                 ServerMessage::Refused { round, reason } => client::Event::Refused { round, reason },
                 ServerMessage::Closed { round, released } => client::Event::Closed { round, released },
                 // Drivers send these, not machines, and this driver has no use for them.
-                ServerMessage::Welcome(_)
+                ServerMessage::Asked { .. }
+                | ServerMessage::Welcome(_)
                 | ServerMessage::Model { .. }
                 | ServerMessage::Grant { .. }
                 | ServerMessage::Finished
@@ -110,15 +112,22 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         self.send_to_client(client, 0, client::Event::Granted { round, offset, until });
     }
 
-    fn commit(&mut self) -> Result<(), SimulationError> {
+    fn commit(&mut self, client: ClientId) -> Result<(), SimulationError> {
         let update = self.staged.take().ok_or(SimulationError::OutOfStep("a commit without an update"))?;
-        self.world.federation.commit(&update)?;
+        match self.masked.is_computed() {
+            true => self.commit_masked(client, &update)?,
+            false => self.world.federation.commit(&update)?,
+        }
         self.updates += 1;
         self.observer.update_committed(self.plan.plan().round, self.updates);
         Ok(())
     }
 
     fn release(&mut self, job: Job) {
+        if !self.is_unmasked() {
+            tracing::warn!(round = self.plan.plan().round.0, "too few clients revealed what unmasks the sum");
+            return self.handle_at_server(Event::JobDone { job, succeeded: false });
+        }
         let released = self.world.federation.release();
         if let Err(error) = &released {
             tracing::warn!(round = self.plan.plan().round.0, %error, "nothing was released");
@@ -127,9 +136,12 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     }
 }
 
-/// A packed update whose every coordinate is as large as the wire carries. Under masks nobody notices.
+/// A packed update whose every coordinate is as large as the whole update may be; under masks, where nobody notices, as large
+/// as the wire carries.
 fn too_long(plan: &Plan) -> Vec<u8> {
     let bits = plan.encoding.wire_bits;
-    let coordinates = vec![i32::MAX >> (32 - bits); plan.update_len() as usize];
+    let visible = plan.masking().is_none().then_some(plan.encoding.sensitivity).flatten();
+    let largest = visible.and_then(|sensitivity| i32::try_from(sensitivity).ok());
+    let coordinates = vec![largest.unwrap_or(i32::MAX >> (32 - bits)); plan.update_len() as usize];
     packing::pack(&coordinates, bits).expect("the coordinates are as large as the wire carries")
 }

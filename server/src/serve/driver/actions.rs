@@ -22,6 +22,7 @@ impl Driver<'_> {
                 Action::GrantUpload { client, round, len, digest, until } => {
                     self.grant(client, round, len, digest, until)?;
                 }
+                Action::Ask { to, round, phase } => self.ask_clients(to, round, phase)?,
                 Action::Commit { client, round } => self.commit(client, round)?,
                 Action::Discard { client, .. } => self.forget_upload(client),
                 Action::Disconnect { client, channel_binding } => {
@@ -36,7 +37,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn send(&mut self, to: &[ClientId], message: &ServerMessage) -> Result<(), ServeError> {
+    pub(super) fn send(&mut self, to: &[ClientId], message: &ServerMessage) -> Result<(), ServeError> {
         if let ServerMessage::Refused { reason, .. } = message {
             // Whom, is the operator's secret: see `Observer::cohort_closed`.
             self.quiet.unless_too_many(|withheld| info!(clients = to.len(), %reason, withheld, "refused"));
@@ -102,7 +103,7 @@ impl Driver<'_> {
     fn commit(&mut self, client: ClientId, round: Round) -> Result<(), ServeError> {
         self.forget_upload(client);
         let Some(staged) = self.staged.take() else { return Err(ServeError::Died("staging")) };
-        self.ask(Command::Commit(staged))?;
+        self.ask(Command::Commit(client, staged))?;
         if let Stage::Running(running) = &mut self.stage {
             running.updates += 1;
             self.status.updates = running.updates;

@@ -1,0 +1,135 @@
+//! Whole simulations with secure aggregation: both fidelities give the same model, whoever drops out.
+
+use skep_protocol::experiment::file::FidelityFile;
+use skep_protocol::round::Refusal;
+use skep_protocol::{ClientId, Round, Span};
+use skep_server::record::OutcomeKind;
+
+use crate::testing::{Run, masked_file};
+use crate::{Corruption, Fault, FaultKind, Latency, Masks, Moment, SimulationReport};
+
+const MOMENTS: [Moment; 7] = [
+    Moment::Opening,
+    Moment::Training,
+    Moment::Sharing,
+    Moment::Offering,
+    Moment::Uploading,
+    Moment::Agreeing,
+    Moment::Revealing,
+];
+
+fn vanish(client: u64, at: Moment, back_after_ms: Option<u64>) -> Fault {
+    let kind = FaultKind::Vanish { at, back_after: back_after_ms.map(Span::from_millis) };
+    Fault { client: ClientId(client), round: Round(2), kind }
+}
+
+/// What both fidelities must agree on.
+fn outcome(report: &SimulationReport) -> impl PartialEq + std::fmt::Debug {
+    let round = |record: &skep_server::record::RoundRecord| {
+        (record.detail.clone(), record.updates, record.refusals.clone(), record.declines.clone())
+    };
+    (report.model_sha256, report.rounds.iter().map(round).collect::<Vec<_>>())
+}
+
+/// The full protocol with these faults, after making sure that the fast path comes to the same.
+fn both(faults: Vec<Fault>) -> SimulationReport {
+    let run = |fidelity| {
+        let mut run = Run::of(masked_file(fidelity));
+        run.options.faults.clone_from(&faults);
+        run.options.latency = Latency { message: Span::from_millis(20), ..Latency::IDEAL };
+        run.report()
+    };
+    let (sum, protocol) = (run(FidelityFile::Sum), run(FidelityFile::Protocol));
+    assert_eq!(outcome(&sum), outcome(&protocol), "{faults:?}");
+    assert_eq!(sum.masks, Masks::default());
+    protocol
+}
+
+#[test]
+fn the_full_protocol_gives_the_model_of_the_plain_sum_bit_for_bit() {
+    let report = both(vec![]);
+    assert!(report.rounds.iter().all(|record| record.outcome == OutcomeKind::Complete));
+    // Twenty clients, each with its own mask and one for each of the others, in three rounds; packed to b bits.
+    let bits = report.masks.bytes_packed * 8 / (3 * 20 * 650);
+    assert_eq!(report.masks.applied, 3 * 20 * 20);
+    assert!((16..=24).contains(&bits), "{bits}");
+}
+
+#[test]
+fn one_wrong_bit_under_a_mask_changes_the_model() {
+    let kind = FaultKind::Corrupt(Corruption::Mask);
+    let run = |faults| {
+        let mut run = Run::of(masked_file(FidelityFile::Protocol));
+        run.options.faults = faults;
+        run.report().model_sha256
+    };
+    let spoilt = run(vec![Fault { client: ClientId(3), round: Round(2), kind }]);
+    assert_ne!(spoilt, run(vec![]));
+}
+
+#[test]
+fn who_drops_out_is_in_the_sum_or_not_as_a_whole() {
+    for at in MOMENTS {
+        let report = both(vec![vanish(3, at, None), vanish(7, at, None)]);
+        let record = &report.rounds[1];
+        let in_sum = matches!(at, Moment::Agreeing | Moment::Revealing);
+        assert_eq!(record.updates, if in_sum { 20 } else { 18 }, "{at:?}");
+        let expected = if in_sum { OutcomeKind::Complete } else { OutcomeKind::Degraded };
+        assert_eq!(record.outcome, expected, "{at:?}");
+        let reason = if at == Moment::Opening { Refusal::NoAnswer } else { Refusal::ConnectionLost };
+        let refusals = if in_sum { [].into() } else { [(reason, 2)].into() };
+        assert_eq!(record.refusals, refusals, "{at:?}");
+    }
+}
+
+#[test]
+fn who_comes_back_in_time_loses_nothing() {
+    let undisturbed = both(vec![]);
+    for at in MOMENTS {
+        let report = both(vec![vanish(3, at, Some(300))]);
+        assert_eq!(report.model_sha256, undisturbed.model_sha256, "{at:?}");
+    }
+}
+
+#[test]
+fn below_the_threshold_of_any_phase_nothing_is_released() {
+    for (at, gone, detail) in [
+        (
+            Moment::Training,
+            6,
+            "14 clients answered in the phase \"keys\" of secure aggregation, 15 are required",
+        ),
+        (
+            Moment::Sharing,
+            6,
+            "14 clients answered in the phase \"shares\" of secure aggregation, 15 are required",
+        ),
+        (Moment::Uploading, 6, "14 updates arrived, 15 are required"),
+        (
+            Moment::Agreeing,
+            9,
+            "11 clients answered in the phase \"consistency\" of secure aggregation, 12 are required",
+        ),
+        (Moment::Revealing, 9, "the release failed on the server"),
+    ] {
+        let report = both((0..gone).map(|client| vanish(client, at, None)).collect());
+        let record = &report.rounds[1];
+        assert_eq!(record.detail, format!("aborted: {detail}"), "{at:?}");
+        // It stays charged, and the next round goes well.
+        let undisturbed = both(vec![]);
+        assert_eq!(record.epsilon_server, undisturbed.rounds[1].epsilon_server);
+        assert_eq!(report.rounds[2].outcome, OutcomeKind::Complete, "{at:?}");
+    }
+}
+
+#[test]
+fn the_run_does_not_depend_on_threads() {
+    let run = |threads| {
+        let mut run = Run::of(masked_file(FidelityFile::Protocol));
+        run.options = crate::testing::options(threads);
+        run.options.faults = vec![vanish(3, Moment::Uploading, None)];
+        let report = run.report();
+        SimulationReport { seconds: 0.0, ..report }
+    };
+    assert_eq!(run(1), run(3));
+}

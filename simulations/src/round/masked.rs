@@ -1,0 +1,206 @@
+//! Masked rounds: the whole protocol, or its phases with nothing inside.
+//!
+//! With fidelity "sum" clients answer in every phase, and drop out like those that compute, but nothing is computed: updates
+//! with each client's own noise are added up modulo 2ᵇ, which is what masks cancel to. With fidelity "protocol" every client runs
+//! the production code; the model is the same bit for bit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use skep_client::masking::{Credentials, Masking};
+use skep_privacy::client_noise::Contribution;
+use skep_privacy::prg::{Key, Purpose};
+use skep_privacy::secagg::{COHORT_MIN, Identity, IdentityKey, Signature};
+use skep_protocol::masked;
+use skep_protocol::round::client::{self, Made};
+use skep_protocol::round::server::Event;
+use skep_protocol::round::{AbortReason, Decline, Phase};
+use skep_protocol::{ClientId, Digest, Round};
+use skep_server::masking::Caller;
+
+use super::{Arrival, OpenRound};
+use crate::error::SimulationError;
+use crate::fault::{Corruption, Moment};
+use crate::population::client_root;
+use crate::workers::Trainer;
+
+/// What is known of a masked round beside the machine's own knowledge.
+#[derive(Default)]
+pub(super) struct Masked {
+    /// Clients between two steps, where the protocol is computed.
+    clients: Option<BTreeMap<ClientId, Masking>>,
+    /// How many have answered in the phases after the input.
+    agreed: u32,
+    revealed: u32,
+}
+
+impl Masked {
+    /// Whether masks are computed in this round.
+    pub(super) fn is_computed(&self) -> bool {
+        self.clients.is_some()
+    }
+}
+
+impl<T: Trainer> OpenRound<'_, '_, T> {
+    /// Begins a masked round, if it is one and the protocol is to be computed.
+    pub(super) fn mask(&mut self) -> Result<(), SimulationError> {
+        if self.plan.plan().masking().is_none() || !self.world.computes_masks {
+            return Ok(());
+        }
+        let session = masked::session(&self.plan, COHORT_MIN).map_err(SimulationError::Masking)?;
+        self.world.federation.mask(&session)?;
+        self.masked.clients = Some(BTreeMap::new());
+        Ok(())
+    }
+
+    /// What a client that has trained tells the others.
+    pub(super) fn introduce(&mut self, client: ClientId) -> Result<Vec<u8>, Decline> {
+        let Some(clients) = &mut self.masked.clients else { return Ok(Vec::new()) };
+        let root = client_root(&self.world.root, client.0);
+        let key = root.derive(Purpose::Mask, self.plan.plan().round.0, client.0);
+        let credentials = Arc::new(Resident::new(&root));
+        let (masking, advert) = Masking::begin(&self.plan, COHORT_MIN, client, &HERE, credentials, &key)?;
+        clients.insert(client, masking);
+        Ok(advert)
+    }
+
+    /// What a client makes of what it is asked.
+    pub(super) fn make(&mut self, client: ClientId, phase: Phase, request: &[u8]) -> Result<Made, Decline> {
+        let answer = match &mut self.masked.clients {
+            None => Vec::new(),
+            Some(clients) => {
+                let masking = clients.get_mut(&client).ok_or(Decline::OutOfTurn)?;
+                let answer = masking.step(phase, request)?;
+                self.world.masks.applied += masking.masks().unwrap_or(0) as u64;
+                answer
+            }
+        };
+        match phase {
+            Phase::Collecting => Ok(Made::Update(self.packed(client))),
+            _ => Ok(Made::Answer(answer)),
+        }
+    }
+
+    /// A client sends its answer.
+    pub(super) fn send_answer(&mut self, client: ClientId, round: Round, phase: Phase, body: Vec<u8>) {
+        let Some(seat) = self.seats.get_mut(&client) else { return };
+        let moment = match phase {
+            Phase::Shares => Some(Moment::Sharing),
+            Phase::Consistency => Some(Moment::Agreeing),
+            Phase::Reveal => Some(Moment::Revealing),
+            _ => None,
+        };
+        if let Some(back_after) = moment.and_then(|moment| seat.vanishes(moment)) {
+            return self.vanish(client, back_after);
+        }
+        let bytes = body.len() as u64;
+        self.bytes_up += bytes;
+        let at = self.world.now + seat.pace.transfer(bytes);
+        self.world.network.send(at, Arrival::Answer { client, round, phase, body });
+    }
+
+    /// A client's answer has arrived.
+    pub(super) fn answered(&mut self, client: ClientId, round: Round, phase: Phase, body: &[u8]) {
+        let expected = self.world.machine.check_answer(client, round, phase).is_ok();
+        if expected && let Some(masked) = self.world.federation.masked() {
+            let root = client_root(&self.world.root, client.0);
+            let identity = Resident::new(&root).public_key();
+            let caller = Caller { client, identity, certificate: identity.to_vec(), connections: vec![HERE] };
+            if let Err(reason) = masked.answer(&caller, phase, body) {
+                return self.handle_at_server(Event::Violated { client, reason });
+            }
+        }
+        if expected {
+            match phase {
+                Phase::Consistency => self.masked.agreed += 1,
+                Phase::Reveal => self.masked.revealed += 1,
+                _ => {}
+            }
+        }
+        self.handle_at_server(Event::Answered { client, round, phase });
+    }
+
+    /// The server asks clients in a phase.
+    pub(super) fn ask(&mut self, to: &[ClientId], round: Round, phase: Phase) {
+        let (agreed, required) = (self.masked.agreed, self.threshold() + 1);
+        let asked = match self.world.federation.masked() {
+            None if phase == Phase::Reveal && agreed < required => {
+                Err(AbortReason::BelowThreshold { phase: Phase::Consistency, answered: agreed, required })
+            }
+            None => Ok(to.iter().map(|&client| (client, Vec::new())).collect()),
+            Some(masked) => masked.ask(phase, to),
+        };
+        match asked {
+            Err(reason) => self.handle_at_server(Event::PhaseFailed { round, reason }),
+            Ok(asked) => {
+                for (client, request) in asked {
+                    let bytes = request.len() as u64;
+                    self.bytes_down += bytes;
+                    self.send_to_client(client, bytes, client::Event::Asked { round, phase, request });
+                }
+            }
+        }
+    }
+
+    /// Masks an update, and adds it up.
+    pub(super) fn commit_masked(
+        &mut self,
+        client: ClientId,
+        update: &Contribution,
+    ) -> Result<(), SimulationError> {
+        let masking = self.masked.clients.as_mut().and_then(|clients| clients.get_mut(&client));
+        let masking = masking.ok_or(SimulationError::OutOfStep("a commit without masks"))?;
+        let mut packed = masking.mask(update).map_err(SimulationError::Masking)?;
+        if self.seats.get(&client).is_some_and(|seat| seat.corruption() == Some(Corruption::Mask)) {
+            packed[0] ^= 1;
+        }
+        self.world.masks.bytes_packed += packed.len() as u64;
+        Ok(self.world.federation.commit_masked(client, &packed)?)
+    }
+
+    /// Whether enough was revealed to unmask the sum, as far as it is not found out by unmasking it: of everybody's secrets a
+    /// threshold of shares, held by others.
+    pub(super) fn is_unmasked(&self) -> bool {
+        self.plan.plan().masking().is_none()
+            || self.masked.is_computed()
+            || self.masked.revealed > self.threshold()
+    }
+
+    fn threshold(&self) -> u32 {
+        self.plan.plan().masking().map_or(0, |masking| masking.threshold)
+    }
+}
+
+/// The identity of a simulated client. Its public key is its own certificate: nobody in this process lies.
+struct Resident(Ed25519KeyPair);
+
+impl Resident {
+    fn new(root: &Key) -> Self {
+        let seed = root.derive(Purpose::Client, 0, 0);
+        Resident(
+            Ed25519KeyPair::from_seed_unchecked(seed.expose()).expect("every 32 bytes are an Ed25519 seed"),
+        )
+    }
+}
+
+impl Identity for Resident {
+    fn public_key(&self) -> IdentityKey {
+        let mut key = [0; 32];
+        key.copy_from_slice(KeyPair::public_key(&self.0).as_ref());
+        key
+    }
+
+    fn sign(&self, text: &[u8]) -> Signature {
+        Identity::sign(&self.0, text)
+    }
+}
+
+impl Credentials for Resident {
+    fn identity_of(&self, _: ClientId, certificate: &[u8]) -> Result<IdentityKey, Decline> {
+        certificate.try_into().map_err(|_| Decline::UnknownPeer)
+    }
+}
+
+/// The name of every connection inside of this process.
+const HERE: Digest = Digest([0; 32]);
