@@ -17,6 +17,7 @@ use skep_client::join::{JoinOptions, TrainingSlots, join};
 use skep_client::task::TaskError;
 use skep_client::trainer::ClientKeys;
 use skep_learning::{Evaluation, LearnError, Learner, Subset, TrainReport, Training, digits};
+use skep_privacy::ledger::Hash;
 use skep_protocol::ClientId;
 use skep_protocol::experiment::file::{
     Activation, BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile,
@@ -32,6 +33,7 @@ use skep_server::authority::Authority;
 use skep_server::enrolment::Enrolment;
 use skep_server::federation::{Federation, ServerKeys};
 use skep_server::journal::Journal;
+use skep_server::ledger;
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::roster::Contiguous;
 use skep_server::serve::{Deployment, ServeOptions, serve};
@@ -229,8 +231,10 @@ fn server(state: &Path, mode: &str, clients: usize, rounds: usize) {
     let len = experiment.task.parameter_count().expect("it is small");
     let segments = vec![Segment { name: "all".into(), len }];
     let model = vec![0.0; len as usize];
-    let signer = Arc::clone(authority.plan_signer());
-    let federation = Federation::new(experiment, segments, model, signer, ServerKeys::from_os());
+    let signer = Authority::plan_signer(state).expect("the authority is there");
+    let ledger = ledger::open(&state.join("ledger.skep"), &experiment, Hash::ZERO, signer, None);
+    let ledger = ledger.expect("a new directory");
+    let federation = Federation::new(experiment, segments, model, ledger, ServerKeys::from_os());
     let mut federation = federation.expect("the experiment makes sense");
     let mut journal = Journal::open(&state.join("rounds")).expect("a new directory");
     journal.restore(&mut federation).expect("it is empty");
@@ -302,7 +306,7 @@ fn experiment(mode: &str, clients: u64, rounds: u64) -> ExperimentFile {
                 batch_size: BatchFile::Word(BatchWord::Full),
             },
         },
-        population: PopulationFile { clients, partition: PartitionFile::Iid {} },
+        population: PopulationFile { clients, partition: PartitionFile::Iid {}, ledger: None },
         rounds: RoundsFile {
             count: rounds,
             sampling: SamplingFile::All {},

@@ -10,8 +10,10 @@ use skep_learning::Classes;
 use skep_protocol::ClientId;
 use skep_protocol::net::invitation::Address;
 
+use crate::audit::Audit;
 use crate::clients;
 use crate::data::DataSource;
+use crate::ledger::{Budget, LedgerCommand};
 use crate::privacy::PrivacyCommand;
 
 /// Federated learning over data that never leaves its owners, with the cost in privacy on every model.
@@ -67,15 +69,21 @@ pub enum Command {
     /// Prints the experiment with every value spelled out, what an update weighs, and both epsilons after all rounds. A file
     /// that makes no sense is refused, and so is a schedule that the privacy budget does not allow.
     Check(Check),
-    /// Audit what a federation claims.
-    #[command(subcommand)]
-    Audit(AuditCommand),
     /// Plan and compare privacy budgets.
     ///
     /// Answers what a schedule costs, what noise or how many rounds a budget allows, and whether anything can be learned
     /// within it.
     #[command(subcommand)]
     Privacy(PrivacyCommand),
+    /// Say whether a ledger is whole, and whether what it says about privacy is true.
+    ///
+    /// Needs the file alone. With a key, a checkpoint or a model file it can say more, and it says what it could not check.
+    Audit(Audit),
+    /// Look into a ledger.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// Say what is spent and left of the budget in ledgers, and how long it lasts.
+    Budget(Budget),
     /// Run a federation's server.
     ///
     /// On the first start the state directory gets a certificate authority of its own; `skep invite` makes invitations from
@@ -141,7 +149,8 @@ pub struct Simulate {
     pub threads: Option<NonZeroUsize>,
     /// Where to keep the results: a new, an empty or a results directory.
     ///
-    /// It gets `experiment.toml` (as resolved), `rounds.jsonl`, `summary.json`, `model.safetensors` and `report.html`.
+    /// It gets `experiment.toml` (as resolved), `rounds.jsonl`, `summary.json`, `model.safetensors`, `ledger.skep` and
+    /// `report.html`.
     /// Results that are there already are replaced.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -205,6 +214,15 @@ pub struct Serve {
     /// Where to keep the results: a new, an empty or a results directory.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Let an auditor check the noise: a new ledger names this key, which `skep ledger auditor-key` makes.
+    ///
+    /// The seed of each round's noise is committed to beforehand, and sealed to the key together with the sum without noise:
+    /// its owner sees what the server sees. Off unless given on the first start.
+    #[arg(long, value_name = "KEY", value_parser = crate::ledger::auditor, requires = "auditor_days")]
+    pub auditor: Option<[u8; 32]>,
+    /// For how many days the auditor may do so.
+    #[arg(long, value_name = "DAYS", requires = "auditor", value_parser = clap::value_parser!(u64).range(1..=3650))]
+    pub auditor_days: Option<u64>,
     /// Clients that must be connected before the first round; all of the population if not given.
     #[arg(long, value_name = "N")]
     pub wait_for: Option<NonZeroUsize>,
@@ -271,9 +289,13 @@ pub struct Join {
     /// Where updates are hidden in a sum: the smallest cohort whose sum this client's update may be in.
     #[arg(long, value_name = "CLIENTS", default_value_t = skep_protocol::masked::MIN_COHORT)]
     pub min_cohort: u32,
-    /// A file with the owner's limits: hours of the day, rounds, bytes. Beyond them the client declines.
+    /// A file with the owner's limits: hours of the day, rounds, bytes, privacy. Beyond them the client declines.
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// Where it is kept what the data have given away, over all servers that they took part with; the state directory if
+    /// not given. Clients of several servers with the same data share it.
+    #[arg(long, value_name = "DIR")]
+    pub participations: Option<PathBuf>,
     /// The HTTP proxy to connect through, as http://host:port or http://user:password@host:port; `none` for none.
     ///
     /// If not given, HTTPS_PROXY and NO_PROXY in the environment are heeded.
@@ -470,6 +492,7 @@ Exit codes:
   3    the privacy budget is exhausted
   4    not enough clients
   5    a peer, authentication or TLS failed
+  64   `skep audit` only, whose codes 1 to 4 mean other things: see its help
   130  interrupted; the results of the rounds done are kept";
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 use serde_json::json;
+use skep_privacy::ledger::RoundTerms;
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
-use skep_protocol::plan::PlanSigner;
 use skep_server::federation::{Federation, ServerKeys};
+use skep_server::ledger::{Place, simulated};
 use skep_simulations::Clients;
 use skep_simulations::population::{self, DataError};
 
@@ -64,7 +65,8 @@ impl Price {
             model_bytes: 4 * parameters,
             cost: Cost::planned(&federation),
             rounds_allowed: federation.delta().and_then(|_| {
-                federation.budget().rounds_left(federation.mechanism(), experiment.rounds.sampling)
+                let account = federation.ledger().state().account();
+                account.rounds_left(&RoundTerms::from(account.terms()))
             }),
         })
     }
@@ -131,12 +133,13 @@ fn check_data(experiment: &Experiment) -> Result<(), Failure> {
 
 fn never_to_run(experiment: &Experiment) -> Result<Federation, Failure> {
     let model = population::initial_model(experiment).map_err(Failure::configuration)?;
-    let signer = PlanSigner::from_seed(Key::from_os().map_err(Failure::other)?.expose());
+    let key = Key::from_os().map_err(Failure::other)?;
+    let ledger = simulated(&Place::Memory, experiment, &key, false).map_err(Failure::configuration)?;
     Federation::new(
         experiment.clone(),
         population::segments(experiment),
         model,
-        signer,
+        ledger,
         ServerKeys::from_os(),
     )
     .map_err(Failure::configuration)

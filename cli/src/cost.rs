@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use skep_privacy::adversary::Adversary;
+use skep_privacy::ledger::RoundTerms;
 use skep_privacy::quantities::{Delta, Epsilon};
 use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::federation::{Federation, no_promise};
@@ -33,15 +34,13 @@ pub(crate) struct Cost {
 impl Cost {
     /// What the experiment costs when all of its rounds have been run.
     pub(crate) fn planned(federation: &Federation) -> Self {
-        let (experiment, budget) = (federation.experiment(), federation.budget());
-        let rounds = &experiment.rounds;
-        let planned = budget.with(federation.mechanism(), rounds.sampling, rounds.count);
+        let (experiment, account) = (federation.experiment(), federation.ledger().state().account());
+        let planned = account.after(&RoundTerms::from(account.terms()), experiment.rounds.count);
         let promised = |adversary| {
             let promised = no_promise(&experiment.privacy, adversary).is_none();
-            promised.then(|| planned.epsilon(adversary, budget.delta()).get())
+            promised.then(|| planned.spent().epsilon(adversary).get())
         };
-        let if_continuous =
-            |adversary| planned.epsilon_if_continuous(adversary, budget.delta()).map(Epsilon::get);
+        let if_continuous = |adversary| planned.epsilon_if_continuous(adversary).map(Epsilon::get);
         Cost {
             epsilon_release: promised(Adversary::Recipients),
             epsilon_release_if_continuous: if_continuous(Adversary::Recipients),

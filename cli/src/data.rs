@@ -25,6 +25,18 @@ pub enum DataSource {
     File(PathBuf),
 }
 
+impl DataSource {
+    /// The name under which the owner's budget counts these data: a file keeps its own when its contents grow.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            DataSource::Digits { part, parts } => format!("digits:{part}/{parts}"),
+            DataSource::File(path) => {
+                path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string()
+            }
+        }
+    }
+}
+
 impl FromStr for DataSource {
     type Err = String;
 

@@ -40,6 +40,17 @@ pub enum Failure {
     /// The other end, its certificate or the connection is at fault.
     #[error("{0}")]
     Peer(String),
+    /// An audit that did not pass; its report has been printed.
+    #[error("the audit did not pass: {what}")]
+    Audit {
+        /// The exit code of `skep audit`.
+        code: u8,
+        /// The verdict.
+        what: String,
+    },
+    /// Wrong usage of `skep audit`, whose code 2 means something else.
+    #[error("{0}")]
+    AuditUsage(String),
     /// The user stopped it.
     #[error("{0}")]
     Interrupted(String),
@@ -54,6 +65,8 @@ impl Failure {
             Failure::Budget(_) => 3,
             Failure::NotEnoughClients(_) => 4,
             Failure::Peer(_) => 5,
+            Failure::Audit { code, .. } => *code,
+            Failure::AuditUsage(_) => AUDIT_USAGE,
             Failure::Interrupted(_) => 130,
         }
     }
@@ -86,6 +99,9 @@ impl Failure {
     }
 }
 
+/// The exit code of wrong usage of `skep audit` (EX_USAGE of sysexits.h), so that a mistyped flag never reads as tamper.
+pub const AUDIT_USAGE: u8 = 64;
+
 impl From<PrivacyError> for Failure {
     fn from(error: PrivacyError) -> Self {
         match error {
@@ -97,8 +113,10 @@ impl From<PrivacyError> for Failure {
 
 impl From<BudgetExhausted> for Failure {
     fn from(exhausted: BudgetExhausted) -> Self {
+        let left = (exhausted.limit.get() - exhausted.spent.get()).max(0.0);
         Failure::Budget(format!(
-            "the privacy budget is exhausted: epsilon {:.4} is spent and one more round would make it {:.4}, above the limit of {} at delta {}",
+            "the privacy budget is exhausted: epsilon {:.4} is spent and one more round would make it {:.4}, above the limit of {} \
+             at delta {}. {left:.4} is left, in which no further round of this noise fits",
             exhausted.spent, exhausted.asked, exhausted.limit, exhausted.delta
         ))
     }

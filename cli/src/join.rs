@@ -5,7 +5,9 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use skep_client::guard::{Guard, SharedGuard};
 use skep_client::join::{JoinError, JoinOptions, JoinReport, Leaving, News, Notify, TrainingSlots, join};
+use skep_client::participations::Participations;
 use skep_client::policy::{Policy, PolicyError};
 use skep_client::terms::Terms;
 use skep_client::trainer::ClientKeys;
@@ -16,7 +18,7 @@ use skep_protocol::net::websocket::Dial;
 use skep_protocol::round::client::End;
 
 use crate::arguments::{Join, LogFormat};
-use crate::data;
+use crate::data::{self, DataSource};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::proxy;
@@ -34,6 +36,8 @@ pub(crate) fn run(arguments: &Join, log_format: LogFormat) -> Result<(), Failure
         say(log_format, &format!("enrolled as {}", identity.client()));
         return Ok(());
     };
+    let guard = guard(arguments, data, &options)?;
+    options.guard = Some(guard.clone());
     let data = data::read(data, arguments)?;
     let keys = ClientKeys::from_os().map_err(Failure::other)?;
     interrupt::flag()?;
@@ -42,13 +46,37 @@ pub(crate) fn run(arguments: &Join, log_format: LogFormat) -> Result<(), Failure
         say(log_format, &format!("taking part as {}", identity.client()));
         join(identity, data, keys, options, interrupt::wait()).await.map_err(failure)
     })?;
-    print!("{}", text(&report));
+    print!("{}{}", text(&report), spent(guard.lock().participations()));
     match report.leaving {
         Leaving::Finished => Ok(()),
         Leaving::Stopped => {
             Err(Failure::Interrupted("interrupted: the federation goes on without this client".to_owned()))
         }
     }
+}
+
+/// Who judges invitations for the owner of the data.
+fn guard(arguments: &Join, data: &DataSource, options: &JoinOptions) -> Result<SharedGuard, Failure> {
+    let policy = options.policy.clone().unwrap_or_default().privacy;
+    let directory = arguments.participations.as_deref().unwrap_or(&arguments.state);
+    Ok(Guard::open(policy, directory, &data.name()).map_err(Failure::other)?.into())
+}
+
+/// What the data have given away, for their owner.
+fn spent(participations: &Participations) -> String {
+    let total = participations.total();
+    let number =
+        |epsilon: f64| if epsilon.is_finite() { format!("{epsilon:.4}") } else { "infinite".to_owned() };
+    let mut line = format!(
+        "these data: {} rounds in all, epsilon {} against recipients, {} against servers",
+        participations.entries().len(),
+        number(total.epsilon_release),
+        number(total.epsilon_server)
+    );
+    if total.delta > 0.0 {
+        line += &format!(", at delta {}", total.delta);
+    }
+    line + "\n"
 }
 
 fn options(arguments: &Join, log_format: LogFormat) -> Result<JoinOptions, Failure> {
@@ -85,6 +113,7 @@ fn notify(log_format: LogFormat) -> Notify {
             *last = Some((*terms).clone());
         }
         News::Declined { round, limit } => say(log_format, &format!("declined {round}: {limit}")),
+        News::Unwilling { round, reason } => say(log_format, &format!("declined {round}: {reason}")),
     })
 }
 
@@ -151,6 +180,19 @@ fn identity_failure(error: IdentityError) -> Failure {
     }
 }
 
+/// How a round ended, for people.
+fn reason(end: &End) -> String {
+    match end {
+        End::Committed => "took part".to_owned(),
+        End::Declined(reason) => format!("declined, {reason}"),
+        End::Refused(reason) => format!("refused by the server, {reason}"),
+        End::Over { released: true } => "the round ended without this update".to_owned(),
+        End::Over { released: false } => "the round was aborted".to_owned(),
+        End::Superseded => "the server went on to a later round".to_owned(),
+        End::Expired => "the deadline passed".to_owned(),
+    }
+}
+
 fn text(report: &JoinReport) -> String {
     let committed = report.rounds.get(&End::Committed).copied().unwrap_or(0);
     let mut lines = vec![format!("took part in {committed} rounds")];
@@ -158,7 +200,7 @@ fn text(report: &JoinReport) -> String {
         .rounds
         .iter()
         .filter(|(end, _)| **end != End::Committed)
-        .map(|(end, count)| (format!("{end:?}"), *count))
+        .map(|(end, count)| (reason(end), *count))
         .collect();
     lines.extend(others.iter().map(|(end, count)| format!("not in {count}: {end}")));
     lines.push(format!("sent {} bytes, received {} bytes", report.bytes_up, report.bytes_down));

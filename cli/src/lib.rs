@@ -4,12 +4,13 @@
 //! | file | what it is about |
 //! | --- | --- |
 //! | `experiment_file` | TOML, and diagnostics that point into it |
-//! | `bench`, `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `clients`, `status`, `join`, `privacy` | a command each |
+//! | `bench`, `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `clients`, `status`, `join`, `privacy`, `audit`, `ledger` | a command each |
 //! | `audit_empirical` | what a federation is seen to give away |
 //! | `real` | the processes of `simulate --real` |
 //! | `recorder`, `progress`, `operator_log`, `results`, `summary`, `report`, `report_page` | what is seen and kept of a run |
 
 pub mod arguments;
+pub mod audit;
 mod audit_empirical;
 mod bench;
 mod check;
@@ -24,6 +25,7 @@ mod inspect;
 mod interrupt;
 mod invite;
 mod join;
+pub mod ledger;
 mod machine;
 mod operator_log;
 pub mod privacy;
@@ -41,7 +43,7 @@ mod simulate;
 mod status;
 mod summary;
 
-use arguments::{Arguments, AuditCommand, Command, DataCommand};
+use arguments::{Arguments, Command, DataCommand};
 use failure::Failure;
 
 /// Runs what was typed to its end.
@@ -54,13 +56,12 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Simulate(arguments) => simulate::run(&arguments, &log),
         Command::Init(arguments) => init::run(&arguments),
         Command::Data(DataCommand::Inspect(arguments)) => inspect::run(&arguments),
-        Command::Audit(AuditCommand::Empirical(arguments)) => audit_empirical::empirical(&arguments),
-        Command::Audit(AuditCommand::Membership(arguments)) => {
-            audit_empirical::membership_inference(&arguments)
-        }
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Privacy(command) => Ok(privacy::run(&command, &mut std::io::stdout().lock())?),
+        Command::Audit(arguments) => audit::run(&arguments),
+        Command::Ledger(command) => ledger::run(&command),
+        Command::Budget(arguments) => ledger::budget(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Invite(arguments) => invite::run(&arguments),
         Command::Clients(arguments) => clients::run(&arguments),

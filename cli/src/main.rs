@@ -1,18 +1,37 @@
 //! The command `skep`: parses, sets up logging, calls the library, and turns failures into exit codes.
 
+use std::env;
 use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
 use mimalloc::MiMalloc;
 use skep_cli::arguments::{Arguments, LogFormat};
+use skep_cli::failure::AUDIT_USAGE;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+/// Prints help, or what was not understood.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    // Nothing can be done where nothing can be printed.
+    let _ = error.print();
+    let mut words = env::args_os().skip(1).skip_while(|word| word != "audit").skip(1);
+    let of_a_ledger = words.next().is_none_or(|word| word != "empirical" && word != "membership");
+    let is_audit = env::args_os().any(|word| word == "audit") && of_a_ledger;
+    match u8::try_from(error.exit_code()) {
+        Ok(0) => ExitCode::SUCCESS,
+        _ if is_audit => ExitCode::from(AUDIT_USAGE),
+        code => ExitCode::from(code.unwrap_or(2)),
+    }
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misunderstood(&error),
+    };
     let filter = match EnvFilter::try_new(&arguments.log) {
         Ok(filter) => filter,
         Err(error) => {

@@ -6,6 +6,7 @@
 //! | `rounds.jsonl` | a line for each round, as it ends |
 //! | `summary.json` | see [`Summary`] |
 //! | `model.safetensors` | the last model, with what it cost in its metadata |
+//! | `ledger.skep` | what was charged, for `skep audit`; not where the experiment names another |
 //! | `report.html` | all of it for people, see [`crate::report_page`] |
 //!
 //! Every file but `rounds.jsonl` is there as a whole or not at all.
@@ -131,6 +132,7 @@ fn metadata(experiment: &Experiment, summary: &Summary) -> BTreeMap<String, Stri
         ("sampling".to_owned(), summary.sampling.clone()),
         ("noise_seeded".to_owned(), summary.noise_seeded.to_string()),
         ("model_sha256".to_owned(), summary.model_sha256.clone()),
+        ("ledger_checkpoint".to_owned(), summary.ledger_checkpoint.clone()),
         ("made_by".to_owned(), format!("skep {}", summary.version)),
     ]);
     if let Some(terms) = experiment.privacy.terms() {
@@ -188,6 +190,13 @@ fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure
     write().map_err(|error| Failure::file(&path, error))
 }
 
-const FILES: [&str; 6] =
-    ["experiment.toml", "rounds.jsonl", "summary.json", "model.safetensors", "report.html", UNFINISHED];
+const FILES: [&str; 7] = [
+    "experiment.toml",
+    "rounds.jsonl",
+    "summary.json",
+    "model.safetensors",
+    "report.html",
+    "ledger.skep",
+    UNFINISHED,
+];
 const UNFINISHED: &str = ".unfinished";

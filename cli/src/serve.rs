@@ -1,14 +1,17 @@
 //! `skep serve`: a federation's server for clients anywhere.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use skep_learning::Subset;
+use skep_privacy::ledger::{Auditor, Hash, Ledger};
 use skep_protocol::experiment::Experiment;
 use skep_protocol::net::invitation::Address;
 use skep_server::authority::Authority;
 use skep_server::enrolment::Enrolment;
 use skep_server::federation::{Federation, PlanningError, ServerKeys};
+use skep_server::ledger;
 use skep_server::roster::Contiguous;
 use skep_server::serve::{self, Deployment, ServeError, ServeOptions, ServeReport};
 use skep_simulations::{TestSet, population};
@@ -37,7 +40,10 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let experiment = experiment_file::read(Some(&arguments.file), arguments.data_dir.as_deref())?;
     let test = population::test_data(&experiment).map_err(Failure::configuration)?;
     let _lock = server_state::lock(&arguments.state)?;
-    let mut deployment = deployment(&experiment, &test, ServerKeys::from_os(), &arguments.state)?;
+    let authority = Authority::open(&arguments.state).map_err(Failure::other)?;
+    let ledger = kept_ledger(&experiment, &authority, arguments)?;
+    let mut deployment =
+        deployment(&experiment, &test, ServerKeys::from_os(), authority, ledger, &arguments.state)?;
     let mut journal = server_state::journal(&arguments.state, &experiment)?;
     let earlier = journal.restore(&mut deployment.federation).map_err(Failure::other)?;
     deployment.journal = Some(journal);
@@ -56,6 +62,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
         processes: 1,
         noise_seeded: false,
         model: served.federation.model_digest(),
+        checkpoint: served.federation.ledger().note(),
         bytes_up: bytes_before.0 + served.bytes_up,
         bytes_down: bytes_before.1 + served.bytes_down,
         peak_rss_bytes: machine::peak_rss_bytes(),
@@ -100,15 +107,16 @@ pub(crate) fn deployment(
     experiment: &Experiment,
     test: &Subset,
     keys: ServerKeys,
-    state: &std::path::Path,
+    authority: Authority,
+    ledger: Ledger,
+    state: &Path,
 ) -> Result<Deployment, Failure> {
-    let authority = Arc::new(Authority::open(state).map_err(Failure::other)?);
     let enrolment = Enrolment::open(state).map_err(Failure::other)?;
     let federation = Federation::new(
         experiment.clone(),
         population::segments(experiment),
         population::initial_model(experiment).map_err(Failure::configuration)?,
-        Arc::clone(authority.plan_signer()),
+        ledger,
         keys,
     )
     .map_err(Failure::configuration)?;
@@ -118,10 +126,47 @@ pub(crate) fn deployment(
         evaluator: Some(Box::new(
             TestSet::new(&experiment.task, test.clone()).map_err(Failure::configuration)?,
         )),
-        authority,
+        authority: Arc::new(authority),
         enrolment,
         journal: None,
     })
+}
+
+/// The ledger in the state directory, begun on the first start. What it was charged before counts.
+fn kept_ledger(experiment: &Experiment, authority: &Authority, arguments: &Serve) -> Result<Ledger, Failure> {
+    let state = &arguments.state;
+    if experiment.population.ledger.is_some() {
+        return Err(Failure::Usage {
+            problem: "population.ledger is for simulations: a server keeps its ledger in its state directory"
+                .to_owned(),
+            help: Some("remove population.ledger".to_owned()),
+        });
+    }
+    let signer = Authority::plan_signer(state).map_err(Failure::other)?;
+    let federation = Hash(authority.fingerprint().0);
+    let auditor = arguments.auditor.zip(arguments.auditor_days).map(|(key, days)| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        Auditor { key, expires_ms: now.saturating_add(days * 86_400_000) }
+    });
+    let ledger =
+        ledger::open(&state.join(LEDGER), experiment, federation, signer, auditor).map_err(ledger_failure)?;
+    let kept = ledger.state().genesis().auditor;
+    if auditor.is_some() && kept.map(|kept| kept.key) != auditor.map(|auditor| auditor.key) {
+        return Err(Failure::Usage {
+            problem: "the ledger has begun without this auditor, and its first record cannot change"
+                .to_owned(),
+            help: Some("leave out --auditor, or begin with another state directory".to_owned()),
+        });
+    }
+    Ok(ledger)
+}
+
+/// Which failure it is that there is no ledger.
+pub(crate) fn ledger_failure(error: ledger::OpenError) -> Failure {
+    match error {
+        ledger::OpenError::Federation(_) | ledger::OpenError::Seeded { .. } => Failure::configuration(error),
+        error => Failure::other(error),
+    }
 }
 
 /// Which failure a server's error is.
@@ -183,3 +228,5 @@ fn options(arguments: &Serve, experiment: &Experiment, is_over: bool) -> ServeOp
 
 /// Longer than the longest wait of a client before it connects again.
 const COMING_BACK: Duration = Duration::from_secs(60);
+/// The ledger's name in the state directory.
+const LEDGER: &str = "ledger.skep";

@@ -7,6 +7,7 @@ use std::time::Instant;
 use skep_learning::{Split, Subset};
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
+use skep_server::ledger::Place;
 use skep_simulations::{Clients, Ended, SimulationError, SimulationOptions, population, simulate};
 
 use crate::arguments::Simulate;
@@ -15,10 +16,11 @@ use crate::failure::Failure;
 use crate::interrupt;
 use crate::machine;
 use crate::progress::Progress;
-use crate::real;
+use crate::real::{self, KeptLedger};
 use crate::recorder::Recorder;
 use crate::report::{self, End, Shown};
 use crate::results::Results;
+use crate::serve::ledger_failure;
 use crate::summary::{Run, Summary};
 
 /// Runs `skep simulate`; `log` is what other processes log.
@@ -80,7 +82,11 @@ fn in_memory(
     root: &Key,
     recorder: &mut Recorder,
 ) -> Result<Ran, Failure> {
-    let options = SimulationOptions::new(threads(arguments.threads));
+    let options = SimulationOptions {
+        ledger: ledger_place(arguments, experiment),
+        seeded: arguments.seed.is_some(),
+        ..SimulationOptions::new(threads(arguments.threads))
+    };
     let ran = simulate(experiment, data, root, &options, interrupt::flag()?, recorder).map_err(failure)?;
     let end = match ran.ended {
         Ended::Finished => End::Finished,
@@ -93,6 +99,7 @@ fn in_memory(
         processes: 1,
         noise_seeded: arguments.seed.is_some(),
         model: ran.model_sha256,
+        checkpoint: ran.checkpoint,
         bytes_up: ran.bytes_up,
         bytes_down: ran.bytes_down,
         peak_rss_bytes: machine::peak_rss_bytes(),
@@ -109,18 +116,29 @@ fn over_sockets(
 ) -> Result<Ran, Failure> {
     let processes = usize::from(arguments.processes.unwrap_or(PROCESSES));
     let division = real::Division { processes, threads: threads(arguments.threads), log };
-    let ran = real::run(experiment, root, division, recorder)?;
+    let ledger = KeptLedger { place: ledger_place(arguments, experiment), seeded: arguments.seed.is_some() };
+    let ran = real::run(experiment, root, &ledger, division, recorder)?;
     let run = Run {
         ended: ran.end.name(),
         transport: "sockets",
         processes: ran.processes,
         noise_seeded: arguments.seed.is_some(),
         model: ran.model_sha256,
+        checkpoint: ran.checkpoint,
         bytes_up: ran.bytes_up,
         bytes_down: ran.bytes_down,
         peak_rss_bytes: ran.peak_rss_bytes,
     };
     Ok(Ran { end: ran.end, run, model: ran.model })
+}
+
+/// The ledger that the experiment names, or one among the results.
+fn ledger_place(arguments: &Simulate, experiment: &Experiment) -> Place {
+    match (&experiment.population.ledger, &arguments.out) {
+        (Some(path), _) => Place::Shared(path.into()),
+        (None, Some(out)) => Place::PerRun(out.join("ledger.skep")),
+        (None, None) => Place::Memory,
+    }
 }
 
 /// The root of every secret draw: from the operating system, unless the user gives the result's privacy away.
@@ -144,6 +162,7 @@ fn failure(error: SimulationError) -> Failure {
         SimulationError::Partition(_) | SimulationError::Architecture(_) | SimulationError::Federation(_) => {
             Failure::Usage { problem: error.to_string(), help: None }
         }
+        SimulationError::Ledger(error) => ledger_failure(error),
         error => Failure::other(error),
     }
 }

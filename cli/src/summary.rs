@@ -52,6 +52,8 @@ pub(crate) struct Summary {
     pub(crate) sampling: String,
     /// Whether the noise follows from `--seed`: then it hides nothing from whoever knows the seed.
     pub(crate) noise_seeded: bool,
+    /// A signed checkpoint of the ledger after the last round.
+    pub(crate) ledger_checkpoint: String,
     /// From the start of the command, in seconds.
     pub(crate) seconds_total: f64,
     /// From the start of the command to the end of the first round.
@@ -85,6 +87,8 @@ pub(crate) struct Run {
     pub(crate) noise_seeded: bool,
     /// The digest of the last model.
     pub(crate) model: Digest,
+    /// A signed checkpoint of the ledger.
+    pub(crate) checkpoint: String,
     /// From clients to the server.
     pub(crate) bytes_up: u64,
     /// From the server to clients.
@@ -125,6 +129,7 @@ impl Summary {
             adjacency: terms.map(|terms| terms.adjacency.to_string()),
             sampling: experiment.rounds.sampling.to_string(),
             noise_seeded: run.noise_seeded,
+            ledger_checkpoint: run.checkpoint,
             seconds_total: pace.seconds_total(),
             seconds_to_first_round: pace.seconds_to_first_round(),
             seconds_per_round_median: pace.seconds_per_round_median(),

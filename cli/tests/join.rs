@@ -27,8 +27,13 @@ struct Server {
 impl Server {
     /// Starts a server on a free port and waits until it listens.
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(&[], arguments)
+    }
+
+    /// The same, with an experiment that is changed further.
+    fn start_with(changes: &[(&str, &str)], arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let file = changed(directory.path(), &TWO);
+        let file = changed(directory.path(), &[&TWO[..], changes].concat());
         let (state, out) = (directory.path().join("state"), directory.path().join("out"));
         let all =
             ["serve", path(&file), "--listen", "127.0.0.1:0", "--state", path(&state), "--out", path(&out)];
@@ -175,4 +180,53 @@ fn an_invitation_needs_an_address() {
         skep(&["invite", "--state", path(&state), "--address", "bees.example:7443"]);
     assert_eq!(code, 0);
     assert!(out.starts_with("skep1:"), "{out}");
+}
+
+#[test]
+fn a_client_whose_owner_does_not_agree_says_why_and_the_operator_counts_it() {
+    let server = Server::start_with(&[("min_updates = 2", "min_updates = 1")], &[]);
+    let policy = server.path("policy.toml");
+    fs::write(&policy, "[privacy]\ntrust_server = true\nmax_participations = 1\n").unwrap();
+    let strict = server.path("strict.toml");
+    fs::write(&strict, "[privacy]\nmax_epsilon_release = 100.0\n").unwrap();
+    let clients: Vec<_> = [&policy, &strict]
+        .into_iter()
+        .enumerate()
+        .map(|(part, policy)| {
+            let (data, state) = (format!("digits:{part}/2"), server.path(&format!("client-{part}")));
+            command(&[
+                "join",
+                &server.invite(),
+                "--data",
+                &data,
+                "--state",
+                path(&state),
+                "--policy",
+                path(policy),
+            ])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+        })
+        .collect();
+    let ends: Vec<Transcript> =
+        clients.into_iter().map(|client| harness::transcript(client.wait_with_output().unwrap())).collect();
+    assert!(ends[0].out.contains("not in 2: declined, the data have taken part as often"), "{}", ends[0].out);
+    assert!(ends[0].out.contains("these data: 1 rounds in all, epsilon"), "{}", ends[0].out);
+    assert!(ends[0].out.contains("infinite against servers"), "{}", ends[0].out);
+    assert!(ends[1].out.contains("not in 3: declined, the server sees every update"), "{}", ends[1].out);
+    let (_, directory) = server.end();
+    let rounds = fs::read_to_string(directory.path().join("out/rounds.jsonl")).unwrap();
+    assert!(rounds.lines().all(|line| line.contains(r#""trust-server":1"#)), "{rounds}");
+    assert_eq!(rounds.matches(r#""participations":1"#).count(), 2, "{rounds}");
+    let wrong = server_policy(directory.path(), "[privacy]\nmax_epsilon = 3.0\n");
+    assert!(wrong.err.contains("max_epsilon_release"), "{}", wrong.err);
+    assert_eq!(wrong.code, 2);
+}
+
+fn server_policy(directory: &Path, text: &str) -> Transcript {
+    let (file, state) = (directory.join("wrong.toml"), directory.join("client-0"));
+    fs::write(&file, text).unwrap();
+    skep(&["join", "--data", "digits:0/2", "--state", path(&state), "--policy", path(&file)])
 }

@@ -90,7 +90,14 @@ fn the_results_directory_holds_what_the_help_says() {
     names.sort();
     assert_eq!(
         names,
-        ["experiment.toml", "model.safetensors", "report.html", "rounds.jsonl", "summary.json"]
+        [
+            "experiment.toml",
+            "ledger.skep",
+            "model.safetensors",
+            "report.html",
+            "rounds.jsonl",
+            "summary.json"
+        ]
     );
 
     let summary = json(&fs::read_to_string(out.join("summary.json")).unwrap());

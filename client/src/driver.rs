@@ -18,9 +18,10 @@ use skep_protocol::round::client::{Action, ClientMachine, End, Event, Job, Made,
 use skep_protocol::round::{Decline, Phase};
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, Time};
 use tokio::task::{JoinSet, spawn_blocking};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::download::{self, Download};
+use crate::guard::{Judgement, SharedGuard};
 use crate::join::{JoinError, JoinOptions, News, Notify, TrainingSlots};
 use crate::masking::{self, Credentials, Masking};
 use crate::policy::Keeper;
@@ -47,6 +48,9 @@ pub(crate) struct Driver {
     working: JoinSet<Worked>,
     outgoing: VecDeque<Outgoing>,
     ends: BTreeMap<End, u64>,
+    guard: Option<SharedGuard>,
+    /// An invitation that waits for the server's proof.
+    doubted: Option<Arc<VerifiedPlan>>,
 }
 
 /// What the connection must carry.
@@ -154,6 +158,8 @@ impl Driver {
             working: JoinSet::new(),
             outgoing: VecDeque::new(),
             ends: BTreeMap::new(),
+            guard: options.guard.clone(),
+            doubted: None,
         })
     }
 
@@ -202,6 +208,53 @@ impl Driver {
             "asked to train"
         );
         self.notify.tell(&News::Asked(&terms));
+        let judgement = self.guard.as_ref().map_or(Judgement::Agreed, |guard| guard.lock().judge(&plan));
+        self.judged(plan, judgement)
+    }
+
+    /// The server shows that its ledger continues the one seen before.
+    ///
+    /// # Errors
+    /// As [`Driver::invited`].
+    pub(crate) fn proved(&mut self, round: Round, proof: &[[u8; 32]]) -> Result<(), JoinError> {
+        let Some(plan) = self.doubted.take_if(|plan| plan.plan().round == round) else { return Ok(()) };
+        let judgement =
+            self.guard.as_ref().map_or(Judgement::Agreed, |guard| guard.lock().judge_proof(&plan, proof));
+        self.judged(plan, judgement)
+    }
+
+    /// The server does not show it.
+    ///
+    /// # Errors
+    /// As [`Driver::invited`].
+    pub(crate) fn unproved(&mut self, round: Round) -> Result<(), JoinError> {
+        match self.doubted.take_if(|plan| plan.plan().round == round) {
+            Some(plan) => self.judged(plan, Judgement::Declined(Decline::Ledger)),
+            None => Ok(()),
+        }
+    }
+
+    fn judged(&mut self, plan: Arc<VerifiedPlan>, judgement: Judgement) -> Result<(), JoinError> {
+        let round = plan.plan().round;
+        match judgement {
+            Judgement::Agreed => return self.admit(plan),
+            Judgement::Declined(reason) => {
+                warn!(%round, %reason, "declined: the owner does not agree");
+                self.notify.tell(&News::Unwilling { round, reason });
+                self.handle(Event::Unwilling { plan, reason });
+            }
+            Judgement::Doubted { from, to } => {
+                debug!(from, to, "asks whether the server's ledger continues the one seen before");
+                self.doubted = Some(plan);
+                self.outgoing.push_back(Outgoing::Say(ClientMessage::Prove { round, from }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the round against the owner's other limits.
+    fn admit(&mut self, plan: Arc<VerifiedPlan>) -> Result<(), JoinError> {
+        let terms = Terms::of(plan.plan(), self.task());
         match self.policy.admit(terms.bytes(), SystemTime::now())? {
             Ok(()) => self.handle(Event::Invited(plan)),
             Err(limit) => {
@@ -319,13 +372,19 @@ impl Driver {
     fn train(&mut self, plan: Arc<VerifiedPlan>) {
         let Some(model) = self.model.take() else { return };
         let (trainee, task, connection) = (self.trainee.clone(), self.task().clone(), self.connection);
+        let guarded = (self.guard.clone(), Arc::clone(&plan));
         self.working.spawn(async move {
             let (round, digest) = (plan.plan().round, plan.digest());
             let slot = trainee.slots.acquire().await;
             // The slot goes along: a training whose round is over still takes a thread until it ends.
             let work = spawn_blocking(move || {
                 let _slot = slot;
-                trainee.train(&plan, &task, model, &connection)
+                let trained = trainee.train(&plan, &task, model, &connection)?;
+                // On disk before anything of it is offered.
+                if let (Some(guard), plan) = guarded {
+                    guard.lock().charge(&plan)?;
+                }
+                Ok(trained)
             });
             // A training that panics has failed; the client goes on.
             let (hidden, made) = match work.await.unwrap_or(Err(Decline::TrainingFailed)) {

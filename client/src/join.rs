@@ -28,6 +28,7 @@ use skep_protocol::net::proxy::{Proxy, ProxyRefusal};
 use skep_protocol::net::tls::TlsError;
 use skep_protocol::net::websocket::{Connection, Dial, NetError, Purpose, Timeouts, connect};
 use skep_protocol::plan::PlanError;
+use skep_protocol::round::Decline;
 use skep_protocol::round::client::End;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,6 +39,7 @@ use tracing::{Instrument, info, info_span, warn};
 use crate::backoff::Backoff;
 use crate::credentials::Certified;
 use crate::driver::Driver;
+use crate::guard::SharedGuard;
 use crate::policy::{Limit, Policy, PolicyError};
 use crate::session::{self, Parted};
 use crate::task::{self, TaskError};
@@ -71,6 +73,8 @@ pub struct JoinOptions {
     pub notify: Notify,
     /// Makes the learner for the task.
     pub make_learner: MakeLearner,
+    /// Who judges invitations on the owner's behalf; without one every signed plan is agreed to.
+    pub guard: Option<SharedGuard>,
 }
 
 impl JoinOptions {
@@ -88,6 +92,7 @@ impl JoinOptions {
             policy: None,
             notify: Notify::nobody(),
             make_learner: task::learner_for,
+            guard: None,
         }
     }
 
@@ -111,6 +116,13 @@ pub enum News<'a> {
         round: Round,
         /// The limit.
         limit: Limit,
+    },
+    /// It declines, because its owner does not agree to what the round promises, or cannot afford it.
+    Unwilling {
+        /// The round.
+        round: Round,
+        /// Why not.
+        reason: Decline,
     },
 }
 

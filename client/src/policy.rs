@@ -7,6 +7,7 @@
 //! rounds_per_day = 20
 //! bytes_per_round = 50_000_000  # model and update
 //! bytes_per_day = 200_000_000
+//! [privacy]                     # see `crate::privacy_policy`
 //! ```
 //!
 //! A round counts when the client accepts it, with the bytes of its model and its update; what a lost connection makes
@@ -22,10 +23,15 @@ use skep_protocol::net::invitation::unix_seconds;
 use skep_protocol::round::Decline;
 use thiserror::Error;
 
+use crate::privacy_policy::PrivacyPolicy;
+
 /// What an owner allows. Without any limit, everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
+    /// What may be given away; everything without this table.
+    #[serde(default)]
+    pub privacy: PrivacyPolicy,
     /// When a round may begin; empty is at any time.
     #[serde(default)]
     hours: Vec<Hours>,

@@ -8,6 +8,7 @@ use skep_protocol::net::frame::{Bytes, CHUNK_LIMIT, Chunk, Frame};
 use skep_protocol::net::identity::Identity;
 use skep_protocol::net::websocket::{Connection, FrameSink, NetError, Timeouts};
 use skep_protocol::plan::SignedPlan;
+use skep_protocol::round::Refusal;
 use skep_protocol::round::client::Event;
 use skep_protocol::{ChannelBinding, Digest, Round, codec};
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TryRecvError};
@@ -115,7 +116,11 @@ fn hear(identity: &Identity, driver: &mut Driver, message: ServerMessage) -> Res
             driver.handle(Event::Granted { round, offset, until })
         }
         ServerMessage::Committed { round } => driver.handle(Event::Committed { round }),
+        ServerMessage::Proof { round, proof } => driver.proved(round, &proof)?,
         ServerMessage::Refused { round, reason } => {
+            if let (Some(round), Refusal::Unexpected) = (round, reason) {
+                driver.unproved(round)?;
+            }
             warn!(round = round.map(|round| round.0), %reason, "the server refuses");
             driver.handle(Event::Refused { round, reason });
         }

@@ -28,6 +28,7 @@ fn listening() -> (JoinOptions, Arc<Mutex<Vec<String>>>) {
         heard.lock().unwrap().push(match news {
             News::Asked(terms) => terms.to_string(),
             News::Declined { round, limit } => format!("declined {round}: {limit}"),
+            News::Unwilling { round, reason } => format!("declined {round}: {reason}"),
         });
     });
     (JoinOptions { notify, ..options() }, told)

@@ -47,8 +47,7 @@ pub struct BudgetKeeper {
 pub struct Reservation {
     round: u64,
     mechanism: Mechanism,
-    after: Spending,
-    delta: Delta,
+    epsilon_after: [Epsilon; Adversary::ALL.len()],
 }
 
 /// A settled reservation: opens the sum of its round, with its mechanism, once.
@@ -91,9 +90,9 @@ impl BudgetKeeper {
         mechanism: Mechanism,
         sampling: Sampling,
     ) -> Result<Reservation, BudgetExhausted> {
-        let after = self.with(mechanism, sampling, 1);
-        self.charge(after.clone())?;
-        Ok(Reservation { round, mechanism, after, delta: self.delta })
+        self.charge(self.with(mechanism, sampling, 1))?;
+        let epsilon = |adversary| self.charged.epsilon(adversary, self.delta);
+        Ok(Reservation::new(round, mechanism, Adversary::ALL.map(epsilon)))
     }
 
     /// Charges a whole run of correlated noise, before anybody is invited to its first step.
@@ -112,7 +111,7 @@ impl BudgetKeeper {
 
     /// Gives up the reservation for the charge that opens its sum.
     pub fn settle(&mut self, reservation: Reservation) -> Charge {
-        Charge::new(reservation.round, reservation.mechanism)
+        reservation.into_charge()
     }
 
     /// Epsilon of all rounds charged so far, at [`BudgetKeeper::delta`], as the limit sees it; infinite after a round
@@ -132,23 +131,7 @@ impl BudgetKeeper {
     #[must_use]
     pub fn rounds_left(&self, mechanism: Mechanism, sampling: Sampling) -> Option<u64> {
         let limit = self.limit.filter(|limit| limit.is_finite())?;
-        let fits = |rounds| self.would_be(mechanism, sampling, rounds) <= limit;
-        let (mut fitting, mut refused) = (0, 1);
-        while fits(refused) {
-            if refused == MOST_ROUNDS {
-                return None;
-            }
-            (fitting, refused) = (refused, refused * 2);
-        }
-        while refused - fitting > 1 {
-            let middle = fitting.midpoint(refused);
-            if fits(middle) {
-                fitting = middle;
-            } else {
-                refused = middle;
-            }
-        }
-        Some(fitting)
+        most_rounds(|rounds| self.would_be(mechanism, sampling, rounds) <= limit)
     }
 
     /// The delta at which epsilon is kept.
@@ -196,6 +179,20 @@ impl BudgetKeeper {
 }
 
 impl Reservation {
+    /// Only what keeps a budget reserves it.
+    pub(crate) const fn new(
+        round: u64,
+        mechanism: Mechanism,
+        epsilon_after: [Epsilon; Adversary::ALL.len()],
+    ) -> Self {
+        Self { round, mechanism, epsilon_after }
+    }
+
+    /// Gives itself up for the charge that opens its sum.
+    pub(crate) fn into_charge(self) -> Charge {
+        Charge::new(self.round, self.mechanism)
+    }
+
     /// The round that may run.
     #[must_use]
     pub const fn round(&self) -> u64 {
@@ -209,11 +206,9 @@ impl Reservation {
     }
 
     /// Epsilon of everything charged, this round included, against an adversary; infinite when nothing is promised.
-    ///
-    /// Computed when asked for, in some milliseconds.
     #[must_use]
-    pub fn epsilon_after(&self, adversary: Adversary) -> Epsilon {
-        self.after.epsilon(adversary, self.delta)
+    pub const fn epsilon_after(&self, adversary: Adversary) -> Epsilon {
+        self.epsilon_after[adversary as usize]
     }
 }
 
@@ -251,6 +246,26 @@ impl RunCharge {
 /// The epsilon that a limit is on.
 fn limited(spending: &Spending, delta: Delta) -> Epsilon {
     spending.epsilon(spending.planned_against(), delta)
+}
+
+/// The most rounds that fit; `None` where no number is too many.
+pub(crate) fn most_rounds(fits: impl Fn(u64) -> bool) -> Option<u64> {
+    let (mut fitting, mut refused) = (0, 1);
+    while fits(refused) {
+        if refused == MOST_ROUNDS {
+            return None;
+        }
+        (fitting, refused) = (refused, refused * 2);
+    }
+    while refused - fitting > 1 {
+        let middle = fitting.midpoint(refused);
+        if fits(middle) {
+            fitting = middle;
+        } else {
+            refused = middle;
+        }
+    }
+    Some(fitting)
 }
 
 /// More rounds than anything runs; beyond this a budget counts as unlimited.

@@ -72,11 +72,14 @@
 pub mod accounting;
 pub mod adaptive_clip;
 pub mod adversary;
+pub mod audit;
 pub mod budget;
+pub mod canonical;
 pub mod client_noise;
 pub mod empirical;
 pub mod grid;
 pub mod layer_clip;
+pub mod ledger;
 pub mod matrix;
 pub mod mechanism;
 mod norm;

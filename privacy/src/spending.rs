@@ -29,6 +29,14 @@ impl Spending {
         self.planned_against = self.planned_against.max(mechanism.planned_against());
     }
 
+    /// Takes back one round that was counted and never happened.
+    pub(crate) fn take_back(&mut self, mechanism: Mechanism, sampling: Sampling) {
+        for adversary in Adversary::ALL {
+            let seen = &mut self.seen[adversary as usize];
+            seen.take_back(mechanism.event(adversary, sampling, seen.adjacency()));
+        }
+    }
+
     /// Adds what the server has released with noise of its own: to itself it hides nothing.
     pub(crate) fn push_central(&mut self, event: Event) {
         for adversary in Adversary::ALL {

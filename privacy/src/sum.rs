@@ -12,6 +12,7 @@ use zeroize::Zeroize;
 use crate::budget::Charge;
 use crate::client_noise::{ClientNoise, Contribution, NoisedUpdate, centred};
 use crate::grid::Grid;
+use crate::ledger::Recipient;
 use crate::mechanism::{Mechanism, SIGMA_MAX};
 use crate::prg::{Key, PrgId};
 use crate::sampler::rounded_gaussian;
@@ -275,6 +276,22 @@ impl Sum {
             add_noise(&mut self.coordinates, sigma, noise, generator);
         }
         Ok(Release { coordinates: self.coordinates, members: self.members, grid: self.grid })
+    }
+
+    /// The same, and the seed and the sum without noise, sealed to an auditor; none where nothing can be sealed to that key.
+    ///
+    /// # Errors
+    /// [`ReleaseError`], as for [`Sum::release`].
+    pub fn release_sealed(
+        self,
+        charge: Charge,
+        noise: &Key,
+        generator: PrgId,
+        auditor: &Recipient,
+        ephemeral: &Key,
+    ) -> Result<(Release, Option<Vec<u8>>), ReleaseError> {
+        let sealed = auditor.seal(ephemeral, noise, generator, &self.coordinates);
+        Ok((self.release(charge, noise, generator)?, sealed))
     }
 
     /// Releases the sum of mode `none` as it is.

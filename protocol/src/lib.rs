@@ -7,7 +7,6 @@
 //!
 #![doc = include_str!("../../docs/glossary.md")]
 
-pub mod canonical;
 pub mod codec;
 pub mod experiment;
 mod ids;
@@ -18,6 +17,8 @@ pub mod net;
 pub mod plan;
 pub mod round;
 mod time;
+
+pub use skep_privacy::canonical;
 
 pub use ids::{ChannelBinding, ClientId, Digest, Hasher, Round};
 pub use time::{Span, Time};

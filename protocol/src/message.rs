@@ -40,6 +40,13 @@ pub enum ClientMessage {
         /// As [`crate::masked`] encodes it.
         body: Vec<u8>,
     },
+    /// "I have seen this much of your ledger; show that the plan's checkpoint continues it."
+    Prove {
+        /// The plan's round.
+        round: Round,
+        /// Records that the client has seen.
+        from: u64,
+    },
 }
 
 /// An update that a client would send.
@@ -63,6 +70,13 @@ pub enum ServerMessage {
     Welcome(Task),
     /// "You are invited to this round."
     Invite(SignedPlan),
+    /// The ledger continues the one that the client has seen.
+    Proof {
+        /// The plan's round.
+        round: Round,
+        /// Hashes of the Merkle tree (RFC 6962, section 2.1.2).
+        proof: Vec<[u8; 32]>,
+    },
     /// The base model of a round follows in chunks.
     Model {
         /// The plan's round.

@@ -8,16 +8,18 @@ mod promise;
 use std::fmt;
 use std::sync::Arc;
 
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use skep_privacy::budget::Reservation;
+use skep_privacy::canonical::{CanonicalError, Reader, Writer};
 use skep_privacy::grid::{Encoding, Grid};
+use skep_privacy::ledger::{Checkpoint, NoteError, SignedCheckpoint, read_sampling, write_sampling};
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
-use skep_privacy::quantities::{Sampling, SamplingRate};
+use skep_privacy::quantities::Sampling;
 use thiserror::Error;
 
-use crate::canonical::{CanonicalError, Reader, Writer};
+pub use skep_privacy::ledger::{PublicKey as PlanKey, Signer as PlanSigner};
+
 use crate::experiment::{Task, Weighting};
 use crate::ids::{Digest, Round};
 use crate::round::Decline;
@@ -248,58 +250,13 @@ fn read_prg(reader: &mut Reader<'_>) -> Result<PrgId, CanonicalError> {
         .ok_or(CanonicalError::OutOfRange("generator"))
 }
 
-fn write_sampling(sampling: &Sampling, writer: &mut Writer) {
-    match *sampling {
-        Sampling::All => writer.u8(0),
-        Sampling::Poisson { rate } => writer.u8(1).f64(rate.get()),
-        Sampling::Fixed { size, population } => writer.u8(2).u64(size).u64(population),
-    };
-}
-
-fn read_sampling(reader: &mut Reader<'_>) -> Result<Sampling, CanonicalError> {
-    match reader.u8()? {
-        0 => Ok(Sampling::All),
-        1 => SamplingRate::new(reader.f64()?)
-            .map(|rate| Sampling::Poisson { rate })
-            .map_err(|_| CanonicalError::OutOfRange("sampling rate")),
-        2 => Sampling::fixed(reader.u64()?, reader.u64()?)
-            .map_err(|_| CanonicalError::OutOfRange("cohort size")),
-        _ => Err(CanonicalError::OutOfRange("sampling scheme")),
-    }
-}
-
-/// The key that signs plans; whoever holds it must hold the budget.
-pub struct PlanSigner(Ed25519KeyPair);
-
-/// The public half of a [`PlanSigner`], which clients learn when they enrol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanKey(pub [u8; 32]);
-
-impl PlanSigner {
-    /// A signer from the 32 bytes of an Ed25519 seed.
-    pub fn from_seed(seed: &[u8; 32]) -> Self {
-        PlanSigner(Ed25519KeyPair::from_seed_unchecked(seed).expect("every 32 bytes are an Ed25519 seed"))
-    }
-
-    /// The public key.
-    pub fn key(&self) -> PlanKey {
-        let mut key = [0; 32];
-        key.copy_from_slice(self.0.public_key().as_ref());
-        PlanKey(key)
-    }
-}
-
-impl fmt::Debug for PlanSigner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PlanSigner(..)")
-    }
-}
-
 /// A plan as it travels: its canonical bytes and the signature over their digest.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedPlan {
     bytes: Vec<u8>,
     signature: Vec<u8>,
+    /// A checkpoint of the server's ledger in which the round is charged, as a signed note.
+    checkpoint: Option<String>,
 }
 
 impl fmt::Debug for SignedPlan {
@@ -314,6 +271,7 @@ pub struct VerifiedPlan {
     plan: Plan,
     digest: Digest,
     signed: SignedPlan,
+    checkpoint: Option<Checkpoint>,
 }
 
 /// Why a plan cannot be signed or believed.
@@ -325,6 +283,9 @@ pub enum PlanError {
     /// The bytes are no plan.
     #[error("the plan cannot be read: {0}")]
     Encoding(#[from] CanonicalError),
+    /// The checkpoint beside the plan is not the server's.
+    #[error("the plan's checkpoint of the ledger is refused: {0}")]
+    Checkpoint(#[from] NoteError),
     /// The signature is not the server's.
     #[error("the plan's signature is not that of this federation's server")]
     Signature,
@@ -344,8 +305,24 @@ impl VerifiedPlan {
         }
         let bytes = plan.to_bytes();
         let digest = Digest::of(&bytes);
-        let signature = signer.0.sign(&signed_text(&digest)).as_ref().to_vec();
-        Ok(Arc::new(VerifiedPlan { plan, digest, signed: SignedPlan { bytes, signature } }))
+        let signature = signer.sign(&signed_text(&digest)).to_vec();
+        let signed = SignedPlan { bytes, signature, checkpoint: None };
+        Ok(Arc::new(VerifiedPlan { plan, digest, signed, checkpoint: None }))
+    }
+
+    /// The same plan beside a checkpoint of the ledger that `signer` keeps, which its clients can compare with the last one
+    /// that they saw.
+    #[must_use]
+    pub fn beside(&self, checkpoint: Checkpoint, signer: &PlanSigner) -> Arc<Self> {
+        let mut plan = self.clone();
+        plan.signed.checkpoint = Some(checkpoint.sign(signer));
+        plan.checkpoint = Some(checkpoint);
+        Arc::new(plan)
+    }
+
+    /// The checkpoint of the server's ledger beside the plan.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
     }
 
     /// The plan.
@@ -371,11 +348,15 @@ impl SignedPlan {
     /// [`PlanError::Signature`] or [`PlanError::Encoding`].
     pub fn verify(self, key: &PlanKey) -> Result<Arc<VerifiedPlan>, PlanError> {
         let digest = Digest::of(&self.bytes);
-        UnparsedPublicKey::new(&ED25519, key.0)
-            .verify(&signed_text(&digest), &self.signature)
-            .map_err(|_| PlanError::Signature)?;
+        if !key.verifies(&signed_text(&digest), &self.signature) {
+            return Err(PlanError::Signature);
+        }
         let plan = Plan::from_bytes(&self.bytes)?;
-        Ok(Arc::new(VerifiedPlan { plan, digest, signed: self }))
+        let checkpoint = match &self.checkpoint {
+            Some(note) => Some(SignedCheckpoint::parse(note)?.verify(key)?.clone()),
+            None => None,
+        };
+        Ok(Arc::new(VerifiedPlan { plan, digest, signed: self, checkpoint }))
     }
 }
 

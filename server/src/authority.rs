@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `ca.key` | the authority's private key, PKCS#8 DER |
 //! | `ca.crt` | its self-signed certificate, DER; the SHA-256 of it is the federation's fingerprint |
-//! | `plan.key` | the private key that signs plans, 32 bytes of seed |
+//! | `plan.key` | the private key that signs plans and the ledger, 32 bytes of seed |
 //!
 //! Whoever reads this directory is the federation: back it up and keep it closed.
 
@@ -24,7 +24,7 @@ use skep_protocol::net::files::{self, FileError};
 use skep_protocol::net::invitation::Fingerprint;
 use skep_protocol::net::keys::{KeyError, PublicKey, SigningKey};
 use skep_protocol::net::tls::{self, Credentials, PeerIdentity, SERVER_NAME, Serial, TlsError};
-use skep_protocol::plan::PlanSigner;
+use skep_protocol::plan::{PlanKey, PlanSigner};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
@@ -32,12 +32,12 @@ use zeroize::Zeroizing;
 /// How long a client's certificate is good unless the operator says otherwise: 30 days.
 pub const CLIENT_VALIDITY: Duration = Duration::from_secs(30 * DAY);
 
-/// Signs certificates and plans for one federation.
+/// Signs certificates for one federation.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
-    plan_signer: Arc<PlanSigner>,
+    plan_key: PlanKey,
 }
 
 impl Authority {
@@ -59,11 +59,11 @@ impl Authority {
     }
 
     fn load(directory: &Path) -> Result<Self, AuthorityError> {
-        let plan_signer = Arc::new(plan_signer(&files::read(&directory.join(PLAN_KEY))?)?);
+        let plan_key = plan_signer(&files::read(&directory.join(PLAN_KEY))?)?.key();
         let key = key_pair(&SigningKey::from_pkcs8(&files::read(&directory.join(KEY))?)?)?;
         let certificate = CertificateDer::from(files::read(&directory.join(CERTIFICATE))?.to_vec());
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Authority { issuer, certificate, plan_signer })
+        Ok(Authority { issuer, certificate, plan_key })
     }
 
     /// The name of the federation, which every invitation carries.
@@ -76,9 +76,24 @@ impl Authority {
         &self.certificate
     }
 
-    /// The key that signs plans; every client gets its public half when it enrols.
-    pub fn plan_signer(&self) -> &Arc<PlanSigner> {
-        &self.plan_signer
+    /// The public half of the key that signs plans and the ledger; every client gets it when it enrols.
+    pub fn plan_key(&self) -> PlanKey {
+        self.plan_key
+    }
+
+    /// The same authority, whose clients learn another key for plans: that of a simulation's ledger.
+    #[must_use]
+    pub fn announcing(mut self, plan_key: PlanKey) -> Self {
+        self.plan_key = plan_key;
+        self
+    }
+
+    /// The private half, read from the state directory `state` for the one ledger that keeps it.
+    ///
+    /// # Errors
+    /// [`AuthorityError`] when the file is unreadable, open to others, or not what belongs there.
+    pub fn plan_signer(state: &Path) -> Result<PlanSigner, AuthorityError> {
+        plan_signer(&files::read(&state.join(DIRECTORY).join(PLAN_KEY))?)
     }
 
     /// The TLS configuration of a server of this federation. Its key and certificate are new and live in memory only;
@@ -222,7 +237,8 @@ mod tests {
         let first = Authority::open(state.path()).unwrap();
         let second = Authority::open(state.path()).unwrap();
         assert_eq!(first.fingerprint(), second.fingerprint());
-        assert_eq!(first.plan_signer().key(), second.plan_signer().key());
+        assert_eq!(first.plan_key(), second.plan_key());
+        assert_eq!(Authority::plan_signer(state.path()).unwrap().key(), first.plan_key());
         let elsewhere = tempfile::tempdir().unwrap();
         assert_ne!(Authority::open(elsewhere.path()).unwrap().fingerprint(), first.fingerprint());
     }

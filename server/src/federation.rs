@@ -15,17 +15,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_privacy::adversary::Adversary;
-use skep_privacy::budget::{BudgetKeeper, Reservation};
+use skep_privacy::budget::Reservation;
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::Grid;
+use skep_privacy::ledger::{
+    Abort, Budget, Hash, Ledger, LedgerError, Mode, Request, RoundTerms, Schedule, Settle, Terms, commitment,
+};
 use skep_privacy::mechanism::Mechanism;
+use skep_privacy::prg::{Key, PrgError};
 use skep_privacy::quantities::{Delta, Epsilon, Sampling};
 use skep_privacy::secagg::Session;
-use skep_privacy::sum::Accumulator;
-use skep_protocol::experiment::{Experiment, Weighting};
-use skep_protocol::plan::{Closure, Plan, PlanSigner, Segment, VerifiedPlan};
-use skep_protocol::round::Outcome;
-use skep_protocol::{ClientId, Digest, Round};
+use skep_privacy::sum::{Accumulator, Release};
+use skep_protocol::experiment::{Experiment, Privacy, Weighting};
+use skep_protocol::plan::{Closure, Plan, Segment, VerifiedPlan};
+use skep_protocol::round::{AbortReason, Outcome};
+use skep_protocol::{ClientId, Digest, Hasher, Round};
 
 use crate::masking::MaskedRound;
 use crate::roster::Roster;
@@ -46,8 +50,7 @@ pub struct Federation {
     grid: Grid,
     mechanism: Mechanism,
     strategy: FedAvg,
-    budget: BudgetKeeper,
-    signer: Arc<PlanSigner>,
+    ledger: Ledger,
     keys: ServerKeys,
     model: Arc<Vec<f32>>,
     model_digest: Digest,
@@ -58,6 +61,9 @@ pub struct Federation {
 /// What exists between a plan and the end of its round.
 #[derive(Debug)]
 struct OpenRound {
+    /// The record of the ledger that charged it.
+    record: u64,
+    plan: Digest,
     invited: u32,
     updates: u32,
     stage: Stage,
@@ -65,8 +71,8 @@ struct OpenRound {
 
 #[derive(Debug)]
 enum Stage {
-    Collecting { reservation: Box<Reservation>, updates: Updates },
-    Released { model: Vec<f32>, digest: Digest },
+    Collecting { reservation: Box<Reservation>, updates: Updates, noise: Option<Key> },
+    Released { model: Vec<f32>, digest: Digest, aggregate: Digest, seal: Option<Vec<u8>> },
     Failed,
 }
 
@@ -95,15 +101,26 @@ impl PlannedRound {
     }
 }
 
-/// What the open round has released and not yet adopted.
+/// What a round has released.
 #[derive(Clone, Copy, Debug)]
 pub struct Released<'a> {
-    /// Updates in the sum.
-    pub updates: u32,
     /// The next model.
     pub model: &'a [f32],
     /// Its digest.
     pub digest: Digest,
+    /// What the ledger needs besides, if another process must write it down.
+    pub ledger: Interrupted,
+}
+
+/// What a round had done when its server was stopped, after its release and before the ledger had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted {
+    /// Updates in the sum.
+    pub updates: u32,
+    /// The digest of the plan.
+    pub plan: Digest,
+    /// The digest of the released integers.
+    pub aggregate: Digest,
 }
 
 /// A round that has ended.
@@ -134,7 +151,8 @@ pub struct RoundSummary {
 }
 
 impl Federation {
-    /// A federation before its first round. `segments` are the model's; a weighted one adds the segment `weight`.
+    /// A federation before its first round. `segments` are the model's; a weighted one adds the segment `weight`. Rounds are
+    /// charged to `ledger`, whatever it was charged before.
     ///
     /// # Errors
     /// [`FederationError`].
@@ -142,10 +160,11 @@ impl Federation {
         experiment: Experiment,
         segments: Vec<Segment>,
         initial_model: Vec<f32>,
-        signer: impl Into<Arc<PlanSigner>>,
+        ledger: Ledger,
         keys: ServerKeys,
     ) -> Result<Self, FederationError> {
         check_model(&experiment, &segments, &initial_model)?;
+        check_ledger(&experiment, &ledger)?;
         let segments = with_weight(segments, experiment.strategy.weighting());
         let dimension = initial_model.len() + weights(&experiment);
         let (grid, mechanism) = encoding::encoding(&experiment, dimension)?;
@@ -155,8 +174,7 @@ impl Federation {
             grid,
             mechanism,
             strategy: FedAvg::of(&experiment),
-            budget: budget(&experiment),
-            signer: signer.into(),
+            ledger,
             keys,
             model_digest: Digest::of_model(&initial_model),
             model: Arc::new(initial_model),
@@ -166,8 +184,7 @@ impl Federation {
         })
     }
 
-    /// Goes on after `round`, the last that was planned, from the model it left. Every round up to it is charged, as it was
-    /// when it was planned.
+    /// Goes on after `round`, the last that was planned, from the model it left. The ledger knows already what it was charged.
     ///
     /// # Errors
     /// [`FederationError`]; the federation is then not to be used.
@@ -177,21 +194,43 @@ impl Federation {
             &self.segments[..self.segments.len() - weights(&self.experiment)],
             &model,
         )?;
-        for charged in self.round.0 + 1..=round.0 {
-            // A reservation that is dropped stays charged.
-            let _ = self.budget.reserve(charged, self.mechanism, self.experiment.rounds.sampling)?;
-        }
         self.round = round;
         self.model_digest = Digest::of_model(&model);
         self.model = Arc::new(model);
         Ok(())
     }
 
-    /// Draws the cohort of the next round, charges the budget for it, and signs its plan.
+    /// Writes into the ledger how the round ended in which an earlier process was stopped: with this release of the
+    /// resumed model, or without one. Nothing is written where the ledger says so already.
     ///
     /// # Errors
-    /// [`PlanningError`]; nobody may be invited. Only [`PlanningError::Randomness`] and [`PlanningError::Plan`] can leave
-    /// a round charged that never runs.
+    /// [`LedgerError`].
+    pub fn end_interrupted(&mut self, released: Option<&Interrupted>) -> Result<(), LedgerError> {
+        let Some(reserve) = self.ledger.state().open_round(self.round.0) else { return Ok(()) };
+        match released {
+            Some(&Interrupted { updates, plan, aggregate }) => self.ledger.settle(
+                Settle {
+                    reserve,
+                    plan: Hash(plan.0),
+                    aggregate: Hash(aggregate.0),
+                    model_out: Hash(self.model_digest.0),
+                    updates: Some(updates),
+                    sealed: Vec::new(),
+                },
+                None,
+            ),
+            None => {
+                let reason = "the server was interrupted".to_owned();
+                self.ledger.abort(Abort { reserve, reason, refunded: false })
+            }
+        }
+    }
+
+    /// Draws the cohort of the next round, charges it in the ledger, and signs its plan. The charge is where the ledger keeps
+    /// it before this returns.
+    ///
+    /// # Errors
+    /// [`PlanningError`]; nobody may be invited. Only [`PlanningError::Ledger`] can leave a round charged that never runs.
     pub fn plan(&mut self, roster: &dyn Roster) -> Result<PlannedRound, PlanningError> {
         let round = self.next_round(roster)?;
         let cohort = select::cohort(self.experiment.rounds.sampling, roster, &self.keys.cohort(round)?);
@@ -217,13 +256,33 @@ impl Federation {
     }
 
     fn begin(&mut self, round: Round, cohort: BTreeSet<ClientId>) -> Result<PlannedRound, PlanningError> {
-        let reservation = self.budget.reserve(round.0, self.mechanism, self.experiment.rounds.sampling)?;
+        let noise = self.early_noise(round)?;
+        let reserved = self
+            .ledger
+            .reserve(&self.request(round, noise.as_ref()), cohort.iter().map(|client| client.0))?;
         self.round = round;
-        let plan = VerifiedPlan::sign(self.describe(&reservation), &reservation, &self.signer)?;
+        let plan = match VerifiedPlan::sign(
+            self.describe(&reserved.reservation),
+            &reserved.reservation,
+            self.ledger.signer(),
+        ) {
+            Ok(plan) => plan.beside(self.ledger.checkpoint(), self.ledger.signer()),
+            Err(error) => {
+                let reason = error.to_string();
+                self.ledger.abort(Abort { reserve: reserved.record, reason, refunded: true })?;
+                return Err(error.into());
+            }
+        };
         let updates = Updates::Seen(Accumulator::new(self.grid));
-        let stage = Stage::Collecting { reservation: Box::new(reservation), updates };
+        let stage = Stage::Collecting { reservation: Box::new(reserved.reservation), updates, noise };
         let planned = PlannedRound { plan, cohort };
-        self.open = Some(OpenRound { invited: planned.invited(), updates: 0, stage });
+        self.open = Some(OpenRound {
+            record: reserved.record,
+            plan: planned.plan.digest(),
+            invited: planned.invited(),
+            updates: 0,
+            stage,
+        });
         Ok(planned)
     }
 
@@ -289,8 +348,8 @@ impl Federation {
     /// [`RoundError`]; the sum is lost, the budget stays charged, and the round can only be aborted.
     pub fn release(&mut self) -> Result<(), RoundError> {
         let open = self.open.as_mut().ok_or(RoundError::OutOfOrder)?;
-        let (reservation, updates) = match std::mem::replace(&mut open.stage, Stage::Failed) {
-            Stage::Collecting { reservation, updates } => (reservation, updates),
+        let (reservation, updates, noise) = match std::mem::replace(&mut open.stage, Stage::Failed) {
+            Stage::Collecting { reservation, updates, noise } => (reservation, updates, noise),
             later => {
                 open.stage = later;
                 return Err(RoundError::OutOfOrder);
@@ -300,43 +359,78 @@ impl Federation {
             Updates::Seen(sum) => sum.finish(),
             Updates::Masked(masked) => masked.unmask()?.into_sum(self.grid)?,
         };
-        let charge = self.budget.settle(*reservation);
-        let release = match charge.mechanism() {
-            Mechanism::None => sum.release_exact(charge)?,
-            Mechanism::RoundedGaussian { .. } => {
-                sum.release(charge, &self.keys.noise(self.round)?, self.keys.generator())?
+        let charge = self.ledger.charge(*reservation);
+        let (release, seal) = match (charge.mechanism(), noise, self.ledger.auditor()) {
+            (Mechanism::None, ..) => (sum.release_exact(charge)?, None),
+            (Mechanism::RoundedGaussian { .. }, Some(noise), Some(auditor)) => {
+                sum.release_sealed(charge, &noise, self.keys.generator(), &auditor, &Key::from_os()?)?
             }
-            Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. } => sum.release_noised(charge)?,
+            (Mechanism::RoundedGaussian { .. }, noise, _) => {
+                let noise = noise.map_or_else(|| self.keys.noise(self.round), Ok)?;
+                (sum.release(charge, &noise, self.keys.generator())?, None)
+            }
+            (Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. }, ..) => {
+                (sum.release_noised(charge)?, None)
+            }
         };
         let model = self.strategy.apply(&self.model, &release)?;
         let digest = Digest::of_model(&model);
-        open.stage = Stage::Released { model, digest };
+        open.stage = Stage::Released { model, digest, aggregate: digest_of(&release), seal };
         Ok(())
     }
 
     /// What the open round has released; none before [`Federation::release`].
     pub fn released(&self) -> Option<Released<'_>> {
         match self.open.as_ref() {
-            Some(OpenRound { updates, stage: Stage::Released { model, digest }, .. }) => {
-                Some(Released { updates: *updates, model, digest: *digest })
+            Some(OpenRound {
+                updates,
+                plan,
+                stage: Stage::Released { model, digest, aggregate, .. },
+                ..
+            }) => {
+                let ledger = Interrupted { updates: *updates, plan: *plan, aggregate: *aggregate };
+                Some(Released { model, digest: *digest, ledger })
             }
             _ => None,
         }
     }
 
-    /// Ends the open round: adopts what was released, unless the round is aborted. Its budget stays charged.
+    /// Ends the open round in the ledger, then adopts what was released, unless the round is aborted. Its budget stays charged.
     ///
     /// # Errors
-    /// [`RoundError::OutOfOrder`] when no round is open, or nothing was released although the outcome says so.
+    /// [`RoundError::OutOfOrder`] when no round is open, or nothing was released although the outcome says so;
+    /// [`RoundError::Ledger`] when the end cannot be written down: the model is then not adopted.
     pub fn close(&mut self, outcome: Outcome) -> Result<RoundSummary, RoundError> {
         let open = self.open.take().ok_or(RoundError::OutOfOrder)?;
         match (outcome, open.stage) {
-            (Outcome::Aborted(_), _) => {}
-            (_, Stage::Released { model, digest }) => {
+            (Outcome::Aborted(_), _) => {
+                let reason = match outcome {
+                    // How many did arrive must stay secret under Poisson sampling.
+                    Outcome::Aborted(AbortReason::TooFewUpdates { required, .. }) => {
+                        format!("fewer than {required} updates arrived")
+                    }
+                    outcome => outcome.to_string(),
+                };
+                self.ledger.abort(Abort { reserve: open.record, reason, refunded: false })?;
+            }
+            (_, Stage::Released { model, digest, aggregate, seal }) => {
+                let settle = Settle {
+                    reserve: open.record,
+                    plan: Hash(open.plan.0),
+                    aggregate: Hash(aggregate.0),
+                    model_out: Hash(digest.0),
+                    updates: Some(open.updates),
+                    sealed: Vec::new(),
+                };
+                self.ledger.settle(settle, seal.as_deref())?;
                 self.model_digest = digest;
                 self.model = Arc::new(model);
             }
             _ => return Err(RoundError::OutOfOrder),
+        }
+        let rounds = self.experiment.rounds.count;
+        if self.round.0 == rounds || self.round.0.is_multiple_of(ROUNDS_PER_CHECKPOINT) {
+            self.ledger.seal()?;
         }
         Ok(self.summary(outcome, open.invited, open.updates))
     }
@@ -389,8 +483,8 @@ impl Federation {
     }
 
     /// What has been charged, and what may be.
-    pub fn budget(&self) -> &BudgetKeeper {
-        &self.budget
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// What all rounds so far cost against an adversary.
@@ -400,14 +494,14 @@ impl Federation {
     pub fn epsilon(&self, adversary: Adversary) -> Result<Epsilon, NoPromise> {
         match no_promise(&self.experiment.privacy, adversary) {
             Some(reason) => Err(reason),
-            None => Ok(self.budget.charged().epsilon(adversary, self.budget.delta())),
+            None => Ok(self.ledger.spent().epsilon(adversary)),
         }
     }
 
     /// What that cost would be with continuous noise in place of discrete shares; `None` in modes without shares. For
     /// comparison: it is not certified.
     pub fn epsilon_if_continuous(&self, adversary: Adversary) -> Option<Epsilon> {
-        self.budget.charged().epsilon_if_continuous(adversary, self.budget.delta())
+        self.ledger.state().account().epsilon_if_continuous(adversary)
     }
 
     /// The delta at which epsilon is stated.
@@ -428,6 +522,39 @@ impl Federation {
             return Err(PlanningError::Population { expected, found });
         }
         Ok(Round(self.round.0 + 1))
+    }
+
+    fn request(&self, round: Round, noise: Option<&Key>) -> Request {
+        Request {
+            round: round.0,
+            task: Hash(self.task.0),
+            terms: RoundTerms {
+                mode: mode(&self.experiment),
+                mechanism: self.mechanism,
+                sampling: self.experiment.rounds.sampling,
+            },
+            model_in: Hash(self.model_digest.0),
+            limit: self.experiment.privacy.terms().map(|terms| terms.epsilon_limit),
+            noise_commitment: noise
+                .zip(self.sigma())
+                .map(|(noise, sigma)| commitment(noise, sigma, self.keys.generator())),
+        }
+    }
+
+    /// The seed of a round's noise, drawn before the round where an auditor may check it.
+    fn early_noise(&self, round: Round) -> Result<Option<Key>, PrgError> {
+        match (self.sigma(), self.ledger.auditor()) {
+            (Some(_), Some(_)) => self.keys.noise(round).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The standard deviation of the noise that the server adds; none where it adds none.
+    fn sigma(&self) -> Option<u64> {
+        match self.mechanism {
+            Mechanism::RoundedGaussian { sigma, .. } => Some(sigma),
+            Mechanism::None | Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. } => None,
+        }
     }
 
     fn describe(&self, reservation: &Reservation) -> Plan {
@@ -483,12 +610,69 @@ fn weights(experiment: &Experiment) -> usize {
     }
 }
 
-fn budget(experiment: &Experiment) -> BudgetKeeper {
-    match experiment.privacy.terms() {
-        None => BudgetKeeper::without_promise(),
-        Some(terms) => BudgetKeeper::new(terms.adjacency, terms.delta, Some(terms.epsilon_limit)),
+/// What an experiment promises, as the ledger of its population writes it down at the beginning. Its rounds are as many as
+/// the limit allows, so that every later run of the same noise and sampling keeps to the schedule.
+///
+/// # Errors
+/// [`FederationError`] where there is no grid or no noise for the experiment.
+pub fn terms(experiment: &Experiment) -> Result<Terms, FederationError> {
+    let parameters = experiment.task.parameter_count().and_then(|count| usize::try_from(count).ok());
+    let (_, mechanism) = encoding::encoding(experiment, parameters.unwrap_or(0) + weights(experiment))?;
+    let budget = experiment.privacy.terms().map(|terms| Budget {
+        unit: terms.unit,
+        adjacency: terms.adjacency,
+        delta: terms.delta,
+        limit_release: terms.epsilon_limit,
+        // Where the server adds the noise, nothing is promised against it.
+        limit_server: match mechanism.planned_against() {
+            Adversary::Recipients => Epsilon::INFINITE,
+            Adversary::Server | Adversary::EveryoneElse => terms.epsilon_limit,
+        },
+    });
+    let schedule = Schedule { mechanism, sampling: experiment.rounds.sampling, rounds: None };
+    Ok(Terms { mode: mode(experiment), budget, schedule, participation: None })
+}
+
+fn mode(experiment: &Experiment) -> Mode {
+    match &experiment.privacy {
+        Privacy::None => Mode::None,
+        Privacy::Central { secure_aggregation: None, .. } => Mode::Central,
+        Privacy::Central { secure_aggregation: Some(_), .. } => Mode::CentralSecureAggregation,
+        Privacy::Distributed { .. } => Mode::Distributed,
+        Privacy::Local { .. } => Mode::Local,
     }
 }
+
+/// A budget is about one population, one unit, one adjacency and one delta; an experiment about others cannot be charged to it.
+fn check_ledger(experiment: &Experiment, ledger: &Ledger) -> Result<(), FederationError> {
+    let (expected, found) = (ledger.state().population().size, experiment.population.clients);
+    if expected != found {
+        return Err(FederationError::OtherPopulation { expected, found });
+    }
+    match (&terms(experiment)?.budget, &ledger.state().account().terms().budget) {
+        (Some(ours), Some(kept)) if !ours.is_comparable(kept) => Err(FederationError::OtherBudget {
+            unit: kept.unit,
+            adjacency: kept.adjacency,
+            delta: kept.delta,
+        }),
+        (Some(_), None) => Err(FederationError::NoBudget),
+        _ => Ok(()),
+    }
+}
+
+/// The digest of the released integers, as little-endian i64.
+fn digest_of(release: &Release) -> Digest {
+    let mut hasher = Hasher::new();
+    for block in release.coordinates().chunks(HASH_BLOCK) {
+        let bytes: Vec<u8> = block.iter().flat_map(|coordinate| coordinate.to_le_bytes()).collect();
+        hasher.update(&bytes);
+    }
+    hasher.finish()
+}
+
+const HASH_BLOCK: usize = 1024;
+/// The last checkpoint in the ledger vouches for everything before it with one signature.
+const ROUNDS_PER_CHECKPOINT: u64 = 1000;
 
 #[cfg(test)]
 mod tests;

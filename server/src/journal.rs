@@ -16,12 +16,13 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use skep_privacy::ledger::LedgerError;
 use skep_protocol::net::files::{self, FileError};
 use skep_protocol::round::{AbortReason, Outcome};
 use skep_protocol::{Digest, Round};
 use thiserror::Error;
 
-use crate::federation::{Federation, FederationError, Released};
+use crate::federation::{Federation, FederationError, Interrupted, Released};
 use crate::record::{Cost, RoundRecord};
 
 /// The journal of one federation. One process writes it.
@@ -36,7 +37,7 @@ pub struct Journal {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Entry {
     Opened { round: Round, invited: u32 },
-    Released { round: Round, updates: u32, model_sha256: String },
+    Released { round: Round, updates: u32, model_sha256: String, plan: Digest, aggregate: Digest },
     Closed(Box<RoundRecord>),
 }
 
@@ -44,8 +45,8 @@ enum Entry {
 struct Unfinished {
     round: Round,
     invited: u32,
-    /// Updates in the sum and the digest of the model, once it was released.
-    released: Option<(u32, String)>,
+    /// What was released, and the digest of the model, once it was.
+    released: Option<(Interrupted, String)>,
 }
 
 impl Journal {
@@ -98,9 +99,10 @@ impl Journal {
             federation.resume(last, federation.model().to_vec())?;
         }
         if let Some(open) = unfinished {
-            let (outcome, updates) = match open.released {
-                Some((updates, _)) if updates == open.invited => (Outcome::Complete { updates }, updates),
-                Some((updates, _)) => (Outcome::Degraded { updates, invited: open.invited }, updates),
+            federation.end_interrupted(open.released.as_ref().map(|(released, _)| released))?;
+            let (outcome, updates) = match open.released.map(|(released, _)| released.updates) {
+                Some(updates) if updates == open.invited => (Outcome::Complete { updates }, updates),
+                Some(updates) => (Outcome::Degraded { updates, invited: open.invited }, updates),
                 None => (Outcome::Aborted(AbortReason::Interrupted), 0),
             };
             let summary = federation.summary(outcome, open.invited, updates);
@@ -127,7 +129,8 @@ impl Journal {
     pub fn release(&mut self, round: Round, released: &Released<'_>) -> Result<(), JournalError> {
         let model_sha256 = released.digest.to_string();
         files::replace(&self.directory.join(model_file(&model_sha256)), &on_the_wire(released.model))?;
-        self.append(&Entry::Released { round, updates: released.updates, model_sha256 })
+        let Interrupted { updates, plan, aggregate } = released.ledger;
+        self.append(&Entry::Released { round, updates, model_sha256, plan, aggregate })
     }
 
     /// Notes how a round ended; models before its own are no longer needed.
@@ -156,8 +159,11 @@ impl Journal {
                 (&Entry::Opened { round, invited }, None) => {
                     open = Some(Unfinished { round, invited, released: None });
                 }
-                (Entry::Released { round, updates, model_sha256 }, Some(now)) if now.round == *round => {
-                    now.released = Some((*updates, model_sha256.clone()));
+                (Entry::Released { round, updates, model_sha256, plan, aggregate }, Some(now))
+                    if now.round == *round =>
+                {
+                    let released = Interrupted { updates: *updates, plan: *plan, aggregate: *aggregate };
+                    now.released = Some((released, model_sha256.clone()));
                 }
                 (Entry::Closed(record), Some(now)) if now.round == record.round => {
                     records.push(RoundRecord::clone(record));
@@ -226,6 +232,9 @@ pub enum JournalError {
         /// Its file.
         path: PathBuf,
     },
+    /// The ledger cannot be continued.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The federation cannot go on from there.
     #[error("the journal does not belong to this experiment: {0}")]
     Federation(#[from] FederationError),

@@ -10,6 +10,7 @@ pub mod enrolment;
 pub mod evaluate;
 pub mod federation;
 pub mod journal;
+pub mod ledger;
 pub mod masking;
 pub mod record;
 pub mod roster;

@@ -1,5 +1,6 @@
 //! A small federation for unit tests: softmax regression on the digits, 650 parameters.
 
+use skep_privacy::ledger::Ledger;
 use skep_privacy::packing::pack;
 use skep_privacy::prg::Key;
 use skep_privacy::update::Update;
@@ -9,9 +10,10 @@ use skep_protocol::experiment::file::{
     PrivacyFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
     WeightingFile,
 };
-use skep_protocol::plan::{PlanSigner, Segment};
+use skep_protocol::plan::Segment;
 
 use crate::federation::{Federation, ServerKeys};
+use crate::ledger::{Place, simulated};
 
 pub(crate) const PARAMETERS: usize = 650;
 
@@ -28,7 +30,7 @@ pub(crate) fn private_file() -> ExperimentFile {
                 batch_size: BatchFile::Word(BatchWord::Full),
             },
         },
-        population: PopulationFile { clients: 4, partition: PartitionFile::Iid {} },
+        population: PopulationFile { clients: 4, partition: PartitionFile::Iid {}, ledger: None },
         rounds: RoundsFile { count: 3, sampling: SamplingFile::All {}, min_updates: 1, deadline_s: 10.0 },
         strategy: StrategyFile::Fedavg {
             weighting: WeightingFile::Uniform,
@@ -61,7 +63,12 @@ pub(crate) fn segments() -> Vec<Segment> {
 pub(crate) fn federation(file: &ExperimentFile, keys: ServerKeys) -> Federation {
     let experiment = Experiment::try_from(file).unwrap();
     let model = vec![0.5; PARAMETERS];
-    Federation::new(experiment, segments(), model, PlanSigner::from_seed(&[1; 32]), keys).unwrap()
+    let ledger = ledger(&experiment);
+    Federation::new(experiment, segments(), model, ledger, keys).unwrap()
+}
+
+pub(crate) fn ledger(experiment: &Experiment) -> Ledger {
+    simulated(&Place::Memory, experiment, &Key::from_seed(1), true).unwrap()
 }
 
 pub(crate) fn seeded(seed: u64) -> ServerKeys {

@@ -59,7 +59,7 @@ async fn an_invitation_becomes_an_identity_that_opens_sessions() {
     assert_eq!(loaded.client(), ClientId(17));
     assert_eq!(loaded.public_key(), identity.public_key());
     assert_eq!(loaded.authority(), federation.authority.fingerprint());
-    assert_eq!(loaded.plan_key(), federation.authority.plan_signer().key());
+    assert_eq!(loaded.plan_key(), federation.authority.plan_key());
     let signature = loaded.sign(b"digest");
 
     let (accepted, connected) = federation.attempt(loaded.tls().unwrap(), Purpose::Session).await;

@@ -156,8 +156,8 @@ fn smaller_tail(statistic: f64, freedom: usize) -> f64 {
 /// Releases of a federation without a network, and the claimed standard deviation.
 fn run(noise_multiplier: f64) -> (Vec<Vec<f64>>, f64) {
     let state = tempfile::tempdir().unwrap();
-    let mut federation =
-        federation(&file(noise_multiplier, RELEASES), &Authority::open(state.path()).unwrap());
+    Authority::open(state.path()).unwrap();
+    let mut federation = federation(&file(noise_multiplier, RELEASES), state.path());
     let mut models = vec![federation.model().to_vec()];
     let mut sigma = 0.0;
     for _ in 0..RELEASES {

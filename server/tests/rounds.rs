@@ -7,6 +7,7 @@ mod scripted;
 use std::time::Duration;
 
 use scripted::{Client, PATIENCE, Server, TIMEOUTS, constant, private_file, public_file, refusals, within};
+use skep_privacy::adversary::Adversary;
 use skep_privacy::quantities::{Sampling, SamplingRate};
 use skep_protocol::experiment::file::SamplingFile;
 use skep_protocol::message::{ServerMessage, TurnAway};
@@ -223,9 +224,9 @@ async fn the_sampling_rate_is_the_plans_whoever_is_connected() {
         assert_eq!((plan.encoding, plan.cohort_max), (notes.plans[0].encoding, notes.plans[0].cohort_max));
     }
     // Each round costs what it would with everybody there.
-    let keeper = report.federation.budget();
+    let kept = report.federation.ledger().spent();
     let spent: Vec<_> = notes.records.iter().map(|record| record.epsilon_release.unwrap()).collect();
-    assert_eq!(spent[3], keeper.epsilon().get());
+    assert_eq!(spent[3], kept.epsilon(Adversary::Recipients).get());
     let alone = Server::start(&file, 1).await;
     let _only = alone.join(3).await;
     let (_, others) = alone.report().await;

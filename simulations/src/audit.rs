@@ -15,9 +15,9 @@ use skep_privacy::prg::{Key, Purpose};
 use skep_privacy::quantities::{Delta, Epsilon, Sampling};
 use skep_protocol::ClientId;
 use skep_protocol::experiment::{Experiment, Task};
-use skep_protocol::plan::PlanSigner;
 use skep_protocol::round::Decline;
 use skep_server::federation::{Federation, ServerKeys};
+use skep_server::ledger::{self, Place};
 use skep_server::record::Observer;
 use thiserror::Error;
 
@@ -160,11 +160,13 @@ fn expose(
 ) -> Result<Exposed, AuditError> {
     let audited = with_canaries(experiment, options.canaries)?;
     let initial = population::initial_model(experiment).map_err(SimulationError::from)?;
+    let key = root.derive(Purpose::Ledger, 0, 0);
+    let ledger = ledger::simulated(&Place::Memory, &audited, &key, false).map_err(SimulationError::from)?;
     let federation = Federation::new(
         audited,
         population::segments(experiment),
         initial.clone(),
-        PlanSigner::from_seed(Key::from_os().map_err(SimulationError::from)?.expose()),
+        ledger,
         ServerKeys::from_root(root),
     )
     .map_err(SimulationError::from)?;

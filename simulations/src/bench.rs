@@ -14,14 +14,15 @@ use skep_client::task::{architecture, learner_for, training};
 use skep_learning::{Learner, Split, exercise};
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::{Grid, PrivateGrid};
-use skep_privacy::prg::{Key, PrgId};
+use skep_privacy::prg::{Key, PrgId, Purpose};
 use skep_privacy::update::{QuantizedUpdate, Update};
 use skep_protocol::experiment::{Experiment, Privacy};
-use skep_protocol::plan::{Plan, PlanSigner};
+use skep_protocol::plan::Plan;
 use skep_protocol::round::Outcome;
 use skep_protocol::{ClientId, Round};
 use skep_server::evaluate::Evaluator;
 use skep_server::federation::{Federation, ServerKeys};
+use skep_server::ledger::{self, Place};
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::roster::Contiguous;
 
@@ -332,7 +333,7 @@ fn opened(experiment: &Experiment, model: &[f32], root: &Key) -> Result<Federati
         experiment.clone(),
         population::segments(experiment),
         model.to_vec(),
-        PlanSigner::from_seed(Key::from_seed(0).expose()),
+        ledger::simulated(&Place::Memory, experiment, &root.derive(Purpose::Ledger, 0, 0), true)?,
         ServerKeys::from_root(root),
     )?;
     let roster = Contiguous(experiment.population.clients);

@@ -6,6 +6,7 @@ use skep_privacy::prg::PrgError;
 use skep_protocol::round::Decline;
 use skep_protocol::round::server::OpenError;
 use skep_server::federation::{FederationError, PlanningError, RoundError};
+use skep_server::ledger;
 use thiserror::Error;
 
 use crate::fault::FaultError;
@@ -28,6 +29,9 @@ pub enum SimulationError {
     /// The federation cannot be set up.
     #[error(transparent)]
     Federation(#[from] FederationError),
+    /// There is no ledger to charge rounds to.
+    #[error(transparent)]
+    Ledger(#[from] ledger::OpenError),
     /// A round cannot be planned, for another reason than the budget.
     #[error(transparent)]
     Planning(PlanningError),

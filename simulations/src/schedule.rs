@@ -26,6 +26,8 @@ pub struct SimulationReport {
     pub model: Arc<Vec<f32>>,
     /// Its digest.
     pub model_sha256: Digest,
+    /// A signed checkpoint of the ledger after the last round.
+    pub checkpoint: String,
     /// Every round that was opened, in order. Their times are virtual.
     pub rounds: Vec<RoundRecord>,
     /// Updates in all sums.
@@ -92,6 +94,7 @@ pub(crate) fn run<T: Trainer>(
         ended,
         model: world.federation.model(),
         model_sha256: world.federation.model_digest(),
+        checkpoint: world.federation.ledger().note(),
         client_updates: rounds.iter().map(|record| u64::from(record.updates)).sum(),
         bytes_up: rounds.iter().map(|record| record.bytes_up).sum(),
         bytes_down: rounds.iter().map(|record| record.bytes_down).sum(),

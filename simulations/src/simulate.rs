@@ -4,12 +4,12 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::atomic::AtomicBool;
 
 use skep_learning::{Split, Subset};
-use skep_privacy::prg::Key;
+use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::Time;
 use skep_protocol::experiment::{Experiment, Fidelity};
-use skep_protocol::plan::PlanSigner;
 use skep_protocol::round::server::{Limits, ServerMachine};
 use skep_server::federation::{Federation, ServerKeys};
+use skep_server::ledger::{self, Place};
 use skep_server::record::Observer;
 use skep_server::serve::ServeOptions;
 
@@ -39,14 +39,26 @@ pub struct SimulationOptions {
     pub faults: Vec<Fault>,
     /// The server's limits.
     pub limits: Limits,
+    /// Where the ledger is kept.
+    pub ledger: Place,
+    /// Whether others know what `root` follows from; the ledger then certifies nothing.
+    pub seeded: bool,
 }
 
 impl SimulationOptions {
-    /// Nothing goes wrong, on an ideal network, with the usual limits of a server.
+    /// Nothing goes wrong, on an ideal network, with the usual limits of a server and a ledger that is not kept.
     pub fn new(threads: NonZeroUsize) -> Self {
         let limits = ServeOptions::new(0).limits;
         let evaluate_every = Some(NonZeroU64::MIN);
-        SimulationOptions { threads, evaluate_every, latency: Latency::IDEAL, faults: Vec::new(), limits }
+        SimulationOptions {
+            threads,
+            evaluate_every,
+            latency: Latency::IDEAL,
+            faults: Vec::new(),
+            limits,
+            ledger: Place::Memory,
+            seeded: false,
+        }
     }
 }
 
@@ -88,8 +100,7 @@ pub(crate) fn simulate_clients(
         experiment.clone(),
         population::segments(experiment),
         population::initial_model(experiment)?,
-        // Nobody outside this process sees a plan, so its signature proves nothing.
-        PlanSigner::from_seed(Key::from_os()?.expose()),
+        ledger::simulated(&options.ledger, experiment, &root.derive(Purpose::Ledger, 0, 0), options.seeded)?,
         ServerKeys::from_root(root),
     )?;
     with_world(federation, root, &participants, options, interrupted, |world| {

@@ -15,10 +15,11 @@ use skep_protocol::experiment::file::{
     PopulationFile, PrivacyFile, RoundsFile, SamplingFile, SecureAggregationFile, SimulationFile,
     StrategyFile, TaskFile, TrainingFile, WeightingFile,
 };
-use skep_protocol::plan::{PlanSigner, VerifiedPlan};
+use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::Decline;
 use skep_server::evaluate::{Evaluation, Evaluator};
 use skep_server::federation::{Federation, ServerKeys};
+use skep_server::ledger::{Place, simulated};
 use skep_server::record::Observer;
 use skep_server::roster::Contiguous;
 
@@ -40,7 +41,11 @@ pub(crate) fn file() -> ExperimentFile {
                 batch_size: BatchFile::Word(BatchWord::Full),
             },
         },
-        population: PopulationFile { clients: 20, partition: PartitionFile::Dirichlet { alpha: 0.3 } },
+        population: PopulationFile {
+            clients: 20,
+            partition: PartitionFile::Dirichlet { alpha: 0.3 },
+            ledger: None,
+        },
         rounds: RoundsFile { count: 3, sampling: SamplingFile::All {}, min_updates: 15, deadline_s: 30.0 },
         strategy: StrategyFile::Fedavg {
             weighting: WeightingFile::Uniform,
@@ -90,8 +95,9 @@ fn federation(file: &ExperimentFile, root: u64) -> Federation {
     let experiment = Experiment::try_from(file).unwrap();
     let (segments, model) =
         (population::segments(&experiment), population::initial_model(&experiment).unwrap());
-    let keys = ServerKeys::from_root(&Key::from_seed(root));
-    Federation::new(experiment, segments, model, PlanSigner::from_seed(&[7; 32]), keys).unwrap()
+    let root = Key::from_seed(root);
+    let ledger = simulated(&Place::Memory, &experiment, &root, true).unwrap();
+    Federation::new(experiment, segments, model, ledger, ServerKeys::from_root(&root)).unwrap()
 }
 
 /// Clients whose updates are random, a function of client, round and base model.

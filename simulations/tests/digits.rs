@@ -22,7 +22,11 @@ fn reference(seed: u64, rounds: u64) -> ExperimentFile {
         name: "digits".into(),
         seed,
         task: TaskFile { data: DataFile::Digits, model: ModelFile::Softmax {}, training },
-        population: PopulationFile { clients: 100, partition: PartitionFile::Dirichlet { alpha: 0.3 } },
+        population: PopulationFile {
+            clients: 100,
+            partition: PartitionFile::Dirichlet { alpha: 0.3 },
+            ledger: None,
+        },
         rounds: RoundsFile {
             count: rounds,
             sampling: SamplingFile::All {},

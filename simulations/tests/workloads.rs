@@ -30,7 +30,7 @@ fn workload(
             model,
             training: TrainingFile { learning_rate: 0.1, local_epochs: 1, batch_size },
         },
-        population: PopulationFile { clients, partition: PartitionFile::Generated {} },
+        population: PopulationFile { clients, partition: PartitionFile::Generated {}, ledger: None },
         rounds: RoundsFile {
             count: 1,
             sampling: SamplingFile::Fixed { size: cohort },

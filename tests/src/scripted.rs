@@ -217,6 +217,8 @@ impl Network {
                 self.check_answer(id, round, phase, &body);
                 server::Event::Answered { client: id, round, phase }
             }
+            // Answered by the driver from its ledger, and these clients do not ask.
+            ClientMessage::Prove { .. } => return true,
             ClientMessage::Offer(offer) => server::Event::UploadOffered {
                 client: id,
                 round: offer.round,
@@ -244,6 +246,7 @@ impl Network {
             ServerMessage::Closed { round, released } => client::Event::Closed { round, released },
             ServerMessage::Welcome(_)
             | ServerMessage::Model { .. }
+            | ServerMessage::Proof { .. }
             | ServerMessage::Finished
             | ServerMessage::TurnedAway(_) => return true,
         };
@@ -645,6 +648,7 @@ fn client_event_name(event: &client::Event) -> &'static str {
     match event {
         client::Event::Disconnected => "disconnected",
         client::Event::Invited(_) => "invited",
+        client::Event::Unwilling { .. } => "unwilling",
         client::Event::ModelStaged { .. } => "model staged",
         client::Event::ModelFailed { .. } => "model failed",
         client::Event::JobDone { .. } => "job done",
@@ -653,7 +657,6 @@ fn client_event_name(event: &client::Event) -> &'static str {
         client::Event::Committed { .. } => "committed",
         client::Event::Refused { .. } => "refused",
         client::Event::Closed { .. } => "closed",
-        client::Event::Unwilling { .. } => "unwilling",
         client::Event::Tick => "tick",
     }
 }

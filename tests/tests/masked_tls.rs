@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use skep_client::join::{JoinError, JoinOptions, JoinReport, TrainingSlots, join};
 use skep_client::trainer::ClientKeys;
 use skep_learning::{Subset, digits};
+use skep_privacy::ledger::Hash;
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::Key;
 use skep_protocol::ClientId;
@@ -26,6 +28,7 @@ use skep_protocol::round::client::End;
 use skep_server::authority::Authority;
 use skep_server::enrolment::Enrolment;
 use skep_server::federation::{Federation, ServerKeys};
+use skep_server::ledger;
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::roster::Contiguous;
 use skep_server::serve::{Deployment, ServeOptions, serve};
@@ -49,7 +52,7 @@ fn file(deadline_s: f64) -> ExperimentFile {
                 batch_size: BatchFile::Word(BatchWord::Full),
             },
         },
-        population: PopulationFile { clients: CLIENTS, partition: PartitionFile::Iid {} },
+        population: PopulationFile { clients: CLIENTS, partition: PartitionFile::Iid {}, ledger: None },
         rounds: RoundsFile { count: 1, sampling: SamplingFile::All {}, min_updates: 7, deadline_s },
         strategy: StrategyFile::Fedavg {
             weighting: WeightingFile::Uniform,
@@ -99,7 +102,7 @@ async fn run(file: &ExperimentFile, clients: &[(u64, u32)]) -> Run {
     let enrolment = Enrolment::open(state.path()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let federation = federation(file, &authority);
+    let federation = federation(file, state.path());
     let (mechanism, step) = (federation.mechanism(), federation.grid().step());
     let Mechanism::NoiseShares { variance, .. } = mechanism else { panic!("noise shares are planned") };
     let variance_of =
@@ -142,13 +145,15 @@ async fn run(file: &ExperimentFile, clients: &[(u64, u32)]) -> Run {
     Run { record: notes.records.remove(0), model: notes.models.remove(0), variance_of, joined }
 }
 
-fn federation(file: &ExperimentFile, authority: &Authority) -> Federation {
+fn federation(file: &ExperimentFile, state: &Path) -> Federation {
     let experiment = Experiment::try_from(file).unwrap();
     let len = experiment.task.parameter_count().unwrap();
     let segments = vec![Segment { name: "all".into(), len }];
     let keys = ServerKeys::from_root(&Key::from_seed(17));
     let model = vec![0.0; len as usize];
-    Federation::new(experiment, segments, model, Arc::clone(authority.plan_signer()), keys).unwrap()
+    let (path, signer) = (state.join("ledger.skep"), Authority::plan_signer(state).unwrap());
+    let ledger = ledger::open(&path, &experiment, Hash::ZERO, signer, None).unwrap();
+    Federation::new(experiment, segments, model, ledger, keys).unwrap()
 }
 
 /// Mean square of the released coordinates, in units of what `shares` shares should give, less one, in standard errors.

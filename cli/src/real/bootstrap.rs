@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use skep_privacy::prg::{KEY_BYTES, Key};
 use skep_protocol::experiment::file::ExperimentFile;
+use skep_server::ledger::Place;
 use skep_server::record::RoundRecord;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -19,6 +20,12 @@ pub(crate) struct ServerBootstrap {
     pub(crate) cohort: Secret,
     /// What all noise follows from.
     pub(crate) noise: Secret,
+    /// Where the ledger is kept.
+    pub(crate) ledger: Place,
+    /// The ledger's key, where it has no other.
+    pub(crate) ledger_key: Secret,
+    /// Whether others know what all draws follow from.
+    pub(crate) seeded: bool,
     /// The launcher's temporary directory.
     pub(crate) directory: PathBuf,
 }
@@ -93,6 +100,8 @@ pub(crate) enum Report {
     Served {
         /// Why.
         end: ServedEnd,
+        /// A signed checkpoint of the ledger.
+        checkpoint: String,
         /// Bytes from clients, on the sockets.
         bytes_up: u64,
         /// Bytes to clients, on the sockets.

@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
-use skep_privacy::prg::Key;
+use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::ExperimentFile;
 use skep_protocol::{Digest, Round};
 use skep_server::federation::ServerKeys;
+use skep_server::ledger::Place;
 use skep_simulations::population;
 use tokio::process::ChildStdin;
 use tokio::task::JoinSet;
@@ -32,6 +33,8 @@ pub(crate) struct Ran {
     pub(crate) model: Vec<f32>,
     /// Its digest.
     pub model_sha256: Digest,
+    /// A signed checkpoint of the ledger.
+    pub(crate) checkpoint: String,
     /// Bytes from clients, on the server's sockets.
     pub(crate) bytes_up: u64,
     /// Bytes to clients, on the server's sockets.
@@ -53,6 +56,15 @@ pub(crate) struct Division<'a> {
     pub(crate) log: &'a str,
 }
 
+/// Where the server's process keeps its ledger, and whether others know what it follows from.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptLedger {
+    /// Where.
+    pub(crate) place: Place,
+    /// Whether `--seed` was given.
+    pub(crate) seeded: bool,
+}
+
 /// Runs the experiment over processes. Everything random but TLS and identities follows from `root`, as it does in
 /// memory.
 ///
@@ -61,17 +73,19 @@ pub(crate) struct Division<'a> {
 pub(crate) fn run(
     experiment: &Experiment,
     root: &Key,
+    ledger: &KeptLedger,
     division: Division<'_>,
     recorder: &mut Recorder,
 ) -> Result<Ran, Failure> {
     let directory = tempfile::Builder::new().prefix("skep-").tempdir().map_err(Failure::other)?;
-    let launch = Launch { experiment, root, division, directory: directory.path() };
+    let launch = Launch { experiment, root, ledger, division, directory: directory.path() };
     runtime()?.block_on(launch.run(recorder))
 }
 
 struct Launch<'a> {
     experiment: &'a Experiment,
     root: &'a Key,
+    ledger: &'a KeptLedger,
     division: Division<'a>,
     directory: &'a Path,
 }
@@ -92,6 +106,7 @@ impl Launch<'_> {
             end: served.end,
             model_sha256: Digest::of_model(&model),
             model,
+            checkpoint: served.checkpoint,
             bytes_up: served.bytes_up,
             bytes_down: served.bytes_down,
             peak_rss_bytes: [machine::peak_rss_bytes(), served.peak_rss_bytes, clients.peak().await?]
@@ -126,6 +141,9 @@ impl Launch<'_> {
             experiment: ExperimentFile::from(self.experiment),
             cohort: Secret::of(&cohort),
             noise: Secret::of(&noise),
+            ledger: self.ledger.place.clone(),
+            ledger_key: Secret::of(&self.root.derive(Purpose::Ledger, 0, 0)),
+            seeded: self.ledger.seeded,
             directory: self.directory.to_owned(),
         }
     }
@@ -152,6 +170,7 @@ impl Launch<'_> {
 /// What the server's last report says.
 struct Served {
     end: End,
+    checkpoint: String,
     bytes_up: u64,
     bytes_down: u64,
     peak_rss_bytes: Option<u64>,
@@ -181,8 +200,8 @@ async fn follow(
             Report::Connected { connected, wanted } => recorder.connected(connected, wanted),
             Report::Opened { round, invited } => recorder.opened(Round(round), invited),
             Report::Closed { record } => recorder.closed(*record),
-            Report::Served { end, bytes_up, bytes_down, peak_rss_bytes } => {
-                return Ok(Served { end: end.into(), bytes_up, bytes_down, peak_rss_bytes });
+            Report::Served { end, checkpoint, bytes_up, bytes_down, peak_rss_bytes } => {
+                return Ok(Served { end: end.into(), checkpoint, bytes_up, bytes_down, peak_rss_bytes });
             }
             report => return Err(server.unexpected(&report)),
         }

@@ -21,5 +21,5 @@ mod process;
 mod server;
 
 pub(crate) use clients::run as run_clients;
-pub(crate) use launcher::{Division, run};
+pub(crate) use launcher::{Division, KeptLedger, run};
 pub(crate) use server::run as run_server;

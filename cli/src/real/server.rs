@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 use skep_protocol::experiment::Experiment;
 use skep_protocol::plan::Plan;
 use skep_protocol::{ClientId, Round};
+use skep_server::authority::Authority;
 use skep_server::federation::ServerKeys;
+use skep_server::ledger::simulated;
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::serve::{Deployment, End, ServeOptions, serve};
 use skep_simulations::population;
@@ -18,7 +20,7 @@ use super::bootstrap::{Report, ServedEnd, ServerBootstrap};
 use super::child::{self, Launcher, tell};
 use crate::failure::Failure;
 use crate::machine;
-use crate::serve::{deployment, failure};
+use crate::serve::{deployment, failure, ledger_failure};
 
 /// Serves what the launcher says.
 ///
@@ -30,7 +32,13 @@ pub(crate) fn run() -> Result<(), Failure> {
         let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
         let keys = ServerKeys::from_derived(bootstrap.cohort.key(), bootstrap.noise.key());
         let test = population::test_data(&experiment).map_err(Failure::configuration)?;
-        let deployment = deployment(&experiment, &test, keys, &bootstrap.state())?;
+        let state = bootstrap.state();
+        let authority = Authority::open(&state).map_err(Failure::other)?;
+        let key = bootstrap.ledger_key.key();
+        let ledger =
+            simulated(&bootstrap.ledger, &experiment, &key, bootstrap.seeded).map_err(ledger_failure)?;
+        let authority = authority.announcing(ledger.signer().key());
+        let deployment = deployment(&experiment, &test, keys, authority, ledger, &state)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Failure::other)?;
         let invitations = invite_all(&deployment, &listener, experiment.population.clients)?;
         tell(&Report::Listening { invitations });
@@ -47,6 +55,7 @@ pub(crate) fn run() -> Result<(), Failure> {
                 }
                 End::Stopped => ServedEnd::Stopped,
             },
+            checkpoint: served.federation.ledger().note(),
             bytes_up: served.bytes_up,
             bytes_down: served.bytes_down,
             peak_rss_bytes: machine::peak_rss_bytes(),

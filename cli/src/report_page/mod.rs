@@ -18,9 +18,11 @@ use skep_server::record::RoundRecord;
 use crate::privacy_words;
 use crate::summary::Summary;
 
-pub(crate) use chart::nice_limit;
 use chart::{Chart, Series};
-use words::{bytes, count, escaped, keyed, number, percent};
+use words::{bytes, count, keyed, number, percent};
+
+pub(crate) use chart::nice_limit;
+pub(crate) use words::escaped;
 
 /// What a report is about.
 #[derive(Clone, Copy)]

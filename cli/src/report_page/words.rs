@@ -1,7 +1,7 @@
 //! How numbers and texts are written into a page.
 
 /// Text that ends no tag and no attribute.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -4,9 +4,9 @@
 //! or sampling rate depends on what was released, a limit at one order that was fixed beforehand still holds: rounds may
 //! go on as long as the divergences at that order add up to no more than the limit.
 
-use super::AccountingError;
-use super::rdp::{RdpCurve, budget_at};
-use crate::quantities::{Delta, Epsilon};
+use super::rdp::{RdpCurve, budget_at, epsilon_at};
+use super::{AccountingError, Composition, Event};
+use crate::quantities::{Adjacency, Delta, Epsilon};
 
 /// Limits the divergence at the order that suits (ε, δ) best for rounds like an expected one.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +63,41 @@ impl RdpFilter {
         self.spent = after;
         Ok(())
     }
+}
+
+/// The order that a filter for rounds like those planned should have: the one that allows most of them within ε, or,
+/// without a limit, the one that proves the least ε for them. `None` where no order proves anything.
+#[must_use]
+pub fn order(planned: &Composition, limit: Epsilon, delta: Delta) -> Option<f64> {
+    let curve = planned.rdp().ok()?;
+    if limit.is_finite() {
+        return RdpFilter::new(limit, delta, &curve).ok().map(|filter| filter.order);
+    }
+    let best = curve
+        .points()
+        .min_by(|a, b| epsilon_at(a.0, a.1, delta.get()).total_cmp(&epsilon_at(b.0, b.1, delta.get())))?;
+    Some(best.0)
+}
+
+/// What a filter of this order has spent on a composition, as ε at δ; infinite where an event has no Rényi curve.
+#[must_use]
+pub fn epsilon(composition: &Composition, order: f64, delta: Delta) -> Epsilon {
+    composition.rdp().map_or(Epsilon::INFINITE, |curve| proves(order, curve.at(order), delta))
+}
+
+/// The ε that a divergence at an order proves at δ; infinite where it proves none.
+#[must_use]
+pub fn proves(order: f64, divergence: f64, delta: Delta) -> Epsilon {
+    let epsilon = epsilon_at(order, divergence, delta.get());
+    if epsilon.is_nan() { Epsilon::INFINITE } else { Epsilon::from_computed(epsilon) }
+}
+
+/// The divergence of one release at an order; infinite where the event has no Rényi curve.
+#[must_use]
+pub fn divergence(event: Event, adjacency: Adjacency, order: f64) -> f64 {
+    let mut once = Composition::new(adjacency);
+    once.push(event, 1);
+    once.rdp().map_or(f64::INFINITY, |curve| curve.at(order))
 }
 
 #[cfg(test)]

@@ -210,6 +210,18 @@ impl Composition {
         }
     }
 
+    /// Takes back one release that was counted and never happened.
+    pub(crate) fn take_back(&mut self, event: Event) {
+        let event = event.normalised();
+        if let Some(at) = self.groups.iter().rposition(|(known, _)| *known == event) {
+            self.groups[at].1 -= 1;
+            if self.groups[at].1 == 0 {
+                self.groups.remove(at);
+                self.curves.remove(at);
+            }
+        }
+    }
+
     /// An upper bound on ε at δ.
     ///
     /// # Errors
@@ -270,7 +282,7 @@ impl Composition {
     }
 
     /// The sum of the Rényi curves of all events.
-    fn rdp(&self) -> Result<RdpCurve, AccountingError> {
+    pub(crate) fn rdp(&self) -> Result<RdpCurve, AccountingError> {
         let mut total = RdpCurve::nothing();
         for ((event, steps), known) in self.groups.iter().zip(&self.curves) {
             if let Some(curve) = known.get() {

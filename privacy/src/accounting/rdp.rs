@@ -103,7 +103,7 @@ impl RdpCurve {
 }
 
 /// ε at one order; 0 where the total variation distance, bounded by √(1 − e^−divergence), is already below δ.
-fn epsilon_at(order: f64, divergence: f64, delta: f64) -> f64 {
+pub(crate) fn epsilon_at(order: f64, divergence: f64, delta: f64) -> f64 {
     if -(-divergence).exp_m1() < delta * delta {
         return 0.0;
     }

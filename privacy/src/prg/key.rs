@@ -44,6 +44,8 @@ pub enum Purpose {
     Fault,
     /// Canaries and coins of an empirical audit.
     Audit,
+    /// The key that signs a simulation's ledger.
+    Ledger,
 }
 
 impl Purpose {
@@ -64,6 +66,7 @@ impl Purpose {
             Self::Latency => b"latency",
             Self::Fault => b"fault",
             Self::Audit => b"audit",
+            Self::Ledger => b"ledger",
         }
     }
 }

@@ -128,6 +128,9 @@ pub struct PopulationFile {
     pub clients: u64,
     /// How simulated clients share the data.
     pub partition: PartitionFile,
+    /// The ledger that all simulations over this population are charged to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<String>,
 }
 
 /// `population.partition`

@@ -55,6 +55,8 @@ pub struct Population {
     pub clients: u64,
     /// How simulated clients share the data.
     pub partition: Partition,
+    /// The file of the ledger that all simulations over this population are charged to; none: each run has its own.
+    pub ledger: Option<String>,
 }
 
 /// How the training data are divided among simulated clients.

@@ -109,7 +109,10 @@ fn population(file: &PopulationFile) -> Result<Population, Invalid> {
         PartitionFile::Column {} => Partition::Column,
         PartitionFile::Generated {} => Partition::Generated,
     };
-    Ok(Population { clients: file.clients, partition })
+    if file.ledger.as_ref().is_some_and(String::is_empty) {
+        return Err(invalid("population.ledger", "is empty, but must name a file"));
+    }
+    Ok(Population { clients: file.clients, partition, ledger: file.ledger.clone() })
 }
 
 fn rounds(file: &RoundsFile, clients: u64) -> Result<Rounds, Invalid> {
@@ -242,6 +245,7 @@ impl From<&Experiment> for ExperimentFile {
                     Partition::Column => PartitionFile::Column {},
                     Partition::Generated => PartitionFile::Generated {},
                 },
+                ledger: experiment.population.ledger.clone(),
             },
             rounds: RoundsFile {
                 count: experiment.rounds.count,
@@ -320,7 +324,11 @@ mod tests {
                     batch_size: BatchFile::Word(BatchWord::Full),
                 },
             },
-            population: PopulationFile { clients: 100, partition: PartitionFile::Dirichlet { alpha: 0.3 } },
+            population: PopulationFile {
+                clients: 100,
+                partition: PartitionFile::Dirichlet { alpha: 0.3 },
+                ledger: None,
+            },
             rounds: RoundsFile {
                 count: 60,
                 sampling: SamplingFile::All {},

@@ -172,4 +172,34 @@ pub enum Decline {
     /// The server asks for something before its time.
     #[error("the server asks for something before its time")]
     OutOfTurn,
+    /// The owner does not agree to the trust mode.
+    #[error("the owner does not agree to this trust mode")]
+    Mode,
+    /// There is less noise than the owner asks for, or than earlier rounds had.
+    #[error("there is less noise than the owner asks for, or than earlier rounds of the task had")]
+    Noise,
+    /// A release may be made of fewer clients than the owner asks for.
+    #[error("a release may be made of fewer clients than the owner asks for")]
+    Cohort,
+    /// The server sees single updates, and the owner does not trust it.
+    #[error("the server sees every update, and the owner does not trust it")]
+    TrustServer,
+    /// The owner's budget against recipients of models is spent.
+    #[error("the owner's budget against recipients of models does not allow it")]
+    EpsilonRelease,
+    /// The owner's budget against servers is spent.
+    #[error("the owner's budget against servers does not allow it")]
+    EpsilonServer,
+    /// The data have taken part as often as the owner allows.
+    #[error("the data have taken part as often as the owner allows")]
+    Participations,
+    /// The data took part too short a time ago.
+    #[error("the data took part too few rounds ago")]
+    Separation,
+    /// The server's ledger is not a continuation of the one that was seen before.
+    #[error("the server's ledger is missing, or does not continue the one that was seen before")]
+    Ledger,
+    /// The participation cannot be written down.
+    #[error("the participation cannot be written down")]
+    Unrecorded,
 }

@@ -46,7 +46,7 @@ pub fn decide(
         client,
         certificate: Der(issued.certificate),
         authority: Der(authority.certificate().clone()),
-        plan_key: PublicKey(authority.plan_signer().key().0),
+        plan_key: PublicKey(authority.plan_key().0),
     })
 }
 

@@ -3,8 +3,10 @@
 use skep_privacy::budget::BudgetExhausted;
 use skep_privacy::client_noise::NoisedGridError;
 use skep_privacy::grid::GridError;
+use skep_privacy::ledger::{LedgerError, ReserveError};
 use skep_privacy::mechanism::NoiseTooLarge;
 use skep_privacy::prg::PrgError;
+use skep_privacy::quantities::{Adjacency, Delta, Unit};
 use skep_privacy::secagg::Rejection;
 use skep_privacy::sum::{ReleaseError, SumError};
 use skep_protocol::Round;
@@ -50,9 +52,36 @@ pub enum FederationError {
     /// There is no sampler for this much noise.
     #[error(transparent)]
     Noise(#[from] NoiseTooLarge),
-    /// The rounds so far cost more than the budget allows.
-    #[error(transparent)]
-    Budget(#[from] BudgetExhausted),
+    /// The ledger is another population's.
+    #[error(
+        "the ledger is that of a population of {expected} clients, the experiment has {found}: begin a new epoch with \
+         `skep ledger amend --epoch`, or keep another ledger"
+    )]
+    OtherPopulation {
+        /// Clients in the ledger's population.
+        expected: u64,
+        /// Clients in the experiment.
+        found: u64,
+    },
+    /// The ledger counts another unit, by another relation or at another delta; such epsilons cannot be added.
+    #[error(
+        "the ledger's budget is for unit {unit}, adjacency {adjacency} and delta {delta}, and epsilons of others cannot be \
+         added to it: set these in [privacy], or begin a new epoch with `skep ledger amend --epoch`"
+    )]
+    OtherBudget {
+        /// Of the ledger.
+        unit: Unit,
+        /// Of the ledger.
+        adjacency: Adjacency,
+        /// Of the ledger.
+        delta: Delta,
+    },
+    /// The ledger promises nothing: rounds without noise may be in it.
+    #[error(
+        "the ledger promises nothing, so a private round cannot be charged to it: begin a new epoch with \
+         `skep ledger amend --epoch`, or keep another ledger"
+    )]
+    NoBudget,
 }
 
 /// Why no round was planned.
@@ -103,9 +132,21 @@ pub enum PlanningError {
     /// The plan contradicts its reservation.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The ledger cannot be continued.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The round cannot be written down.
     #[error(transparent)]
     Journal(#[from] JournalError),
+}
+
+impl From<ReserveError> for PlanningError {
+    fn from(error: ReserveError) -> Self {
+        match error {
+            ReserveError::Budget(exhausted) => PlanningError::Budget(exhausted),
+            ReserveError::Ledger(error) => PlanningError::Ledger(error),
+        }
+    }
 }
 
 /// Why a step of a round failed.
@@ -132,6 +173,9 @@ pub enum RoundError {
     /// No key for the noise.
     #[error(transparent)]
     Randomness(#[from] PrgError),
+    /// The ledger cannot be continued.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The round cannot be written down.
     #[error(transparent)]
     Journal(#[from] JournalError),

@@ -1,13 +1,15 @@
 use super::*;
 use crate::roster::Contiguous;
 use crate::testing::{
-    PARAMETERS, federation, private_file, public_file, public_upload, seeded, segments, zero_upload,
+    PARAMETERS, federation, ledger, private_file, public_file, public_upload, seeded, segments, zero_upload,
 };
+use skep_privacy::audit::{Given, Verdict, audit, audit_sealed};
+use skep_privacy::ledger::{Auditor, AuditorSecret};
 use skep_privacy::prg::PrgId;
 use skep_protocol::experiment::file::{
     ExperimentFile, RoundsFile, SamplingFile, StrategyFile, WeightingFile,
 };
-use skep_protocol::round::AbortReason;
+use skep_protocol::plan::PlanSigner;
 
 const COMPLETE: Outcome = Outcome::Complete { updates: 1 };
 const STOPPED: Outcome = Outcome::Aborted(AbortReason::Stopped);
@@ -115,7 +117,7 @@ fn clients_find_nothing_wrong_with_a_plan() {
         let task = &federation.experiment().task;
         assert_eq!(planned.plan.plan().check(task, &task.digest()), Ok(()));
         assert_eq!(planned.plan.plan().base_model, federation.model_digest());
-        let received = planned.plan.signed().clone().verify(&PlanSigner::from_seed(&[1; 32]).key()).unwrap();
+        let received = planned.plan.signed().clone().verify(&federation.ledger().signer().key()).unwrap();
         assert_eq!(received.plan(), planned.plan.plan());
     }
 }
@@ -191,7 +193,8 @@ fn a_cohort_is_drawn_as_the_plan_says() {
 fn a_model_that_does_not_fit_its_task_is_refused() {
     let new = |segments: Vec<Segment>, model: Vec<f32>| {
         let experiment = Experiment::try_from(&public_file()).unwrap();
-        Federation::new(experiment, segments, model, PlanSigner::from_seed(&[1; 32]), seeded(1)).map(|_| ())
+        let ledger = ledger(&experiment);
+        Federation::new(experiment, segments, model, ledger, seeded(1)).map(|_| ())
     };
     let shorter = segments()[..1].to_vec();
     assert_eq!(new(shorter, vec![0.0; 640]), Err(FederationError::Segments { segments: 640, task: 650 }));
@@ -224,4 +227,49 @@ fn noise_follows_the_generator_of_the_plan() {
     let [before, after] = [0.5, federation.model()[0]];
     let expected = noise[0] as f64 * federation.grid().step() / 4.0;
     assert!((f64::from(after - before) - expected).abs() < 1e-6, "{after} {expected}");
+}
+
+#[test]
+fn an_auditor_finds_every_release_again_and_a_release_with_other_noise_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.skep");
+    let secret = AuditorSecret::from_key(&Key::from_seed(5));
+    let auditor = Auditor { key: secret.recipient().0, expires_ms: u64::MAX };
+    let experiment = Experiment::try_from(&private_file()).unwrap();
+    let ledger =
+        crate::ledger::open(&path, &experiment, Hash::ZERO, PlanSigner::from_seed(&[1; 32]), Some(auditor));
+    let mut federation = Federation::new(
+        experiment,
+        segments(),
+        vec![0.5; PARAMETERS],
+        ledger.unwrap(),
+        ServerKeys::from_os(),
+    )
+    .unwrap();
+    let upload = zero_upload(&federation);
+    round(&mut federation, std::slice::from_ref(&upload));
+    round(&mut federation, &[upload]);
+    let contents = std::fs::read(&path).unwrap();
+    let seals = crate::ledger::seals(&path);
+    let judge = |change: &dyn Fn(u64, &mut Vec<u8>)| {
+        let mut report = audit(&contents, &Given::default());
+        let seal = |record: u64| {
+            let mut seal = std::fs::read(seals.join(record.to_string())).ok()?;
+            change(record, &mut seal);
+            Some(seal)
+        };
+        audit_sealed(&contents, &secret, seal, &mut report);
+        (report.verdict, report.findings.first().and_then(|finding| finding.record))
+    };
+    assert_eq!(judge(&|_, _| {}), (Verdict::Ok, None));
+    assert_eq!(judge(&|record, seal| seal[40] ^= u8::from(record == 4)), (Verdict::Mismatch, Some(4)));
+    let stranger = AuditorSecret::from_key(&Key::from_seed(6));
+    let mut report = audit(&contents, &Given::default());
+    audit_sealed(
+        &contents,
+        &stranger,
+        |record| std::fs::read(seals.join(record.to_string())).ok(),
+        &mut report,
+    );
+    assert_eq!(report.verdict, Verdict::Mismatch);
 }

@@ -1,11 +1,14 @@
 use std::path::Path;
 
 use skep_privacy::adversary::Adversary;
+use skep_privacy::audit::{Given, Verdict, audit};
+use skep_privacy::ledger::{Hash, Signer};
+use skep_protocol::experiment::Experiment;
 
 use super::*;
 use crate::record::OutcomeKind;
 use crate::roster::Contiguous;
-use crate::testing::{federation, private_file, seeded, zero_upload};
+use crate::testing::{PARAMETERS, federation, private_file, seeded, segments, zero_upload};
 
 /// Where a server is killed in its third round.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +24,14 @@ enum Killed {
 
 fn new() -> Federation {
     federation(&private_file(), seeded(1))
+}
+
+/// A federation whose ledger is on disk.
+fn kept(directory: &Path) -> Federation {
+    let experiment = Experiment::try_from(&private_file()).unwrap();
+    let signer = Signer::from_seed(&[1; 32]);
+    let ledger = crate::ledger::open(&directory.join("ledger.skep"), &experiment, Hash::ZERO, signer, None);
+    Federation::new(experiment, segments(), vec![0.5; PARAMETERS], ledger.unwrap(), seeded(1)).unwrap()
 }
 
 /// Runs a round up to where the server is killed in it.
@@ -57,39 +68,44 @@ fn models_in(directory: &Path) -> usize {
 fn wherever_a_server_is_killed_no_finished_round_is_lost_or_repeated_and_none_is_refunded() {
     for killed in [Killed::Planned, Killed::Opened, Killed::Computed, Killed::Released, Killed::Closed] {
         let directory = tempfile::tempdir().unwrap();
-        let (mut before, mut journal) = (new(), Journal::open(directory.path()).unwrap());
+        let (mut before, mut journal) = (kept(directory.path()), Journal::open(directory.path()).unwrap());
         assert!(journal.restore(&mut before).unwrap().is_empty());
         for _ in 0..2 {
             run(&mut before, &mut journal, Killed::Closed);
         }
         let second = before.model();
         run(&mut before, &mut journal, killed);
-        drop(journal);
+        let spent = before.epsilon(Adversary::Recipients);
+        // The lock on the ledger goes with the process.
+        drop((before, journal));
 
-        let (mut after, mut journal) = (new(), Journal::open(directory.path()).unwrap());
+        let (mut after, mut journal) = (kept(directory.path()), Journal::open(directory.path()).unwrap());
         let records = journal.restore(&mut after).unwrap();
         let rounds: Vec<u64> = records.iter().map(|record| record.round.0).collect();
-        let kept = matches!(killed, Killed::Released | Killed::Closed);
+        let kept_model = matches!(killed, Killed::Released | Killed::Closed);
         match killed {
             Killed::Planned => assert_eq!(rounds, [1, 2]),
             _ => assert_eq!(rounds, [1, 2, 3], "{killed:?}"),
         }
         if killed != Killed::Planned {
-            let expected = if kept { OutcomeKind::Degraded } else { OutcomeKind::Aborted };
+            let expected = if kept_model { OutcomeKind::Degraded } else { OutcomeKind::Aborted };
             assert_eq!(records[2].outcome, expected, "{killed:?}");
-            assert_eq!(
-                after.epsilon(Adversary::Recipients),
-                before.epsilon(Adversary::Recipients),
-                "{killed:?}"
-            );
         }
-        assert_eq!(after.model() != second, kept, "{killed:?}");
+        assert_eq!(after.epsilon(Adversary::Recipients), spent, "{killed:?}");
+        let report = audit(&fs::read(directory.path().join("ledger.skep")).unwrap(), &Given::default());
+        assert_eq!(report.verdict, Verdict::Ok, "{killed:?}: {:?}", report.findings);
+        assert_eq!(
+            (report.rounds.reserved, report.rounds.settled),
+            (3, if kept_model { 3 } else { 2 }),
+            "{killed:?}"
+        );
+        assert_eq!(after.model() != second, kept_model, "{killed:?}");
         assert_eq!(records.last().unwrap().model_sha256, after.model_digest().to_string());
         assert_eq!(models_in(directory.path()), 1);
 
         // A second start finds the same, and the journal goes on.
-        drop(journal);
-        let (mut again, mut journal) = (new(), Journal::open(directory.path()).unwrap());
+        drop((after, journal));
+        let (mut again, mut journal) = (kept(directory.path()), Journal::open(directory.path()).unwrap());
         assert_eq!(journal.restore(&mut again).unwrap(), records, "{killed:?}");
         if killed == Killed::Planned {
             run(&mut again, &mut journal, Killed::Closed);

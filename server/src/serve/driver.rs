@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skep_privacy::ledger::Proofs;
 use skep_protocol::experiment::Task;
 use skep_protocol::message::{ClientMessage, ServerMessage, TurnAway};
 use skep_protocol::net::frame::Bytes;
@@ -67,6 +68,8 @@ pub(super) struct Ended {
 }
 
 pub(super) struct Driver<'a> {
+    /// That the ledger continues what a client has seen of it.
+    proofs: Proofs,
     options: ServeOptions,
     observer: &'a mut dyn Observer,
     welcome: Bytes,
@@ -118,6 +121,7 @@ struct Running {
 impl<'a> Driver<'a> {
     pub(super) fn new(
         task: Task,
+        proofs: Proofs,
         options: ServeOptions,
         observer: &'a mut dyn Observer,
         plan: watch::Sender<Option<(Round, Digest)>>,
@@ -130,6 +134,7 @@ impl<'a> Driver<'a> {
         let until = Time::ZERO + span(options.wait_timeout);
         Ok(Driver {
             machine: ServerMachine::new(options.limits),
+            proofs,
             options,
             observer,
             welcome: codec::encode(&ServerMessage::Welcome(task))?.into(),
@@ -274,6 +279,7 @@ impl<'a> Driver<'a> {
                 self.handle(Event::Declined { client, round, reason })
             }
             ClientMessage::Answered { round, phase, body } => self.answered(client, round, phase, body),
+            ClientMessage::Prove { round, from } => self.prove(client, round, from),
             ClientMessage::Offer(offer) if self.is_unsigned(offer.round, signed_for) => {
                 self.handle(Event::Violated { client, reason: Refusal::BadSignature })
             }
@@ -284,6 +290,29 @@ impl<'a> Driver<'a> {
                 digest: offer.digest,
             }),
         }
+    }
+
+    /// Shows that the ledger at the open round's checkpoint continues what a client has seen.
+    fn prove(&mut self, client: ClientId, round: Round, from: u64) -> Result<(), ServeError> {
+        let plan = match &self.stage {
+            Stage::Running(running) if running.plan.plan().round == round => Some(&running.plan),
+            _ => None,
+        };
+        let proof = plan
+            .and_then(|plan| plan.checkpoint())
+            .and_then(|checkpoint| self.proofs.consistency(from, checkpoint.size));
+        let message = match proof {
+            Some(proof) => {
+                ServerMessage::Proof { round, proof: proof.into_iter().map(|hash| hash.0).collect() }
+            }
+            None => {
+                warn!(%client, from, "has seen a ledger that this one does not continue");
+                ServerMessage::Refused { round: Some(round), reason: Refusal::Unexpected }
+            }
+        };
+        let encoded: Bytes = codec::encode(&message)?.into();
+        self.send_to(client, encoded, None);
+        Ok(())
     }
 
     /// A reader looks for the plan when an offer comes; the round may have been opened only after that.

@@ -215,7 +215,7 @@ pub async fn serve(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (inputs, incoming) = mpsc::channel(INPUTS);
     let (plan, current_plan) = watch::channel(None);
-    let task = federation.experiment().task.clone();
+    let (task, proofs) = (federation.experiment().task.clone(), federation.ledger().proofs());
     let shared = Arc::new(Shared {
         options,
         authority,
@@ -256,7 +256,7 @@ pub async fn serve(
     let mut watching = JoinSet::new();
     watching.spawn(watch_revocations(seen, inputs));
 
-    let mut driver = Driver::new(task, shared.options.clone(), observer, plan, commands, presence)?;
+    let mut driver = Driver::new(task, proofs, shared.options.clone(), observer, plan, commands, presence)?;
     driver.expect(left_behind);
     let ended = driver.run(incoming, done, shutdown).await;
 

@@ -3,9 +3,11 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use skep_privacy::ledger::Hash;
 use skep_privacy::packing::pack;
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
@@ -27,6 +29,7 @@ use skep_protocol::{ChannelBinding, ClientId, Digest, Round, codec};
 use skep_server::authority::{Authority, CLIENT_VALIDITY};
 use skep_server::enrolment::{Enrolment, decide};
 use skep_server::federation::{Federation, ServerKeys};
+use skep_server::ledger;
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::roster::Contiguous;
 use skep_server::serve::{Deployment, ServeError, ServeOptions, ServeReport, serve};
@@ -56,7 +59,7 @@ pub fn public_file(clients: u64, rounds: u64, deadline_s: f64) -> ExperimentFile
                 batch_size: BatchFile::Word(BatchWord::Full),
             },
         },
-        population: PopulationFile { clients, partition: PartitionFile::Iid {} },
+        population: PopulationFile { clients, partition: PartitionFile::Iid {}, ledger: None },
         rounds: RoundsFile { count: rounds, sampling: SamplingFile::All {}, min_updates: 1, deadline_s },
         strategy: StrategyFile::Fedavg {
             weighting: WeightingFile::Uniform,
@@ -89,13 +92,15 @@ pub fn with_hidden_layer(mut file: ExperimentFile, width: u32) -> ExperimentFile
     file
 }
 
-pub fn federation(file: &ExperimentFile, authority: &Authority) -> Federation {
+pub fn federation(file: &ExperimentFile, state: &Path) -> Federation {
     let experiment = Experiment::try_from(file).unwrap();
     let len = experiment.task.parameter_count().unwrap();
     let segments = vec![Segment { name: "all".into(), len }];
     let keys = ServerKeys::from_root(&Key::from_seed(17));
     let model = vec![0.0; len as usize];
-    Federation::new(experiment, segments, model, Arc::clone(authority.plan_signer()), keys).unwrap()
+    let (path, signer) = (state.join("ledger.skep"), Authority::plan_signer(state).unwrap());
+    let ledger = ledger::open(&path, &experiment, Hash::ZERO, signer, None).unwrap();
+    Federation::new(experiment, segments, model, ledger, keys).unwrap()
 }
 
 /// What the server reported while it ran.
@@ -150,7 +155,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let deployment = Deployment {
-            federation: federation(file, &authority),
+            federation: federation(file, state.path()),
             roster: Box::new(Contiguous(file.population.clients)),
             evaluator: None,
             authority: Arc::clone(&authority),
@@ -197,7 +202,7 @@ impl Server {
             decide(&self.authority, &self.enrolment, &request, None, binding, now, CLIENT_VALIDITY).unwrap();
         let chain = vec![grant.certificate.0, grant.authority.0.clone()];
         let tls = tls::client_config(&grant.authority.0, &Credentials { chain, key: &key }).unwrap();
-        Member { id, key, addresses, tls, plan_key: self.authority.plan_signer().key() }
+        Member { id, key, addresses, tls, plan_key: self.authority.plan_key() }
     }
 
     /// Makes the roster believe that the client's latest certificate has expired.

@@ -46,6 +46,8 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
                 self.send_to_server(client, server::Event::Declined { client, round, reason });
             }
             ClientMessage::Answered { round, phase, body } => self.send_answer(client, round, phase, body),
+            // No machine asks; owners of data do, and simulated clients have none.
+            ClientMessage::Prove { .. } => {}
             ClientMessage::Offer(offer) => {
                 let Some(seat) = self.seats.get_mut(&client) else { return };
                 let surplus = u64::from(seat.corruption() == Some(Corruption::Length));

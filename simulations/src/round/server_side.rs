@@ -99,6 +99,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
                 | ServerMessage::Welcome(_)
                 | ServerMessage::Model { .. }
                 | ServerMessage::Grant { .. }
+                | ServerMessage::Proof { .. }
                 | ServerMessage::Finished
                 | ServerMessage::TurnedAway(_) => return,
             };

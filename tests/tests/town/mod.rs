@@ -208,7 +208,7 @@ impl Resident {
                     return Ok(self.upload.clone());
                 }
                 ClientMessage::Decline { reason, .. } => return Err(reason),
-                ClientMessage::Accept { .. } => {}
+                ClientMessage::Accept { .. } | ClientMessage::Prove { .. } => {}
             }
         }
         panic!("{} says nothing", self.id)

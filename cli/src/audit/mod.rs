@@ -1,0 +1,165 @@
+//! `skep audit`: whether a ledger is whole, and whether what it says about privacy is true.
+//!
+//! A path of its own: files are read, [`skep_privacy::audit`] judges, and nothing here opens a socket or trains.
+
+mod html;
+mod text;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use skep_learning::ModelFile;
+use skep_privacy::audit::{Given, ModelClaim, Verdict, audit, audit_sealed};
+use skep_privacy::ledger::{AuditorSecret, Hash, PublicKey, parse_key};
+use skep_privacy::prg::Key;
+use skep_privacy::quantities::Epsilon;
+use skep_protocol::Digest;
+use skep_protocol::net::files;
+use skep_server::ledger;
+
+use crate::arguments::{AuditCommand, Output};
+use crate::audit_empirical;
+use crate::failure::Failure;
+
+/// Arguments of `skep audit`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Audit {
+    /// What to audit instead of a ledger.
+    #[command(subcommand)]
+    pub command: Option<AuditCommand>,
+    /// The ledger: a file, or the results or state directory that holds `ledger.skep`.
+    #[arg(required = true)]
+    pub ledger: Option<PathBuf>,
+    /// A key that the ledger may have begun with: 64 hexadecimal digits, the form NAME+ID+KEY, or a file of such lines.
+    ///
+    /// Without one the key in the first record is believed, and the report says that it is not pinned.
+    #[arg(long, value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// A checkpoint that was kept. The ledger must be a continuation of it.
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Vec<PathBuf>,
+    /// A model file. It must be one of the ledger's releases, and state no less than it cost.
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Check the signature of every record, not only the last of each key; about 0.1 ms a record.
+    #[arg(long)]
+    pub every_signature: bool,
+    /// Recompute every stated epsilon, not some of many with bounds on the rest; some milliseconds each.
+    #[arg(long)]
+    pub every_claim: bool,
+    /// The private key of an auditor of the noise: opens the seals beside the ledger, and recomputes every release from its sum
+    /// without noise and its seed.
+    #[arg(long, value_name = "FILE")]
+    pub sealed: Option<PathBuf>,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Write the report as one HTML file as well.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// Audits, prints the report, and fails unless everything holds.
+///
+/// # Errors
+/// [`Failure::Audit`] with the verdict, [`Failure::AuditUsage`] when a file cannot be read or written.
+pub(crate) fn run(arguments: &Audit) -> Result<(), Failure> {
+    match &arguments.command {
+        Some(AuditCommand::Empirical(arguments)) => return audit_empirical::empirical(arguments),
+        Some(AuditCommand::Membership(arguments)) => return audit_empirical::membership_inference(arguments),
+        None => {}
+    }
+    let Some(ledger) = &arguments.ledger else {
+        return Err(Failure::AuditUsage("a ledger must be named".to_owned()));
+    };
+    let path = ledger_path(ledger);
+    let contents = read(&path)?;
+    let mut report = audit(&contents, &given(arguments)?);
+    if let Some(key) = &arguments.sealed {
+        let key = files::read(key).map_err(|error| unusable(key, error))?;
+        let key = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| {
+            Failure::AuditUsage("--sealed: the file holds no key of `skep ledger auditor-key`".to_owned())
+        })?;
+        let seals = ledger::seals(&path);
+        let seal = |record: u64| fs::read(seals.join(record.to_string())).ok();
+        audit_sealed(&contents, &AuditorSecret::from_key(&Key::from_bytes(key)), seal, &mut report);
+    }
+    if let Some(path) = &arguments.html {
+        fs::write(path, html::page(&report)).map_err(|error| unusable(path, error))?;
+    }
+    match arguments.output {
+        Output::Text => print!("{}", text::report(&report)),
+        Output::Json => println!("{}", serde_json::to_string(&report).map_err(Failure::other)?),
+    }
+    match report.verdict {
+        Verdict::Ok => Ok(()),
+        verdict => Err(Failure::Audit { code: verdict.exit_code(), what: text::verdict(verdict).to_owned() }),
+    }
+}
+
+/// The ledger's file, where a directory was named.
+pub(crate) fn ledger_path(named: &Path) -> PathBuf {
+    if named.is_dir() { named.join("ledger.skep") } else { named.to_owned() }
+}
+
+fn given(arguments: &Audit) -> Result<Given, Failure> {
+    let checkpoints = arguments
+        .checkpoint
+        .iter()
+        .map(|path| Ok((format!("the checkpoint {}", path.display()), text_of(path)?)))
+        .collect::<Result<_, Failure>>()?;
+    let keys = arguments.keys.iter().map(|named| keys(named)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Given {
+        keys: keys.concat(),
+        checkpoints,
+        model: arguments.model.as_deref().map(model).transpose()?,
+        every_signature: arguments.every_signature,
+        every_claim: arguments.every_claim,
+    })
+}
+
+/// A key as it was typed, or the keys in a file.
+fn keys(named: &str) -> Result<Vec<PublicKey>, Failure> {
+    let path = Path::new(named);
+    let text = if path.exists() { text_of(path)? } else { named.to_owned() };
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| parse_key(line).map_err(|error| Failure::AuditUsage(format!("--keys {line}: {error}"))))
+        .collect()
+}
+
+/// What a model file says: the digest is computed from its parameters, everything else is in its metadata.
+fn model(path: &Path) -> Result<ModelClaim, Failure> {
+    let file = ModelFile::decode(&read(path)?).map_err(|error| unusable(path, error))?;
+    let metadata = file.metadata();
+    let number = |key: &str| metadata.get(key).and_then(|value| value.parse::<f64>().ok());
+    Ok(ModelClaim {
+        digest: Hash(Digest::of_model(file.parameters()).0),
+        epsilon: number("epsilon").and_then(|epsilon| Epsilon::new(epsilon).ok()),
+        delta: metadata.get("delta").and_then(|delta| delta.parse().ok()),
+        checkpoint: metadata.get("ledger_checkpoint").cloned(),
+    })
+}
+
+fn text_of(path: &Path) -> Result<String, Failure> {
+    String::from_utf8(read(path)?).map_err(|error| unusable(path, error))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| unusable(path, error))
+}
+
+fn unusable(path: &Path, error: impl std::fmt::Display) -> Failure {
+    Failure::AuditUsage(format!("{}: {error}", path.display()))
+}
+
+const EXIT_CODES: &str = "\
+Exit codes of this command:
+  0    everything that was checked holds
+  1    a claim is not true
+  2    the ledger was changed, cut, replaced, or ends in an incomplete record
+  3    more was spent than the limit allows
+  4    nothing is wrong, and nothing can be certified
+  64   wrong usage, or a file that cannot be read";

@@ -1,0 +1,179 @@
+//! Transcripts of `skep audit`, `skep ledger` and `skep budget`, and of runs that share a budget.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod harness;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use harness::{SMALL, Transcript, changed, command, path, skep, transcript};
+use serde_json::Value;
+
+/// Runs the small variant and keeps its results.
+fn results(directory: &Path, arguments: &[&str]) -> PathBuf {
+    let (file, out) = (changed(directory, &SMALL), directory.join("out"));
+    let ran = skep(&[&["simulate", path(&file), "--out", path(&out)], arguments].concat());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    out
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn a_run_passes_its_audit_and_so_does_its_model() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = results(directory.path(), &[]);
+    let (model, page) = (out.join("model.safetensors"), directory.path().join("report.html"));
+    let all = ["audit", path(&out), "--model", path(&model), "--html", path(&page), "--every-signature"];
+    let Transcript { code, out: text, err } = skep(&all);
+    assert_eq!(code, 0, "{text}{err}");
+    for part in [
+        "everything that was checked holds",
+        "3 rounds charged: 3 released",
+        "not pinned",
+        "compared with the model file",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("<strong>Passed.</strong>") && !html.contains("http"), "no network is needed");
+
+    let report = json(&skep(&["audit", path(&out), "--output", "json"]).out);
+    let summary = json(&fs::read_to_string(out.join("summary.json")).unwrap());
+    let recomputed = report["epochs"][0]["recomputed"][0].as_f64().unwrap();
+    assert!((recomputed - summary["epsilon_release"].as_f64().unwrap()).abs() < 1e-9, "{report}");
+    assert_eq!((&report["verdict"], &report["rollback"]), (&"ok".into(), &"not-checked".into()));
+    assert_eq!(report["epochs"][0]["recomputed"][1], "infinity");
+    assert!(html.contains(&format!("ε = {recomputed:.4}")), "the page says what the JSON says");
+}
+
+#[test]
+fn every_verdict_has_its_exit_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let seeded = results(directory.path(), &["--seed", "7"]);
+    let Transcript { code, out, .. } = skep(&["audit", path(&seeded)]);
+    assert_eq!(code, 4, "{out}");
+    assert!(out.contains("whoever knows the seed can subtract the noise"), "{out}");
+
+    let ledger = directory.path().join("out/ledger.skep");
+    let honest = fs::read(&ledger).unwrap();
+    let mut changed = honest.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    fs::write(&ledger, &changed).unwrap();
+    let Transcript { code, out, .. } = skep(&["audit", path(&ledger)]);
+    assert_eq!(code, 2, "{out}");
+    assert!(out.contains("finding     record "), "{out}");
+    fs::write(&ledger, &honest[..honest.len() - 1]).unwrap();
+    let Transcript { code, out, .. } = skep(&["audit", path(&ledger)]);
+    assert_eq!(code, 2, "{out}");
+    assert!(out.contains("is incomplete"), "{out}");
+
+    for wrong in [
+        &["audit", path(&ledger), "--chekpoint", "x"][..],
+        &["audit"],
+        &["--log", "warn", "audit", "/no/such/ledger"],
+        &["audit", path(&ledger), "--keys", "abc"],
+        &["audit", path(&ledger), "--model", path(&ledger)],
+    ] {
+        let Transcript { code, err, .. } = skep(wrong);
+        assert_eq!(code, 64, "{wrong:?}: {err}");
+    }
+    assert_eq!(skep(&["audit", "--help"]).code, 0);
+}
+
+#[test]
+fn a_checkpoint_that_was_kept_shows_that_the_end_was_cut_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = results(directory.path(), &[]);
+    let summary = json(&fs::read_to_string(out.join("summary.json")).unwrap());
+    let note = directory.path().join("checkpoint.note");
+    fs::write(&note, summary["ledger_checkpoint"].as_str().unwrap()).unwrap();
+    assert_eq!(skep(&["audit", path(&out), "--checkpoint", path(&note)]).code, 0);
+    let ledger = out.join("ledger.skep");
+    let records = skep(&["ledger", "export", path(&ledger)]).out.lines().count();
+    let whole = fs::read(&ledger).unwrap();
+    // Cut off the last record, whose frame begins with its length.
+    let cut = (0..whole.len()).rev().find(|at| {
+        skep_privacy::ledger::Frames::new(&whole[..*at])
+            .is_ok_and(|mut frames| frames.all(|frame| frame.is_ok()))
+    });
+    fs::write(&ledger, &whole[..cut.unwrap()]).unwrap();
+    let Transcript { code, out, .. } = skep(&["audit", path(&ledger), "--checkpoint", path(&note)]);
+    assert_eq!(code, 2, "{out}");
+    assert!(out.contains(&format!("records {} to {} are missing", records - 1, records - 1)), "{out}");
+    let blind = skep(&["audit", path(&ledger)]);
+    assert!(blind.out.contains("NOT CHECKED rollback was not checked"), "{}", blind.out);
+}
+
+#[test]
+fn a_ledger_is_shown_verified_exported_and_its_budget_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = results(directory.path(), &[]);
+    let shown = skep(&["ledger", "show", path(&out)]).out;
+    assert!(shown.lines().next().unwrap().contains("genesis") && shown.contains("reserve"), "{shown}");
+    assert_eq!(skep(&["ledger", "verify", path(&out)]).code, 0);
+    let exported = skep(&["ledger", "export", path(&out)]).out;
+    let kinds: Vec<String> =
+        exported.lines().map(|line| json(line)["kind"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(kinds[..3], ["genesis", "reserve", "settle"]);
+    let told = skep(&["budget", path(&out)]).out;
+    assert!(told.contains("of 8 at delta 0.00001") && told.contains("more fit"), "{told}");
+    assert_eq!(json(&skep(&["budget", path(&out), "--output", "json"]).out)["rounds"], 3);
+}
+
+/// The small variant over a population with a ledger of its own, and less budget.
+fn shared(directory: &Path, limit: &str) -> PathBuf {
+    let ledger = format!("clients = 10\nledger = {:?}", directory.join("bees.skep"));
+    let limit = format!("epsilon_limit = {limit}");
+    let changes = [&SMALL[1..], &[("clients = 100", &ledger), ("epsilon_limit = 8.0", &limit)]].concat();
+    changed(directory, &changes)
+}
+
+#[test]
+fn a_second_run_over_the_same_population_continues_from_what_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = shared(directory.path(), "2.4");
+    let run = || skep(&["simulate", path(&file), "--output", "json"]);
+    let first = json(&run().out)["epsilon_release"].as_f64().unwrap();
+    let second = run();
+    assert_eq!(second.code, 0, "{}", second.err);
+    let second = json(&second.out)["epsilon_release"].as_f64().unwrap();
+    assert!(second > 1.3 * first, "six rounds cost more than three: {second} {first}");
+    let third = run();
+    assert_eq!(third.code, 3, "{}", third.err);
+    assert!(third.err.contains("is left, in which no further round"), "{}", third.err);
+    let audited = skep(&["audit", path(&directory.path().join("bees.skep"))]);
+    assert_eq!(audited.code, 0, "{}", audited.out);
+    let seeded = skep(&["simulate", path(&file), "--seed", "1"]);
+    assert_eq!(seeded.code, 2, "{}", seeded.err);
+    assert!(seeded.err.contains("hides nothing"), "{}", seeded.err);
+}
+
+#[test]
+fn of_two_runs_at_once_over_the_same_population_one_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = shared(directory.path(), "8.0");
+    let start = || {
+        let arguments = ["simulate", path(&file), "--output", "json"];
+        command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let both = [start(), start()].map(|child| transcript(child.wait_with_output().unwrap()));
+    let spent: Vec<f64> = both
+        .iter()
+        .filter(|ran| ran.code == 0)
+        .map(|ran| json(&ran.out)["epsilon_release"].as_f64().unwrap())
+        .collect();
+    match &spent[..] {
+        // One found the other at work.
+        [_] => assert!(
+            both.iter().any(|ran| ran.code == 1 && ran.err.contains("another process keeps this ledger"))
+        ),
+        // One came after the other had ended, and continued.
+        [one, other] => assert!((one - other).abs() > 0.1, "both began at zero: {spent:?}"),
+        _ => panic!("{} {}", both[0].err, both[1].err),
+    }
+}

@@ -1,0 +1,295 @@
+//! What the owner's data have given away: a list on disk that only grows, one for each data set, over all tasks and servers.
+//!
+//! A line is added, and on disk, before an update is offered. Beside the list a small file says how long it is and how it
+//! ends: a list that is shorter than that was put back to an earlier state, and nothing is agreed to on its grounds.
+//!
+//! A server's ledger states what all its rounds together cost, so of each ledger the last stated epsilon counts, and those
+//! of different ledgers are added (basic composition; their deltas add up as well).
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use skep_privacy::canonical::{CanonicalError, Reader, Writer};
+use skep_privacy::ledger::{FrameError, Frames, Hash, frame};
+use skep_privacy::quantities::Epsilon;
+use skep_protocol::net::files::{self, FileError};
+use skep_protocol::plan::VerifiedPlan;
+use skep_protocol::{Digest, Round};
+use thiserror::Error;
+
+use crate::privacy_policy::Promised;
+
+/// One participation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+    /// The name of the server's ledger.
+    pub ledger: String,
+    /// The task.
+    pub task: Digest,
+    /// The round.
+    pub round: Round,
+    /// The plan.
+    pub plan: Digest,
+    /// Noise over sensitivity; 0 without noise.
+    pub noise: f64,
+    /// As promised, of the whole ledger, against recipients.
+    pub epsilon_release: Epsilon,
+    /// As promised, of the whole ledger, against the server.
+    pub epsilon_server: Epsilon,
+    /// The delta of both.
+    pub delta: f64,
+    /// Records of the ledger at its checkpoint in the plan.
+    pub size: u64,
+    /// The root over them.
+    pub root: Hash,
+}
+
+/// The list of one data set; nobody else writes it while it is open.
+#[derive(Debug)]
+pub struct Participations {
+    file: File,
+    head: PathBuf,
+    last: Hash,
+    entries: Vec<Entry>,
+}
+
+/// What was spent, in total.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Total {
+    /// Against recipients.
+    pub epsilon_release: f64,
+    /// Against servers.
+    pub epsilon_server: f64,
+    /// The delta of both.
+    pub delta: f64,
+}
+
+/// Why a list cannot be used.
+#[derive(Debug, Error)]
+pub enum ParticipationsError {
+    /// The file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The small file beside it cannot be read or written.
+    #[error(transparent)]
+    Head(#[from] FileError),
+    /// Another process takes part with the same data and the same list.
+    #[error("{}: another client with these data is running", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The list was changed.
+    #[error("{}: the list of participations is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where and how.
+        reason: String,
+    },
+    /// The list is shorter than it was, or another.
+    #[error(
+        "{}: the list of participations was put back to an earlier state, so what was spent is not known; restore the latest \
+         one, or delete it and its .head to begin anew",
+        path.display()
+    )]
+    RolledBack {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Participations {
+    /// Opens the list of the data set called `data` in `directory`, making it on the first call.
+    ///
+    /// # Errors
+    /// [`ParticipationsError`].
+    pub fn open(directory: &Path, data: &str) -> Result<Self, ParticipationsError> {
+        files::private_directory(directory)?;
+        let name = format!("participations-{:.16}", Hash::of(data.as_bytes()).to_string());
+        let (path, head) = (directory.join(&name), directory.join(format!("{name}.head")));
+        let fail = |source| ParticipationsError::Io { path: path.clone(), source };
+        let mut options = OpenOptions::new();
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.read(true).append(true).create(true).open(&path).map_err(fail)?;
+        if let Err(error) = file.try_lock() {
+            return Err(match error {
+                std::fs::TryLockError::WouldBlock => ParticipationsError::InUse { path },
+                std::fs::TryLockError::Error(error) => fail(error),
+            });
+        }
+        let mut contents = Vec::new();
+        file.read_to_end(&mut contents).map_err(fail)?;
+        let (hashes, entries, whole) =
+            parse(&contents).map_err(|reason| ParticipationsError::Damaged { path: path.clone(), reason })?;
+        if whole < contents.len() {
+            file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(fail)?;
+        }
+        if contents.is_empty() {
+            files::sync_parent(&path).map_err(fail)?;
+        }
+        if !continues(&head, &hashes)? {
+            return Err(ParticipationsError::RolledBack { path });
+        }
+        let mut participations =
+            Participations { file, head, last: hashes.last().copied().unwrap_or(Hash::ZERO), entries };
+        if whole == 0 {
+            participations.file.write_all(&MAGIC).map_err(fail)?;
+        }
+        Ok(participations)
+    }
+
+    /// Writes down a participation; it is on disk when this returns. One that is there already is not written again.
+    ///
+    /// # Errors
+    /// [`ParticipationsError`]; the update must not be sent.
+    pub fn add(&mut self, entry: Entry) -> Result<(), ParticipationsError> {
+        if self.entries.iter().any(|known| known.plan == entry.plan) {
+            return Ok(());
+        }
+        let bytes = entry.to_bytes(self.last);
+        let fail = |source| ParticipationsError::Io { path: self.head.with_extension(""), source };
+        self.file.write_all(&frame(&bytes)).and_then(|()| self.file.sync_data()).map_err(fail)?;
+        self.last = Hash::of(&bytes);
+        self.entries.push(entry);
+        let mut writer = Writer::new(HEAD);
+        writer.u64(self.entries.len() as u64).array(&self.last.0);
+        Ok(files::replace(&self.head, &writer.finish())?)
+    }
+
+    /// Every participation, in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// What was spent with all ledgers.
+    pub fn total(&self) -> Total {
+        self.total_where(|_| true)
+    }
+
+    /// What was spent with all ledgers but one.
+    pub fn total_without(&self, ledger: &str) -> Total {
+        self.total_where(|entry| entry.ledger != ledger)
+    }
+
+    fn total_where(&self, counts: impl Fn(&&Entry) -> bool) -> Total {
+        let mut last: BTreeMap<&str, &Entry> = BTreeMap::new();
+        for entry in self.entries.iter().filter(counts) {
+            last.insert(&entry.ledger, entry);
+        }
+        last.values().fold(Total { epsilon_release: 0.0, epsilon_server: 0.0, delta: 0.0 }, |sum, entry| {
+            Total {
+                epsilon_release: sum.epsilon_release + entry.epsilon_release.get(),
+                epsilon_server: sum.epsilon_server + entry.epsilon_server.get(),
+                delta: sum.delta + entry.delta,
+            }
+        })
+    }
+}
+
+impl Entry {
+    /// The participation in the round of `plan`, whose checkpoint is of `ledger`.
+    pub fn of(plan: &VerifiedPlan, ledger: &skep_privacy::ledger::Checkpoint, time_ms: u64) -> Self {
+        let promised = Promised::by(plan.plan());
+        Entry {
+            time_ms,
+            ledger: ledger.origin.clone(),
+            task: plan.plan().task,
+            round: plan.plan().round,
+            plan: plan.digest(),
+            noise: promised.noise,
+            epsilon_release: promised.epsilon_release,
+            epsilon_server: promised.epsilon_server,
+            delta: promised.delta,
+            size: ledger.size,
+            root: ledger.root,
+        }
+    }
+
+    fn to_bytes(&self, previous: Hash) -> Vec<u8> {
+        let mut writer = Writer::new(DOMAIN);
+        writer.array(&previous.0).u64(self.time_ms).text(&self.ledger).array(&self.task.0).u64(self.round.0);
+        writer
+            .array(&self.plan.0)
+            .f64(self.noise)
+            .f64(self.epsilon_release.get())
+            .f64(self.epsilon_server.get());
+        writer.f64(self.delta).u64(self.size).array(&self.root.0);
+        writer.finish()
+    }
+
+    fn read(bytes: &[u8]) -> Result<(Hash, Self), CanonicalError> {
+        let mut reader = Reader::new(bytes, DOMAIN)?;
+        let epsilon = |value| Epsilon::new(value).map_err(|_| CanonicalError::OutOfRange("epsilon"));
+        let previous = Hash(reader.array()?);
+        let entry = Entry {
+            time_ms: reader.u64()?,
+            ledger: reader.text("ledger")?.to_owned(),
+            task: Digest(reader.array()?),
+            round: Round(reader.u64()?),
+            plan: Digest(reader.array()?),
+            noise: reader.f64()?,
+            epsilon_release: epsilon(reader.f64()?)?,
+            epsilon_server: epsilon(reader.f64()?)?,
+            delta: reader.f64()?,
+            size: reader.u64()?,
+            root: Hash(reader.array()?),
+        };
+        reader.finish()?;
+        Ok((previous, entry))
+    }
+}
+
+/// The hashes and entries of a list, and how much of it is whole.
+fn parse(contents: &[u8]) -> Result<(Vec<Hash>, Vec<Entry>, usize), String> {
+    let (mut hashes, mut entries) = (Vec::new(), Vec::new());
+    let frames = match Frames::behind(&MAGIC, contents) {
+        Ok(frames) => frames,
+        Err(FrameError::Incomplete { .. }) => return Ok((hashes, entries, 0)),
+        Err(error) => return Err(error.to_string()),
+    };
+    for bytes in frames {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(FrameError::Incomplete { offset, .. }) => return Ok((hashes, entries, offset)),
+            Err(error) => return Err(error.to_string()),
+        };
+        let (previous, entry) = Entry::read(bytes).map_err(|error| error.to_string())?;
+        if previous != hashes.last().copied().unwrap_or(Hash::ZERO) {
+            return Err(format!("entry {} does not follow the one before it", entries.len()));
+        }
+        hashes.push(Hash::of(bytes));
+        entries.push(entry);
+    }
+    Ok((hashes, entries, contents.len()))
+}
+
+/// Whether the list is as long as the file beside it says, or by one entry longer, for which that was not yet written.
+fn continues(head: &Path, hashes: &[Hash]) -> Result<bool, ParticipationsError> {
+    let known = match files::read(head) {
+        Err(error) if error.is_absent() => return Ok(hashes.len() <= 1),
+        read => read?,
+    };
+    let read = || {
+        let mut reader = Reader::new(&known, HEAD)?;
+        Ok::<_, CanonicalError>((reader.u64()?, Hash(reader.array()?)))
+    };
+    let Ok((size, last)) = read() else { return Ok(false) };
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let same = size.checked_sub(1).and_then(|at| hashes.get(at)) == Some(&last);
+    Ok(same && hashes.len() <= size + 1)
+}
+
+const MAGIC: [u8; 16] = *b"skep-taken-part\n";
+const DOMAIN: &str = "skep participations v1";
+const HEAD: &str = "skep participations head v1";

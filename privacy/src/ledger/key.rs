@@ -1,0 +1,91 @@
+//! The key of a ledger: it signs records, checkpoints and plans, and nothing else.
+
+use std::fmt;
+
+use data_encoding::HEXLOWER;
+use ring::hmac;
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::Hash;
+
+/// Bytes of a signature.
+pub const SIGNATURE_BYTES: usize = 64;
+
+/// The private key of a ledger (Ed25519, RFC 8032). Whoever holds it holds the budget.
+///
+/// What it signs begins with the name of its own domain, so that a signature holds for one purpose.
+pub struct Signer {
+    pair: Ed25519KeyPair,
+    participants: hmac::Key,
+}
+
+/// The public half of a [`Signer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl Signer {
+    /// The key of an Ed25519 seed of 32 bytes.
+    #[must_use]
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("every 32 bytes are an Ed25519 seed");
+        // One secret to keep instead of two; HMAC keeps the derived key from telling anything about the seed.
+        let root = hmac::Key::new(hmac::HMAC_SHA256, seed);
+        let derived = hmac::sign(&root, b"skep participants key v1");
+        let derived = Zeroizing::new(derived.as_ref().to_vec());
+        Self { pair, participants: hmac::Key::new(hmac::HMAC_SHA256, &derived) }
+    }
+
+    /// The public key.
+    #[must_use]
+    pub fn key(&self) -> PublicKey {
+        let mut key = [0; 32];
+        key.copy_from_slice(self.pair.public_key().as_ref());
+        PublicKey(key)
+    }
+
+    /// Signs a text that begins with the name of its domain.
+    #[must_use]
+    pub fn sign(&self, text: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        let mut signature = [0; SIGNATURE_BYTES];
+        signature.copy_from_slice(self.pair.sign(text).as_ref());
+        signature
+    }
+
+    /// What stands for a client in the list of a round's participants: it names the client to nobody without this key.
+    pub(super) fn pseudonym(&self, client: u64, record: u64) -> Hash {
+        let mut context = hmac::Context::with_key(&self.participants);
+        context.update(&client.to_be_bytes());
+        context.update(&record.to_be_bytes());
+        let mut pseudonym = [0; 32];
+        pseudonym.copy_from_slice(context.sign().as_ref());
+        Hash::of_leaf(&pseudonym)
+    }
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signer(private half of {})", self.key())
+    }
+}
+
+impl PublicKey {
+    /// Whether `signature` is by the owner of this key on `text`.
+    #[must_use]
+    pub fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0).verify(text, signature).is_ok()
+    }
+
+    /// The key's name for people: its SHA-256.
+    #[must_use]
+    pub fn fingerprint(&self) -> Hash {
+        Hash::of(&self.0)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}

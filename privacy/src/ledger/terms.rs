@@ -1,0 +1,329 @@
+//! What a ledger is about and what it allows: population, budget, schedule.
+
+use serde::Serialize;
+
+use super::Hash;
+use crate::canonical::{CanonicalError, Reader, Writer};
+use crate::mechanism::{Mechanism, ShareVariance};
+use crate::quantities::{Adjacency, Delta, Epsilon, NoiseMultiplier, Sampling, SamplingRate, Unit};
+
+/// Everyone whose budget it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Population {
+    /// The root of the roster: populations with different roots are different.
+    pub root: Hash,
+    /// Clients in it; public.
+    pub size: u64,
+}
+
+/// Where a ledger's rounds happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provenance {
+    /// A server with clients anywhere.
+    Deployment,
+    /// A simulation; every client is a figure.
+    Simulation,
+    /// A simulation whose noise follows from a known seed and hides nothing: nothing in the ledger is certified.
+    SeededSimulation,
+}
+
+/// Who adds noise, which decides against whom a promise holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Nobody.
+    None,
+    /// The server, to a sum whose summands it sees.
+    Central,
+    /// The server, to a sum that is all it sees.
+    CentralSecureAggregation,
+    /// Every client a share, under secure aggregation.
+    Distributed,
+    /// Every client all of it.
+    Local,
+}
+
+/// What may be spent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Budget {
+    /// What neighbouring populations differ by.
+    pub unit: Unit,
+    /// In which way.
+    pub adjacency: Adjacency,
+    /// The delta of every epsilon, below one over the population.
+    pub delta: Delta,
+    /// The limit against those who receive models.
+    pub limit_release: Epsilon,
+    /// The limit against the server; infinite where the server is trusted.
+    pub limit_server: Epsilon,
+}
+
+/// The rounds that are fixed in advance. As long as a ledger keeps to them, its epsilon is that of privacy loss distributions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Schedule {
+    /// The noise of every round.
+    #[serde(serialize_with = "mechanism_as_text")]
+    pub mechanism: Mechanism,
+    /// Who is invited to every round.
+    pub sampling: Sampling,
+    /// How many rounds at most; none: as many as the limit allows, a number that follows from the rest.
+    pub rounds: Option<u64>,
+}
+
+/// How often one client may take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Participation {
+    /// In how many rounds at most.
+    pub max: u64,
+    /// Rounds from one to the next, at least 1.
+    pub min_separation: u64,
+}
+
+/// What a population was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Terms {
+    /// Who adds noise.
+    pub mode: Mode,
+    /// What may be spent; none where nothing is promised.
+    pub budget: Option<Budget>,
+    /// What is planned.
+    pub schedule: Schedule,
+    /// How often one client may take part; none: in every round.
+    pub participation: Option<Participation>,
+}
+
+impl Mode {
+    const fn number(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Central => 1,
+            Self::CentralSecureAggregation => 2,
+            Self::Distributed => 3,
+            Self::Local => 4,
+        }
+    }
+
+    pub(super) fn write(self, writer: &mut Writer) {
+        writer.u8(self.number());
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CanonicalError> {
+        let number = reader.u8()?;
+        [Self::None, Self::Central, Self::CentralSecureAggregation, Self::Distributed, Self::Local]
+            .into_iter()
+            .find(|mode| mode.number() == number)
+            .ok_or(CanonicalError::OutOfRange("trust mode"))
+    }
+
+    /// The stable text form.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Central => "central",
+            Self::CentralSecureAggregation => "central with secure aggregation",
+            Self::Distributed => "distributed",
+            Self::Local => "local",
+        }
+    }
+}
+
+impl Provenance {
+    pub(super) fn write(self, writer: &mut Writer) {
+        writer.u8(match self {
+            Self::Deployment => 0,
+            Self::Simulation => 1,
+            Self::SeededSimulation => 2,
+        });
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CanonicalError> {
+        match reader.u8()? {
+            0 => Ok(Self::Deployment),
+            1 => Ok(Self::Simulation),
+            2 => Ok(Self::SeededSimulation),
+            _ => Err(CanonicalError::OutOfRange("provenance")),
+        }
+    }
+}
+
+impl Population {
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.array(&self.root.0).u64(self.size);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CanonicalError> {
+        Ok(Self { root: Hash(reader.array()?), size: reader.u64()? })
+    }
+}
+
+impl Terms {
+    /// Whether delta is below one over the population, as it must be: a mechanism that publishes a client in full with
+    /// probability delta would otherwise be allowed to.
+    #[must_use]
+    pub fn delta_suits(&self, population: u64) -> bool {
+        self.budget.is_none_or(|budget| budget.delta.get() * (population as f64) < 1.0)
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        self.mode.write(writer);
+        writer.u8(u8::from(self.budget.is_some()));
+        if let Some(budget) = &self.budget {
+            writer.text(&budget.unit.to_string()).text(&budget.adjacency.to_string());
+            writer.f64(budget.delta.get()).f64(budget.limit_release.get()).f64(budget.limit_server.get());
+        }
+        write_mechanism(&self.schedule.mechanism, writer);
+        write_sampling(&self.schedule.sampling, writer);
+        write_option(self.schedule.rounds, writer);
+        let (max, separation) =
+            self.participation.map_or((0, 0), |limits| (limits.max, limits.min_separation));
+        writer.u64(max).u64(separation);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CanonicalError> {
+        let mode = Mode::read(reader)?;
+        let budget = match reader.u8()? {
+            0 => None,
+            1 => Some(Budget {
+                unit: reader.text("unit")?.parse().map_err(|_| CanonicalError::OutOfRange("unit"))?,
+                adjacency: reader
+                    .text("adjacency")?
+                    .parse()
+                    .map_err(|_| CanonicalError::OutOfRange("adjacency"))?,
+                delta: Delta::new(reader.f64()?).map_err(|_| CanonicalError::OutOfRange("delta"))?,
+                limit_release: read_epsilon(reader)?,
+                limit_server: read_epsilon(reader)?,
+            }),
+            _ => return Err(CanonicalError::OutOfRange("budget")),
+        };
+        let schedule = Schedule {
+            mechanism: read_mechanism(reader)?,
+            sampling: read_sampling(reader)?,
+            rounds: read_option(reader)?,
+        };
+        let participation = match (reader.u64()?, reader.u64()?) {
+            (0, 0) => None,
+            (max, min_separation) if max > 0 && min_separation > 0 => {
+                Some(Participation { max, min_separation })
+            }
+            _ => return Err(CanonicalError::OutOfRange("participation limit")),
+        };
+        Ok(Self { mode, budget, schedule, participation })
+    }
+}
+
+pub(super) fn write_mechanism(mechanism: &Mechanism, writer: &mut Writer) {
+    match *mechanism {
+        Mechanism::None => writer.u8(0),
+        Mechanism::RoundedGaussian { sensitivity, sigma } => writer.u8(1).u64(sensitivity).u64(sigma),
+        Mechanism::NoiseShares { sensitivity, variance, honest, least_updates, dimension } => {
+            writer.u8(2).u64(sensitivity).u64(variance.numerator()).u32(variance.halvings());
+            writer.u32(honest).u32(least_updates).u32(dimension)
+        }
+        Mechanism::LocalGaussian { sensitivity, sigma, least_updates } => {
+            writer.u8(3).u64(sensitivity).u64(sigma).u32(least_updates)
+        }
+    };
+}
+
+pub(super) fn read_mechanism(reader: &mut Reader<'_>) -> Result<Mechanism, CanonicalError> {
+    match reader.u8()? {
+        0 => Ok(Mechanism::None),
+        1 => Ok(Mechanism::RoundedGaussian { sensitivity: reader.u64()?, sigma: reader.u64()? }),
+        2 => Ok(Mechanism::NoiseShares {
+            sensitivity: reader.u64()?,
+            variance: ShareVariance::new(reader.u64()?, reader.u32()?)
+                .map_err(|_| CanonicalError::OutOfRange("variance of a noise share"))?,
+            honest: reader.u32()?,
+            least_updates: reader.u32()?,
+            dimension: reader.u32()?,
+        }),
+        3 => Ok(Mechanism::LocalGaussian {
+            sensitivity: reader.u64()?,
+            sigma: reader.u64()?,
+            least_updates: reader.u32()?,
+        }),
+        _ => Err(CanonicalError::OutOfRange("mechanism")),
+    }
+}
+
+/// Writes a sampling scheme in canonical form.
+pub fn write_sampling(sampling: &Sampling, writer: &mut Writer) {
+    match *sampling {
+        Sampling::All => writer.u8(0),
+        Sampling::Poisson { rate } => writer.u8(1).f64(rate.get()),
+        Sampling::Fixed { size, population } => writer.u8(2).u64(size).u64(population),
+    };
+}
+
+/// Reads what [`write_sampling`] wrote.
+///
+/// # Errors
+/// [`CanonicalError`] for anything else.
+pub fn read_sampling(reader: &mut Reader<'_>) -> Result<Sampling, CanonicalError> {
+    match reader.u8()? {
+        0 => Ok(Sampling::All),
+        1 => SamplingRate::new(reader.f64()?)
+            .map(|rate| Sampling::Poisson { rate })
+            .map_err(|_| CanonicalError::OutOfRange("sampling rate")),
+        2 => Sampling::fixed(reader.u64()?, reader.u64()?)
+            .map_err(|_| CanonicalError::OutOfRange("cohort size")),
+        _ => Err(CanonicalError::OutOfRange("sampling scheme")),
+    }
+}
+
+pub(super) fn read_epsilon(reader: &mut Reader<'_>) -> Result<Epsilon, CanonicalError> {
+    Epsilon::new(reader.f64()?).map_err(|_| CanonicalError::OutOfRange("epsilon"))
+}
+
+fn write_option(value: Option<u64>, writer: &mut Writer) {
+    writer.u8(u8::from(value.is_some())).u64(value.unwrap_or(0));
+}
+
+fn read_option(reader: &mut Reader<'_>) -> Result<Option<u64>, CanonicalError> {
+    match (reader.u8()?, reader.u64()?) {
+        (0, 0) => Ok(None),
+        (1, value) => Ok(Some(value)),
+        _ => Err(CanonicalError::OutOfRange("optional number")),
+    }
+}
+
+/// A mechanism as people read it: its kind, and its noise over sensitivity.
+#[must_use]
+pub fn mechanism_text(mechanism: &Mechanism) -> String {
+    let multiplier =
+        noise_of_round(mechanism).map_or_else(|| "none".to_owned(), |noise| format!("{noise:.6}"));
+    match *mechanism {
+        Mechanism::None => "no noise".to_owned(),
+        Mechanism::RoundedGaussian { sensitivity, sigma } => {
+            format!(
+                "rounded gaussian, sigma {sigma} over sensitivity {sensitivity} (multiplier {multiplier})"
+            )
+        }
+        Mechanism::NoiseShares { sensitivity, honest, .. } => format!(
+            "discrete gaussian shares, at least {honest} over sensitivity {sensitivity} (together a multiplier of {multiplier})"
+        ),
+        Mechanism::LocalGaussian { sensitivity, sigma, .. } => format!(
+            "rounded gaussian on every update, sigma {sigma} over sensitivity {sensitivity} (multiplier {multiplier})"
+        ),
+    }
+}
+
+/// The noise over sensitivity that the adversary sees whom a round is planned against; none without noise.
+#[must_use]
+pub fn noise_of_round(mechanism: &Mechanism) -> Option<f64> {
+    match *mechanism {
+        Mechanism::NoiseShares { sensitivity, variance, honest, .. } => {
+            Some(variance.sigma_at_most() * f64::from(honest).sqrt() / sensitivity as f64)
+        }
+        _ => mechanism.noise_multiplier().map(NoiseMultiplier::get),
+    }
+}
+
+pub(super) fn mechanism_as_text<S: serde::Serializer>(
+    mechanism: &Mechanism,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&mechanism_text(mechanism))
+}

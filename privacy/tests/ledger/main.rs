@@ -1,0 +1,304 @@
+//! The ledger: what may follow what, what is refused, and what is still there after a crash.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use skep_privacy::accounting::{Accountant, Composition, Event};
+use skep_privacy::adversary::Adversary;
+use skep_privacy::ledger::{
+    Abort, Account, Amend, Basis, Body, Disorder, Frames, Ledger, LedgerError, Memory, Mode, Population,
+    Record, ReserveError, RoundTerms, Schedule, Signer, Storage, StorageError, Terms, is_consistent,
+};
+use skep_privacy::mechanism::Mechanism;
+use skep_privacy::quantities::{Adjacency, Delta, Epsilon, NoiseMultiplier, Sampling, SamplingRate};
+use support::{begin, genesis, records, request, reserve, run, settle, signer, terms};
+
+const NOISE: RoundTerms = RoundTerms {
+    mode: Mode::Central,
+    mechanism: Mechanism::RoundedGaussian { sensitivity: 1000, sigma: 4000 },
+    sampling: Sampling::All,
+};
+
+fn poisson(rate: f64) -> RoundTerms {
+    RoundTerms { sampling: Sampling::Poisson { rate: SamplingRate::new(rate).unwrap() }, ..NOISE }
+}
+
+#[test]
+fn a_round_beyond_the_limit_is_refused_charged_to_nobody_and_refused_again_after_opening() {
+    // dp_accounting 0.6.0: noise multiplier 4 costs 2.258145 for five rounds and more than 2.26 for six.
+    let (mut ledger, memory) = begin(terms(NOISE, 2.26));
+    run(&mut ledger, NOISE, 5);
+    for mut ledger in [ledger, Ledger::open(&memory.contents(), signer(), Box::new(memory.clone())).unwrap()]
+    {
+        let before = ledger.state().size();
+        let Err(ReserveError::Budget(refused)) = reserve(&mut ledger, 6, NOISE) else {
+            panic!("a sixth round")
+        };
+        assert!((refused.spent.get() - 2.258_145).abs() < 1e-6 && refused.asked > refused.limit, "{refused}");
+        assert_eq!(
+            (ledger.state().size(), ledger.spent().epsilon(Adversary::Recipients)),
+            (before, refused.spent)
+        );
+    }
+}
+
+#[test]
+fn of_two_concurrent_reservations_only_one_passes_where_one_is_left() {
+    let (mut ledger, _) = begin(terms(NOISE, 2.26));
+    run(&mut ledger, NOISE, 4);
+    let first = reserve(&mut ledger, 5, NOISE).unwrap();
+    assert!(matches!(reserve(&mut ledger, 5, NOISE), Err(ReserveError::Budget(_))));
+    settle(&mut ledger, first.record);
+}
+
+#[test]
+fn a_reservation_that_is_lost_stays_charged_and_one_for_which_nobody_was_invited_does_not() {
+    let (mut ledger, memory) = begin(terms(NOISE, 8.0));
+    run(&mut ledger, NOISE, 1);
+    let one = ledger.spent();
+    let lost = reserve(&mut ledger, 2, NOISE).unwrap();
+    let two = lost.price;
+    let ledger = Ledger::open(&memory.contents(), signer(), Box::new(memory.clone())).unwrap();
+    assert_eq!((ledger.spent(), ledger.state().open().collect::<Vec<_>>()), (two, vec![lost.record]));
+    for (refunded, expected) in [(false, two), (true, one)] {
+        let (mut ledger, memory) = begin(terms(NOISE, 8.0));
+        run(&mut ledger, NOISE, 1);
+        let lost = reserve(&mut ledger, 2, NOISE).unwrap();
+        ledger.abort(Abort { reserve: lost.record, reason: "a test".to_owned(), refunded }).unwrap();
+        assert_eq!(ledger.spent(), expected);
+        let again = Ledger::open(&memory.contents(), signer(), Box::new(memory)).unwrap();
+        assert_eq!(again.spent(), expected);
+    }
+}
+
+#[test]
+fn a_departure_from_the_schedule_is_recorded_and_counted_by_the_filter_from_then_on() {
+    let scheduled = poisson(0.1);
+    let (mut ledger, memory) = begin(terms(scheduled, 8.0));
+    run(&mut ledger, scheduled, 3);
+    assert_eq!(ledger.spent().basis, Basis::Schedule);
+    let pld = ledger.spent().epsilon(Adversary::Recipients);
+    let other = poisson(0.2);
+    let departed = reserve(&mut ledger, 4, other).unwrap();
+    assert_eq!(departed.price.basis, Basis::Filter);
+    settle(&mut ledger, departed.record);
+    let back = reserve(&mut ledger, 5, scheduled).unwrap();
+    assert_eq!(back.price.basis, Basis::Filter);
+    assert!(
+        departed.price.epsilon(Adversary::Recipients) > pld
+            && back.price.epsilon(Adversary::Recipients) > departed.price.epsilon(Adversary::Recipients)
+    );
+    let bases: Vec<Basis> = records(&memory)
+        .into_iter()
+        .filter_map(|record| match record.body {
+            Body::Reserve(reserve) => Some(reserve.basis),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(bases, [Basis::Schedule, Basis::Schedule, Basis::Schedule, Basis::Filter, Basis::Filter]);
+    // The filter is one order of the Rényi curve, so it is never below the best order.
+    let mut charged = Composition::new(Adjacency::ZeroOut);
+    let noise_multiplier = NoiseMultiplier::new(4.0).unwrap();
+    let rate = |rate| SamplingRate::new(rate).unwrap();
+    charged.push(Event::PoissonGaussian { rate: rate(0.1), noise_multiplier }, 4);
+    charged.push(Event::PoissonGaussian { rate: rate(0.2), noise_multiplier }, 1);
+    let best = charged.epsilon(Accountant::Rdp, Delta::new(1e-5).unwrap()).unwrap();
+    assert!(back.price.epsilon(Adversary::Recipients) >= best, "{:?} {best:?}", back.price);
+}
+
+#[test]
+fn more_rounds_than_were_committed_are_a_departure() {
+    let mut committed = terms(NOISE, 8.0);
+    committed.schedule.rounds = Some(2);
+    let (mut ledger, _) = begin(committed);
+    run(&mut ledger, NOISE, 2);
+    assert_eq!(ledger.spent().basis, Basis::Schedule);
+    assert_eq!(reserve(&mut ledger, 3, NOISE).unwrap().price.basis, Basis::Filter);
+}
+
+#[test]
+fn a_round_that_promises_less_than_the_budget_is_refused() {
+    let (mut ledger, _) = begin(terms(NOISE, 8.0));
+    assert!(matches!(reserve(&mut ledger, 1, RoundTerms::NONE), Err(ReserveError::Budget(_))));
+    let mut against_server = terms(NOISE, 8.0);
+    against_server.budget.as_mut().unwrap().limit_server = Epsilon::new(8.0).unwrap();
+    let (mut ledger, _) = begin(against_server);
+    let refused = reserve(&mut ledger, 1, NOISE).unwrap_err();
+    assert!(refused.to_string().contains("inf"), "the server sees every update: {refused}");
+    // Every client adds all of the noise, so it holds against the server, and for recipients it adds up.
+    let mechanism = Mechanism::LocalGaussian { sensitivity: 1000, sigma: 4000, least_updates: 5 };
+    let local = RoundTerms { mode: Mode::Local, mechanism, sampling: Sampling::All };
+    let mut against_server = terms(local, 8.0);
+    against_server.budget.as_mut().unwrap().limit_server = Epsilon::new(1.0).unwrap();
+    let (mut ledger, _) = begin(against_server);
+    let price = reserve(&mut ledger, 1, local).unwrap().price;
+    assert!(price.epsilon(Adversary::Server) > price.epsilon(Adversary::Recipients));
+    assert!(
+        (price.epsilon(Adversary::Server).get() - 0.926_342).abs() < 1e-6,
+        "dp_accounting 0.6.0: {price:?}"
+    );
+    assert!(matches!(reserve(&mut ledger, 2, local), Err(ReserveError::Budget(_))), "1.356467 for two");
+}
+
+#[test]
+fn delta_must_be_below_one_over_the_population() {
+    let mut beginning = genesis(terms(NOISE, 8.0));
+    beginning.population.size = 100_001;
+    let created = Ledger::create(beginning, signer(), Box::new(Memory::default()));
+    assert!(matches!(created, Err(LedgerError::Disorder { record: 0, disorder: Disorder::Terms(_) })));
+}
+
+#[test]
+fn a_new_epoch_begins_at_zero_and_keeps_what_the_old_one_spent() {
+    let (mut ledger, memory) = begin(terms(NOISE, 2.26));
+    run(&mut ledger, NOISE, 5);
+    let population = Population { size: 50, ..genesis(terms(NOISE, 1.0)).population };
+    let amend =
+        |reason: &str| Amend { reason: reason.to_owned(), epoch: Some(population), terms: terms(NOISE, 1.0) };
+    assert!(ledger.amend(amend(" ")).is_err(), "an amendment without a reason");
+    ledger.amend(amend("new patients only")).unwrap();
+    assert_eq!(ledger.spent().epsilon(Adversary::Recipients), Epsilon::ZERO);
+    run(&mut ledger, NOISE, 1);
+    assert!(matches!(reserve(&mut ledger, 2, NOISE), Err(ReserveError::Budget(_))));
+    let opened = Ledger::open(&memory.contents(), signer(), Box::new(memory)).unwrap();
+    let rounds: Vec<u64> = opened.state().epochs().iter().map(Account::rounds).collect();
+    assert_eq!((rounds, opened.state().population().size), (vec![5, 1], 50));
+}
+
+#[test]
+fn within_an_epoch_limits_may_change_and_delta_may_not() {
+    let (mut ledger, _) = begin(terms(NOISE, 2.26));
+    run(&mut ledger, NOISE, 5);
+    let amend = |terms: Terms| Amend { reason: "ethics committee".to_owned(), epoch: None, terms };
+    let mut other_delta = terms(NOISE, 8.0);
+    other_delta.budget.as_mut().unwrap().delta = Delta::new(1e-6).unwrap();
+    let refused = ledger.amend(amend(other_delta)).unwrap_err();
+    assert!(matches!(refused, LedgerError::Disorder { disorder: Disorder::Terms(_), .. }), "{refused}");
+    ledger.amend(amend(terms(NOISE, 8.0))).unwrap();
+    assert_eq!(reserve(&mut ledger, 6, NOISE).unwrap().price.basis, Basis::Schedule);
+    let Schedule { sampling, rounds, .. } = terms(NOISE, 8.0).schedule;
+    let more_noise = Mechanism::RoundedGaussian { sensitivity: 1000, sigma: 8000 };
+    let schedule = Schedule { mechanism: more_noise, sampling, rounds };
+    ledger.amend(amend(Terms { schedule, ..terms(NOISE, 8.0) })).unwrap();
+    assert_eq!(ledger.spent().basis, Basis::Filter, "a schedule made after releases may react to them");
+}
+
+#[test]
+fn after_a_rotation_only_the_new_key_goes_on() {
+    let (mut ledger, memory) = begin(terms(NOISE, 8.0));
+    run(&mut ledger, NOISE, 1);
+    ledger.rotate(Signer::from_seed(&[2; 32])).unwrap();
+    let open =
+        |seed: u8| Ledger::open(&memory.contents(), Signer::from_seed(&[seed; 32]), Box::new(memory.clone()));
+    assert!(matches!(open(1), Err(LedgerError::Key { .. })));
+    let mut ledger = open(2).unwrap();
+    run(&mut ledger, NOISE, 1);
+    assert!(open(2).is_ok() && open(3).is_err());
+}
+
+#[test]
+fn checkpoints_of_a_growing_ledger_are_consistent() {
+    let (mut ledger, _) = begin(terms(NOISE, 100.0));
+    let mut seen = Vec::new();
+    for _ in 0..9 {
+        run(&mut ledger, NOISE, 1);
+        ledger.seal().unwrap();
+        seen.push((ledger.state().size(), ledger.state().root()));
+    }
+    let (size, root) = seen[8];
+    for (old, old_root) in seen {
+        let proof = ledger.proofs().consistency(old, size).unwrap();
+        assert!(is_consistent(old, old_root, size, root, &proof), "{old}");
+    }
+}
+
+/// A storage that fails after some records.
+struct Failing(Memory, u32);
+
+impl Storage for Failing {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        if self.1 == 0 {
+            self.0.append(&bytes[..bytes.len() / 2])?;
+            return Err("no space left".into());
+        }
+        self.1 -= 1;
+        self.0.append(bytes)
+    }
+
+    fn keep(&mut self, _: u64, _: &[u8]) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn now_ms(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn a_record_that_is_not_stored_gives_no_reservation_and_ends_the_ledger() {
+    let memory = Memory::default();
+    let storage = Box::new(Failing(memory.clone(), 3));
+    let mut ledger = Ledger::create(genesis(terms(NOISE, 8.0)), signer(), storage).unwrap();
+    run(&mut ledger, NOISE, 1);
+    let spent = ledger.spent();
+    let failed = reserve(&mut ledger, 2, NOISE).unwrap_err();
+    assert!(matches!(failed, ReserveError::Ledger(LedgerError::Storage(_))), "{failed}");
+    let again = reserve(&mut ledger, 2, NOISE).unwrap_err();
+    assert!(matches!(again, ReserveError::Ledger(LedgerError::Broken)), "{again}");
+    assert!(ledger.state().account().rounds() == 2, "it may be on disk, so it counts");
+    let contents = memory.contents();
+    let mut frames = Frames::new(&contents).unwrap();
+    assert!(frames.by_ref().any(|record| record.is_err()));
+    let whole = &contents[..frames.offset()];
+    let opened = Ledger::open(whole, signer(), Box::new(Memory::default())).unwrap();
+    assert_eq!(opened.spent(), spent);
+}
+
+#[test]
+fn the_participants_of_a_round_are_hidden_and_different_in_every_round() {
+    let (mut ledger, memory) = begin(terms(NOISE, 100.0));
+    for round in 1..=2 {
+        ledger.reserve(&request(round, NOISE), [3, 5]).unwrap();
+    }
+    ledger.reserve(&request(3, NOISE), [3, 6]).unwrap();
+    let mut roots: Vec<_> = records(&memory)
+        .into_iter()
+        .filter_map(|record| match record.body {
+            Body::Reserve(reserve) => Some((reserve.cohort, reserve.participants)),
+            _ => None,
+        })
+        .collect();
+    assert!(roots.iter().all(|(cohort, _)| *cohort == Some(2)));
+    roots.dedup();
+    assert_eq!(roots.len(), 3);
+}
+
+#[test]
+fn under_poisson_sampling_the_ledger_does_not_say_how_many_took_part() {
+    let (mut ledger, memory) = begin(terms(poisson(0.1), 8.0));
+    run(&mut ledger, poisson(0.1), 1);
+    for record in records(&memory) {
+        match record.body {
+            Body::Reserve(reserve) => assert_eq!(reserve.cohort, None),
+            Body::Settle(settle) => assert_eq!(settle.updates, None),
+            _ => {}
+        }
+    }
+}
+
+/// One record of each kind, as published. A change here is a change of the format: it needs another domain.
+#[test]
+fn records_are_encoded_as_the_published_vectors() {
+    let published = include_str!("vectors.txt");
+    let vectors = support::one_of_each();
+    let printed: String = vectors
+        .iter()
+        .map(|(record, bytes)| format!("{} {}\n", record.body.kind(), data_encoding::HEXLOWER.encode(bytes)))
+        .collect();
+    let lines: String =
+        published.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+    assert!(printed == lines, "the vectors are now\n{printed}");
+    for (record, bytes) in vectors {
+        assert_eq!(Record::read(&bytes), Ok(record));
+    }
+}

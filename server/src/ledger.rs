@@ -1,0 +1,296 @@
+//! The ledger's file, and which ledger a federation keeps.
+//!
+//! One process writes a ledger at a time: it holds a lock on the file, which the system lets go of when the process ends,
+//! however it ends. A record is appended with one write. In a deployment it is on disk, with the directory entry of a
+//! new file, before anything happens because of it; the ledger of a simulation is not synced, because nobody's privacy
+//! hangs on it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+use skep_privacy::canonical::Writer;
+use skep_privacy::ledger::{
+    Auditor, FrameError, Frames, Genesis, Hash, Ledger, LedgerError, Memory, Population, Provenance,
+    PublicKey, Signer, Storage, StorageError,
+};
+use skep_privacy::prg::Key;
+use skep_protocol::experiment::Experiment;
+use skep_protocol::experiment::file::ExperimentFile;
+use skep_protocol::net::files::{self, FileError};
+use thiserror::Error;
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use crate::federation::{self, FederationError};
+
+/// Where a simulation keeps its ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// Nowhere: its budget begins and ends with the run.
+    Memory,
+    /// In a file that this run begins anew.
+    PerRun(PathBuf),
+    /// In a file that all runs over this population share, with its key beside it in `NAME.key`.
+    Shared(PathBuf),
+}
+
+/// Why there is no ledger.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The file or the key cannot be read or made.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The key beside a shared ledger cannot be used.
+    #[error(transparent)]
+    Key(#[from] FileError),
+    /// Another process keeps the ledger.
+    #[error("{}: another process keeps this ledger; two at once could both spend what is left", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What is in the file is no ledger of this key.
+    #[error("{}: {source}", path.display())]
+    Ledger {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: LedgerError,
+    },
+    /// The experiment has no ledger.
+    #[error(transparent)]
+    Federation(#[from] FederationError),
+    /// A seeded run would spend a budget that others rely on.
+    #[error(
+        "a run with a seed hides nothing, so it cannot be charged to {}: leave out --seed or population.ledger",
+        path.display()
+    )]
+    Seeded {
+        /// The ledger.
+        path: PathBuf,
+    },
+}
+
+/// The file behind a [`Ledger`]; the lock lasts as long as it is open.
+#[derive(Debug)]
+struct LedgerFile {
+    file: File,
+    care: Care,
+    /// Where seals are kept.
+    beside: PathBuf,
+}
+
+/// What is taken care of beyond the records themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Care {
+    /// Records are on disk before anything happens because of them.
+    Synced,
+    /// The system writes them when it likes.
+    Buffered,
+    /// As above, and they bear no time: the same run gives the same bytes.
+    Timeless,
+}
+
+impl Storage for LedgerFile {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file.write_all(bytes)?;
+        if self.care == Care::Synced {
+            self.file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, record: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        files::private_directory(&self.beside)?;
+        Ok(files::replace(&self.beside.join(record.to_string()), bytes)?)
+    }
+
+    fn now_ms(&self) -> u64 {
+        if self.care == Care::Timeless {
+            return 0;
+        }
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    }
+}
+
+/// Opens the ledger of a deployment, or begins it, with an auditor of its noise if there is to be one. An incomplete last record is cut off: nobody was told of it.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open(
+    path: &Path,
+    experiment: &Experiment,
+    federation: Hash,
+    signer: impl Into<Arc<Signer>>,
+    auditor: Option<Auditor>,
+) -> Result<Ledger, OpenError> {
+    let population = population(experiment, federation);
+    open_file(path, Care::Synced, signer.into(), || {
+        Ok(Genesis { auditor, ..genesis(experiment, population, Provenance::Deployment)? })
+    })
+}
+
+/// The population of a deployment: the clients that `federation`, by its fingerprint, numbers.
+pub fn population(experiment: &Experiment, federation: Hash) -> Population {
+    let clients = experiment.population.clients;
+    let mut roster = Writer::new("skep roster v1");
+    roster.array(&federation.0).u64(clients);
+    Population { root: Hash::of(&roster.finish()), size: clients }
+}
+
+/// The ledger of a simulation; `key` is that of [`Purpose::Ledger`], `seeded` whether others know what it follows from.
+///
+/// [`Purpose::Ledger`]: skep_privacy::prg::Purpose::Ledger
+///
+/// # Errors
+/// [`OpenError`].
+pub fn simulated(
+    place: &Place,
+    experiment: &Experiment,
+    key: &Key,
+    seeded: bool,
+) -> Result<Ledger, OpenError> {
+    let provenance = if seeded { Provenance::SeededSimulation } else { Provenance::Simulation };
+    let begin = || genesis(experiment, simulated_population(experiment), provenance);
+    let own = || Arc::new(Signer::from_seed(key.expose()));
+    match place {
+        Place::Memory => {
+            let storage = Box::new(Memory::default());
+            Ledger::create(begin()?, own(), storage)
+                .map_err(|source| OpenError::Ledger { path: PathBuf::new(), source })
+        }
+        Place::PerRun(path) => {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
+                _ => {}
+            }
+            open_file(path, if seeded { Care::Timeless } else { Care::Buffered }, own(), begin)
+        }
+        Place::Shared(path) if seeded => Err(OpenError::Seeded { path: path.clone() }),
+        Place::Shared(path) => open_file(path, Care::Synced, shared_key(path)?, begin),
+    }
+}
+
+/// Who is in a simulation: a population is the same in two runs when its clients hold the same data.
+fn simulated_population(experiment: &Experiment) -> Population {
+    let clients = experiment.population.clients;
+    let mut roster = Writer::new("skep simulated roster v1");
+    let file = ExperimentFile::from(experiment);
+    let data = serde_json::to_string(&(&file.task.data, &file.population.partition));
+    roster.text(&data.expect("what is read from text can be written as text"));
+    roster.u64(experiment.seed).u64(clients);
+    Population { root: Hash::of(&roster.finish()), size: clients }
+}
+
+fn genesis(
+    experiment: &Experiment,
+    population: Population,
+    provenance: Provenance,
+) -> Result<Genesis, OpenError> {
+    Ok(Genesis {
+        origin: format!("skep/{:.32}", population.root.to_string()),
+        population,
+        // The ledger puts its own key here.
+        key: PublicKey([0; 32]),
+        provenance,
+        terms: federation::terms(experiment)?,
+        auditor: None,
+        software: concat!("skep ", env!("CARGO_PKG_VERSION")).to_owned(),
+    })
+}
+
+fn open_file(
+    path: &Path,
+    care: Care,
+    signer: Arc<Signer>,
+    begin: impl FnOnce() -> Result<Genesis, OpenError>,
+) -> Result<Ledger, OpenError> {
+    let fail = failed(path);
+    let mut file = private().read(true).append(true).create(true).open(path).map_err(&fail)?;
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => OpenError::InUse { path: path.to_owned() },
+        TryLockError::Error(error) => fail(error),
+    })?;
+    let mut contents = Vec::new();
+    file.read_to_end(&mut contents).map_err(&fail)?;
+    let whole = whole_records(&contents);
+    if whole < contents.len() {
+        let lost = contents.len() - whole;
+        warn!(path = %path.display(), bytes = lost, "the last record was never written whole, and is cut off");
+        file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(&fail)?;
+        file.seek(io::SeekFrom::End(0)).map_err(&fail)?;
+        contents.truncate(whole);
+    }
+    if contents.is_empty() && care == Care::Synced {
+        files::sync_parent(path).map_err(&fail)?;
+    }
+    let storage = Box::new(LedgerFile { file, care, beside: seals(path) });
+    let opened = if contents.is_empty() {
+        Ledger::create(begin()?, signer, storage)
+    } else {
+        Ledger::open(&contents, signer, storage)
+    };
+    opened.map_err(|source| OpenError::Ledger { path: path.to_owned(), source })
+}
+
+/// Bytes at the beginning of a file up to an incomplete last record. Everything else that is wrong with it is left for
+/// [`Ledger::open`] to say, and nothing of it is cut off.
+pub fn whole_records(contents: &[u8]) -> usize {
+    let mut frames = match Frames::new(contents) {
+        Ok(frames) => frames,
+        Err(FrameError::Incomplete { .. }) => return 0,
+        Err(_) => return contents.len(),
+    };
+    match frames.find_map(Result::err) {
+        // A ledger without its first record has never been used.
+        Some(FrameError::Incomplete { record: 0, .. }) => 0,
+        Some(FrameError::Incomplete { offset, .. }) => offset,
+        _ => contents.len(),
+    }
+}
+
+/// The directory in which the seals of a ledger lie, one file for the record of each release.
+pub fn seals(ledger: &Path) -> PathBuf {
+    let mut path = ledger.to_owned();
+    path.as_mut_os_string().push(".seals");
+    path
+}
+
+/// The key of a shared ledger, made with it.
+fn shared_key(ledger: &Path) -> Result<Arc<Signer>, OpenError> {
+    let mut path = ledger.to_owned();
+    path.as_mut_os_string().push(".key");
+    let mut seed = Zeroizing::new([0; 32]);
+    SystemRandom::new().fill(seed.as_mut()).map_err(|_| failed(&path)(io::Error::other("no randomness")))?;
+    match files::create(&path, seed.as_slice()) {
+        Err(error) if !error.exists_already() => return Err(error.into()),
+        _ => {}
+    }
+    let kept = files::read(&path)?;
+    let seed = <&[u8; 32]>::try_from(kept.as_slice())
+        .map_err(|_| failed(&path)(io::Error::other("holds no key of 32 bytes")))?;
+    Ok(Arc::new(Signer::from_seed(seed)))
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> OpenError + use<> {
+    let path = path.to_owned();
+    move |source| OpenError::File { path: path.clone(), source }
+}
