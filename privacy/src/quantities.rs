@@ -437,7 +437,9 @@ mod tests {
                 "{fraction} of {cohort}"
             );
         }
-        assert!(CorruptFraction::new(0.0).is_err() && CorruptFraction::new(0.5).is_err());
+        // The ends of the range, of which only the lower one belongs to it.
+        assert!(CorruptFraction::new(0.0).is_ok() && CorruptFraction::new(1.0).is_err());
+        assert!(CorruptFraction::new(-0.1).is_err() && CorruptFraction::new(f64::NAN).is_err());
     }
 
     #[test]
