@@ -166,3 +166,62 @@ fn the_experiments_that_come_with_the_source_are_valid() {
 fn a_small_variant_is_valid() {
     assert_eq!(check(&SMALL).code, 0);
 }
+
+#[test]
+fn distributed_noise_is_shown_against_each_adversary_with_what_is_certified() {
+    let Transcript { code, out, err } = check(&harness::DISTRIBUTED);
+    assert_eq!((code, err.as_str()), (0, ""));
+    for words in [
+        "mode = \"distributed\"",
+        "[secure_aggregation]\nmax_corrupt_fraction = 0.05\nmin_cohort = 10",
+        "fidelity = \"sum\"",
+        "recipients  epsilon 1.",
+        "with up to 1 of 20 clients its own (1.",
+        "if noise were continuous, which is not certified)",
+        "alone       epsilon",
+        "if all other clients were its own",
+        "masks       the server sees sums of at least 15 of 20 clients only; 11 of the 19 others",
+        "accountant  rdp",
+    ] {
+        assert!(out.contains(words), "{words:?} is not in\n{out}");
+    }
+}
+
+#[test]
+fn local_noise_holds_against_everyone_and_masks_without_noise_against_nobody_by_number() {
+    let Transcript { code, out, err } = check(&[("mode = \"central\"", "mode = \"local\"")]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("server      epsilon 7.3"), "{out}");
+    assert!(out.contains(", whoever helps it"), "{out}");
+    assert!(!out.contains("alone ") && !out.contains("masks "), "{out}");
+    let masked = [
+        ("min_updates = 50", "min_updates = 80"),
+        ("[privacy]", "[secure_aggregation]\nmax_corrupt_fraction = 0.05\n\n[privacy]"),
+    ];
+    let out = check(&masked).out;
+    assert!(out.contains("recipients  epsilon 7.3"), "{out}");
+    assert!(out.contains("(no epsilon): the server sees only sums of updates, but without noise"), "{out}");
+}
+
+#[test]
+fn what_secure_aggregation_does_not_cover_is_refused_at_its_line() {
+    let refused = |change: (&str, &str), words: &str| {
+        let mut changes = harness::DISTRIBUTED.to_vec();
+        changes.push(change);
+        let Transcript { code, out, err } = check(&changes);
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        assert!(err.contains("experiment.toml:"), "{err}");
+        let flat: String = err.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+        assert!(flat.contains(words), "{words:?} is not in\n{err}");
+    };
+    refused(("scheme = \"all\"", "scheme = \"poisson\"\nrate = 0.5"), "rounds.sampling must be");
+    refused(("min_updates = 15", "min_updates = 11"), "must be at least 12 of 20");
+    refused(("max_corrupt_fraction = 0.05", "max_corrupt_fraction = 0.01"), "nobody in a cohort of 20");
+    refused(("max_corrupt_fraction = 0.05", ""), "missing field `max_corrupt_fraction`");
+    refused(("mode = \"distributed\"", "mode = \"local\""), "has no use with mode = \"local\"");
+    let quiet =
+        [&harness::DISTRIBUTED[..], &[("noise_multiplier = 5.0", "noise_multiplier = 1e-6")]].concat();
+    let Transcript { code, err, .. } = check(&quiet);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("noise share") && err.contains("raise the noise"), "{err}");
+}

@@ -15,16 +15,31 @@ use serde_json::Value;
 
 #[test]
 fn processes_and_sockets_give_the_same_model_as_memory() {
+    sockets_are_like_memory(&SMALL);
+}
+
+#[test]
+fn noise_from_clients_travels_over_sockets_as_in_memory() {
+    sockets_are_like_memory(&[&SMALL[..], &[("mode = \"central\"", "mode = \"local\"")]].concat());
+}
+
+fn sockets_are_like_memory(changes: &[(&str, &str)]) {
     let directory = tempfile::tempdir().unwrap();
-    let file = changed(directory.path(), &SMALL);
+    let file = changed(directory.path(), changes);
     let run = |arguments: &[&str]| -> Value {
         let ran = skep(&[&["simulate", path(&file), "--seed", "7", "--output", "json"], arguments].concat());
         assert_eq!(ran.code, 0, "{}", ran.err);
         serde_json::from_str(&ran.out).unwrap()
     };
     let (memory, sockets) = (run(&[]), run(&["--real", "--processes", "3"]));
-    for key in ["model_sha256", "accuracy", "loss", "rounds_completed", "epsilon_release", "test_ids_sha256"]
-    {
+    for key in [
+        "model_sha256",
+        "accuracy",
+        "rounds_completed",
+        "epsilon_release",
+        "epsilon_server",
+        "test_ids_sha256",
+    ] {
         assert_eq!(memory[key], sockets[key], "{key}");
     }
     assert_eq!((&memory["transport"], &sockets["transport"]), (&"memory".into(), &"sockets".into()));

@@ -203,3 +203,39 @@ fn help_names_every_exit_code() {
         assert!(help.contains(line), "{line:?} is not in\n{help}");
     }
 }
+
+#[test]
+fn a_distributed_run_says_what_each_adversary_learns_in_every_output() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = changed(directory.path(), &harness::DISTRIBUTED);
+    let out = directory.path().join("out");
+    let ran = skep(&["simulate", path(&file), "--output", "json", "--seed", "7", "--out", path(&out)]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let summary = json(&ran.out);
+    let number =
+        |key: &str| summary[key].as_f64().unwrap_or_else(|| panic!("{key} is missing in {}", ran.out));
+    assert_eq!((&summary["mode"], &summary["secure_aggregation"]), (&"distributed".into(), &true.into()));
+    assert_eq!(summary["accountant"], "rdp");
+    assert!(number("epsilon_release") <= number("epsilon_server"));
+    assert!(number("epsilon_server") < number("epsilon_alone"));
+    assert!(number("epsilon_server_if_continuous") < number("epsilon_server"));
+    let model = skep_learning::ModelFile::decode(&fs::read(out.join("model.safetensors")).unwrap()).unwrap();
+    for (key, value) in [
+        ("epsilon", "epsilon_release"),
+        ("epsilon_server", "epsilon_server"),
+        ("epsilon_alone", "epsilon_alone"),
+    ] {
+        assert_eq!(model.metadata()[key], summary[value].to_string(), "{key}");
+    }
+    assert_eq!(model.metadata()["max_corrupt_fraction"], "0.05");
+}
+
+#[test]
+fn the_whole_protocol_is_refused_until_it_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let protocol = ("[privacy]", "[simulation]\nfidelity = \"protocol\"\n\n[privacy]");
+    let file = changed(directory.path(), &[&harness::DISTRIBUTED[..], &[protocol]].concat());
+    let Transcript { code, err, .. } = skep(&["simulate", path(&file)]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("\"sum\" gives the same model"), "{err}");
+}

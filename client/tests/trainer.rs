@@ -16,7 +16,7 @@ use skep_protocol::ClientId;
 use skep_protocol::experiment::{Task, Weighting};
 use skep_protocol::plan::{Plan, Promise, Segment};
 use skep_protocol::round::Decline;
-use support::{base_model, data, plan_of, private_plan, signed, task, weighted_plan};
+use support::{base_model, data, local_plan, plan_of, private_plan, signed, task, weighted_plan};
 
 fn keys(seed: u64) -> ClientKeys {
     ClientKeys::from_root(&Key::from_seed(seed))
@@ -257,4 +257,25 @@ fn examples_and_loss_are_the_learners() {
     let trained = train_as(1, 1, plan_of(&task(), 1)).unwrap();
     assert_eq!(trained.examples, 30);
     assert!(trained.loss.is_finite() && trained.loss > 0.0);
+}
+
+#[test]
+fn noise_is_new_in_every_round_and_for_every_client_and_follows_from_a_root_only_where_there_is_one() {
+    let of = |id, root, round| train_as(id, root, local_plan(round)).unwrap().update;
+    let update = of(1, 1, 1);
+    assert_eq!(update, of(1, 1, 1));
+    for other in [of(2, 1, 1), of(1, 2, 1), of(1, 1, 2)] {
+        let same = update.coordinates().iter().zip(other.coordinates()).filter(|(a, b)| a == b).count();
+        assert!(same < 20, "{same} of 650 coordinates are the same");
+    }
+    let system = || {
+        let keys = ClientKeys::from_os().unwrap();
+        let mut participant = Participant::new(ClientId(1), data(), keys, &task()).unwrap();
+        participant.train(&signed(local_plan(1)), &task(), &base_model()).unwrap().update
+    };
+    assert_ne!(system().coordinates(), system().coordinates());
+    let keys = ClientKeys::from_os().unwrap();
+    let mut restored = Participant::new(ClientId(1), data(), keys, &task()).unwrap();
+    let mut again = || restored.train(&signed(local_plan(1)), &task(), &base_model()).unwrap().update;
+    assert_ne!(again().coordinates(), again().coordinates(), "the same client in the same round draws anew");
 }

@@ -7,8 +7,8 @@ use skep_privacy::update::Update;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
     BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile, PopulationFile,
-    PrivacyFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
-    WeightingFile,
+    PrivacyFile, RoundsFile, SamplingFile, SecureAggregationFile, SimulationFile, StrategyFile, TaskFile,
+    TrainingFile, WeightingFile,
 };
 use skep_protocol::plan::Segment;
 
@@ -49,6 +49,18 @@ pub(crate) fn private_file() -> ExperimentFile {
         secure_aggregation: None,
         simulation: SimulationFile::default(),
     }
+}
+
+/// [`private_file`] with twelve clients that add shares of the noise, planned for seven honest of eight survivors.
+pub(crate) fn distributed_file() -> ExperimentFile {
+    let mut file = private_file();
+    file.population.clients = 12;
+    file.rounds.min_updates = 8;
+    file.rounds.count = 100;
+    file.privacy.mode = ModeFile::Distributed;
+    file.privacy.epsilon_limit = Some(1e6);
+    file.secure_aggregation = Some(SecureAggregationFile { max_corrupt_fraction: 0.1, min_cohort: 10 });
+    file
 }
 
 pub(crate) fn public_file() -> ExperimentFile {

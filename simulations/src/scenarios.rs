@@ -11,7 +11,7 @@ use skep_protocol::round::{Decline, Refusal};
 use skep_protocol::{ClientId, Round, Span};
 use skep_server::record::{Observer, OutcomeKind, RoundRecord};
 
-use crate::testing::{Run, file, private_file};
+use crate::testing::{Run, distributed_file, file, local_file, private_file};
 use crate::{
     Corruption, Ended, Fault, FaultError, FaultKind, Latency, Moment, SimulationError, SimulationReport,
 };
@@ -59,6 +59,53 @@ fn results_follow_from_the_seed_on_any_number_of_threads() {
     }
     let other = Run { root: 2, ..Run::of(private_file()) }.report();
     assert_ne!(other.model_sha256, once.model_sha256);
+}
+
+#[test]
+fn with_noise_from_clients_results_follow_from_the_seed_on_any_number_of_threads() {
+    for file in [distributed_file(), local_file()] {
+        let once = Run::of(file.clone()).report();
+        assert_eq!(outcomes(&once), [OutcomeKind::Complete; 3]);
+        for threads in [1, 3] {
+            let mut run = Run::of(file.clone());
+            run.options = crate::testing::options(threads);
+            assert_eq!(results(&run.report()), results(&once));
+        }
+    }
+}
+
+#[test]
+fn clients_that_vanish_take_their_noise_along_and_the_rest_is_released() {
+    for file in [distributed_file(), local_file()] {
+        let whole = Run::of(file.clone()).report();
+        let without = Run::with_fault(file, vanish(Moment::Uploading, None)).report();
+        assert_eq!(outcomes(&without)[1], OutcomeKind::Degraded);
+        assert_ne!(without.model_sha256, whole.model_sha256);
+        let spent = |report: &SimulationReport| report.rounds[2].epsilon_server;
+        assert_eq!(spent(&without), spent(&whole));
+    }
+}
+
+#[test]
+fn a_loud_update_is_refused_where_the_server_sees_it_and_not_under_masks() {
+    let loud = fault(FaultKind::Corrupt(Corruption::Norm));
+    let local = Run::with_fault(local_file(), loud.clone()).report();
+    assert_eq!(local.rounds[1].refusals.get(&Refusal::NormExceeded), Some(&1));
+    let masked = Run::with_fault(distributed_file(), loud).report();
+    assert_eq!(outcomes(&masked), [OutcomeKind::Complete; 3]);
+    assert_ne!(masked.model_sha256, Run::of(distributed_file()).report().model_sha256);
+}
+
+#[test]
+fn sums_only_change_nothing_where_the_server_adds_the_noise() {
+    let masked = ExperimentFile { privacy: private_file().privacy, ..distributed_file() };
+    let masked = Run::of(masked).report();
+    let open = Run::of(private_file()).report();
+    assert_eq!(masked.model_sha256, open.model_sha256);
+    assert_eq!(masked.rounds[2].epsilon_release, open.rounds[2].epsilon_release);
+    assert_eq!(masked.rounds[2].epsilon_server, None);
+    // Room for a sum of twenty in place of one update: 26 bits in place of 22.
+    assert_eq!((masked.bytes_up, open.bytes_up), (3 * 20 * 2113, 3 * 20 * 1788));
 }
 
 #[test]

@@ -81,6 +81,21 @@ pub(crate) fn masked_file(fidelity: FidelityFile) -> ExperimentFile {
     ExperimentFile { privacy, secure_aggregation, simulation: SimulationFile { fidelity }, ..file() }
 }
 
+/// [`private_file`] with shares of the noise from clients, planned for fourteen honest of fifteen survivors.
+pub(crate) fn distributed_file() -> ExperimentFile {
+    let secure_aggregation = SecureAggregationFile { max_corrupt_fraction: 0.05, min_cohort: 10 };
+    let mut file = ExperimentFile { secure_aggregation: Some(secure_aggregation), ..private_file() };
+    file.privacy.mode = ModeFile::Distributed;
+    file
+}
+
+/// [`private_file`] with all of the noise from each client.
+pub(crate) fn local_file() -> ExperimentFile {
+    let mut file = private_file();
+    file.privacy.mode = ModeFile::Local;
+    file
+}
+
 /// The experiment of [`file`].
 pub(crate) fn experiment() -> Experiment {
     Experiment::try_from(&file()).unwrap()

@@ -63,6 +63,15 @@ pub(crate) const SMALL: [(&str, &str); 4] = [
     ("deadline_s = 60.0", "deadline_s = 30.0"),
 ];
 
+/// A small variant in which clients add the noise, under secure aggregation.
+pub(crate) const DISTRIBUTED: [(&str, &str); 5] = [
+    ("clients = 100", "clients = 20"),
+    ("count = 60", "count = 3"),
+    ("min_updates = 50", "min_updates = 15"),
+    ("mode = \"central\"", "mode = \"distributed\""),
+    ("[privacy]", "[secure_aggregation]\nmax_corrupt_fraction = 0.05\n\n[privacy]"),
+];
+
 pub(crate) fn path(path: &Path) -> &str {
     path.to_str().expect("test paths are UTF-8")
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use skep_client::task::architecture;
 use skep_learning::{Subset, digits};
 use skep_privacy::budget::BudgetKeeper;
+use skep_privacy::client_noise::{ClientNoise, NoisedGrid};
 use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
@@ -78,6 +79,17 @@ pub fn private_plan(round: u64, clip_norm: f64) -> Plan {
     let noise = Mechanism::rounded_gaussian(NoiseMultiplier::new(1.0).unwrap(), &grid).unwrap();
     let Mechanism::RoundedGaussian { sigma, .. } = noise else { panic!("asked for a Gaussian") };
     let promise = Promise::Central { claim: claim(clip_norm), sigma, masking: None };
+    Plan { encoding: grid.encoding(), promise, ..public }
+}
+
+/// A plan in which clients add all of the noise, of multiplier 1.
+pub fn local_plan(round: u64) -> Plan {
+    let public = plan_of(&task(), round);
+    let clip_norm = ClipNorm::new(0.5).unwrap();
+    let noise_multiplier = NoiseMultiplier::new(1.0).unwrap();
+    let grid = NoisedGrid::for_local(clip_norm, public.update_len() as usize, 4, noise_multiplier).unwrap();
+    let ClientNoise::Full { sigma } = grid.noise() else { panic!("asked for local noise") };
+    let promise = Promise::Local { claim: claim(clip_norm), sigma };
     Plan { encoding: grid.encoding(), promise, ..public }
 }
 

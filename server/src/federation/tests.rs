@@ -1,13 +1,20 @@
 use super::*;
 use crate::roster::Contiguous;
 use crate::testing::{
-    PARAMETERS, federation, ledger, private_file, public_file, public_upload, seeded, segments, zero_upload,
+    PARAMETERS, distributed_file, federation, ledger, private_file, public_file, public_upload, seeded, segments,
+    zero_upload,
 };
 use skep_privacy::audit::{Given, Verdict, audit, audit_sealed};
+use skep_privacy::budget::BudgetKeeper;
+use skep_privacy::client_noise::{ClientNoise, NoisedGrid};
 use skep_privacy::ledger::{Auditor, AuditorSecret};
+use skep_privacy::mechanism::ShareVariance;
 use skep_privacy::prg::PrgId;
+use skep_privacy::quantities::Sampling;
+use skep_privacy::sum::ReleaseError;
+use skep_privacy::update::QuantizedUpdate;
 use skep_protocol::experiment::file::{
-    ExperimentFile, RoundsFile, SamplingFile, StrategyFile, WeightingFile,
+    ExperimentFile, ModeFile, RoundsFile, SamplingFile, StrategyFile, WeightingFile,
 };
 use skep_protocol::plan::PlanSigner;
 
@@ -272,4 +279,155 @@ fn an_auditor_finds_every_release_again_and_a_release_with_other_noise_out() {
         &mut report,
     );
     assert_eq!(report.verdict, Verdict::Mismatch);
+}
+
+/// The zero update of a client that adds its noise.
+fn noise_alone(grid: &NoisedGrid, seed: u64) -> Contribution {
+    let zero = QuantizedUpdate::verify(vec![0; grid.dimension()], &Grid::from(*grid.exact())).unwrap();
+    zero.add_noise(grid, &Key::from_seed(seed), PrgId::ChaCha20).unwrap().into()
+}
+
+fn noised_grid(federation: &Federation) -> NoisedGrid {
+    let Grid::Noised(grid) = federation.grid() else { panic!("clients add noise in this mode") };
+    grid
+}
+
+/// A round of `survivors` clients that send zeros with their noise: what it adds to the model.
+fn released_noise(federation: &mut Federation, survivors: u64, seed: u64) -> Vec<f64> {
+    let grid = noised_grid(federation);
+    let before = federation.model();
+    federation.plan(&Contiguous(12)).unwrap();
+    for client in 0..survivors {
+        federation.commit(&noise_alone(&grid, 100 * seed + client)).unwrap();
+    }
+    federation.release().unwrap();
+    federation.close(COMPLETE).unwrap();
+    before.iter().zip(&*federation.model()).map(|(a, b)| f64::from(*b) - f64::from(*a)).collect()
+}
+
+#[test]
+fn the_noise_of_a_distributed_sum_is_that_of_exactly_its_survivors() {
+    const ROUNDS: u64 = 15;
+    let mut federation = federation(&distributed_file(), seeded(1));
+    let grid = noised_grid(&federation);
+    let ClientNoise::Share(share) = grid.noise() else { panic!("shares") };
+    // Over the public cohort of twelve, whoever survives.
+    let unit = grid.exact().step() / 12.0;
+    for survivors in 8..=12 {
+        let variance = survivors as f64 * share.get() * unit * unit;
+        let squares: f64 = (0..ROUNDS)
+            .flat_map(|round| released_noise(&mut federation, survivors, 100 * survivors + round))
+            .map(|change| change * change)
+            .sum();
+        // Chi-square with 9,750 degrees of freedom, alpha = 1e-6 two-sided; f32 parameters add less than a thousandth of that.
+        let freedom = (ROUNDS as usize * PARAMETERS) as f64;
+        let statistic = squares / variance;
+        let allowed = 4.9 * (2.0 * freedom).sqrt();
+        assert!((statistic - freedom).abs() < allowed, "{survivors} survivors: {statistic}");
+        // One share more or less is more than that.
+        assert!(freedom / survivors as f64 > allowed, "the test would not notice a share");
+    }
+}
+
+#[test]
+fn with_fewer_survivors_than_planned_nothing_is_released() {
+    let mut federation = federation(&distributed_file(), seeded(1));
+    let grid = noised_grid(&federation);
+    federation.plan(&Contiguous(12)).unwrap();
+    for client in 0..7 {
+        federation.commit(&noise_alone(&grid, client)).unwrap();
+    }
+    let refused = federation.release().unwrap_err();
+    let few = ReleaseError::TooFewUpdates { members: 7, least: 8 };
+    assert!(matches!(refused, RoundError::Release(error) if error == few), "{refused}");
+    assert!(federation.close(STOPPED).unwrap().epsilon_server.unwrap().get() > 0.0);
+}
+
+#[test]
+fn three_numbers_are_stated_and_each_adversary_more_costs_more() {
+    let mut federation = federation(&distributed_file(), seeded(1));
+    let planned = federation.plan(&Contiguous(12)).unwrap();
+    let task = &federation.experiment().task;
+    assert_eq!(planned.plan.plan().check(task, &task.digest()), Ok(()));
+    let claim = *planned.plan.plan().promise.claim().unwrap();
+    let summary = federation.close(STOPPED).unwrap();
+    let [release, server, alone] =
+        [summary.epsilon_release, summary.epsilon_server, summary.epsilon_alone].map(Result::unwrap);
+    assert!(release <= server && server < alone, "{release} {server} {alone}");
+    assert_eq!((claim.epsilon_release, claim.epsilon_server, claim.epsilon_alone), (release, server, alone));
+    assert!(summary.epsilon_server_if_continuous.unwrap() < server);
+    // Multiplier 2 over seven honest shares, Renyi at the orders of dp_accounting 0.6.0 (conversion of CKS 2020).
+    let mut expected = BudgetKeeper::new(skep_privacy::quantities::Adjacency::ZeroOut, claim.delta, None);
+    let grid = noised_grid(&federation);
+    let exact = ShareVariance::splitting(2 * grid.exact().sensitivity(), 7).unwrap();
+    assert_eq!(grid.noise(), ClientNoise::Share(exact));
+    let _ = expected.reserve(1, grid.mechanism(7, 8), Sampling::All).unwrap();
+    assert_eq!(expected.charged().epsilon(Adversary::Server, claim.delta), server);
+}
+
+#[test]
+fn in_mode_local_the_server_adds_nothing_and_everybody_is_kept_from_the_update() {
+    let mut file = private_file();
+    file.privacy.mode = ModeFile::Local;
+    let mut federation = federation(&file, seeded(1));
+    let grid = noised_grid(&federation);
+    let before = federation.model();
+    let planned = federation.plan(&Contiguous(4)).unwrap();
+    assert_eq!(planned.plan.plan().masking(), None);
+    let upload = skep_privacy::packing::pack(
+        noise_alone(&grid, 1).coordinates(),
+        planned.plan.plan().encoding.wire_bits,
+    )
+    .unwrap();
+    let update = federation.stager().stage(&upload).unwrap();
+    federation.commit(&update).unwrap();
+    federation.release().unwrap();
+    let summary = federation.close(COMPLETE).unwrap();
+    let unit = grid.exact().step() / 4.0;
+    for ((after, before), noise) in federation.model().iter().zip(&*before).zip(update.coordinates()) {
+        assert!((f64::from(after - before) - f64::from(*noise) * unit).abs() < 1e-6);
+    }
+    assert_eq!(summary.epsilon_server, summary.epsilon_alone);
+    // dp_accounting 0.6.0, PLD at 1e-4 and exact: multiplier 2 is half of what 4.377178 is the epsilon of.
+    let server = summary.epsilon_server.unwrap().get();
+    assert!(server > 1.9 && server < 2.1, "{server}");
+}
+
+#[test]
+fn central_with_secure_aggregation_makes_the_same_model_and_no_claim_against_the_server() {
+    let mut masked = distributed_file();
+    masked.privacy.mode = ModeFile::Central;
+    let open = ExperimentFile { secure_aggregation: None, ..masked.clone() };
+    let model = |file: &ExperimentFile| {
+        let mut federation = federation(file, seeded(1));
+        federation.plan(&Contiguous(12)).unwrap();
+        for value in 0..8 {
+            let mut coordinates = vec![0; PARAMETERS];
+            coordinates[value] = 1 << 20;
+            coordinates[100] = -(1 << 19);
+            coordinates[value] -= 1 << 18;
+            let update = Contribution::verify(coordinates, &federation.grid()).unwrap();
+            federation.commit(&update).unwrap();
+        }
+        federation.release().unwrap();
+        let summary = federation.close(COMPLETE).unwrap();
+        (summary.model, summary.epsilon_server)
+    };
+    let (of_sums, claim) = model(&masked);
+    let (of_updates, none) = model(&open);
+    assert_eq!(of_sums, of_updates);
+    assert_eq!((claim, none), (Err(NoPromise::SumsWithoutNoise), Err(NoPromise::TrustedServer)));
+}
+
+#[test]
+fn noise_that_no_grid_carries_is_refused_by_name() {
+    let mut file = distributed_file();
+    file.privacy.noise_multiplier = Some(1e-6);
+    file.privacy.epsilon_limit = Some(f64::INFINITY);
+    let experiment = Experiment::try_from(&file).unwrap();
+    let signer = PlanSigner::from_seed(&[1; 32]);
+    let refused =
+        Federation::new(experiment, segments(), vec![0.5; PARAMETERS], signer, seeded(1)).unwrap_err();
+    assert!(matches!(refused, FederationError::ClientNoise(_)), "{refused}");
+    assert!(refused.to_string().contains("at least 2 are needed"), "{refused}");
 }
