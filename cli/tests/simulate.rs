@@ -229,13 +229,3 @@ fn a_distributed_run_says_what_each_adversary_learns_in_every_output() {
     }
     assert_eq!(model.metadata()["max_corrupt_fraction"], "0.05");
 }
-
-#[test]
-fn the_whole_protocol_is_refused_until_it_is_there() {
-    let directory = tempfile::tempdir().unwrap();
-    let protocol = ("[privacy]", "[simulation]\nfidelity = \"protocol\"\n\n[privacy]");
-    let file = changed(directory.path(), &[&harness::DISTRIBUTED[..], &[protocol]].concat());
-    let Transcript { code, err, .. } = skep(&["simulate", path(&file)]);
-    assert_eq!(code, 2, "{err}");
-    assert!(err.contains("\"sum\" gives the same model"), "{err}");
-}

@@ -89,7 +89,7 @@ fn clients_that_vanish_take_their_noise_along_and_the_rest_is_released() {
 #[test]
 fn a_loud_update_is_refused_where_the_server_sees_it_and_not_under_masks() {
     let loud = fault(FaultKind::Corrupt(Corruption::Norm));
-    let local = Run::with_fault(local_file(), loud.clone()).report();
+    let local = Run::with_fault(local_file(), loud).report();
     assert_eq!(local.rounds[1].refusals.get(&Refusal::NormExceeded), Some(&1));
     let masked = Run::with_fault(distributed_file(), loud).report();
     assert_eq!(outcomes(&masked), [OutcomeKind::Complete; 3]);

@@ -241,16 +241,3 @@ fn an_update_shows_none_of_its_numbers_when_printed() {
     let sent = Contribution::from(update);
     assert_eq!(format!("{sent:?}"), format!("Contribution {{ len: {DIMENSION}, .. }}"));
 }
-
-#[test]
-#[ignore = "a measurement: cargo test --release -p skep-privacy sampler_tables -- --ignored --nocapture"]
-fn what_sampler_tables_cost() {
-    for (sigma, honest) in [(10_000, 70), (1_000_000, 7), (100, 7)] {
-        let variance = ShareVariance::splitting(sigma, honest).unwrap();
-        let start = std::time::Instant::now();
-        for _ in 0..10 {
-            std::hint::black_box(variance.sampler());
-        }
-        println!("sigma {:.0}: {:?} a table", variance.get().sqrt(), start.elapsed() / 10);
-    }
-}

@@ -1,8 +1,8 @@
 use super::*;
 use crate::roster::Contiguous;
 use crate::testing::{
-    PARAMETERS, distributed_file, federation, ledger, private_file, public_file, public_upload, seeded, segments,
-    zero_upload,
+    PARAMETERS, distributed_file, federation, ledger, private_file, public_file, public_upload, seeded,
+    segments, zero_upload,
 };
 use skep_privacy::audit::{Given, Verdict, audit, audit_sealed};
 use skep_privacy::budget::BudgetKeeper;
@@ -425,9 +425,9 @@ fn noise_that_no_grid_carries_is_refused_by_name() {
     file.privacy.noise_multiplier = Some(1e-6);
     file.privacy.epsilon_limit = Some(f64::INFINITY);
     let experiment = Experiment::try_from(&file).unwrap();
-    let signer = PlanSigner::from_seed(&[1; 32]);
+    let ledger = ledger(&experiment);
     let refused =
-        Federation::new(experiment, segments(), vec![0.5; PARAMETERS], signer, seeded(1)).unwrap_err();
+        Federation::new(experiment, segments(), vec![0.5; PARAMETERS], ledger, seeded(1)).unwrap_err();
     assert!(matches!(refused, FederationError::ClientNoise(_)), "{refused}");
     assert!(refused.to_string().contains("at least 2 are needed"), "{refused}");
 }

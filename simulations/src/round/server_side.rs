@@ -137,12 +137,11 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     }
 }
 
-/// A packed update whose every coordinate is as large as the whole update may be; under masks, where nobody notices, as large
-/// as the wire carries.
+/// A packed update whose every coordinate is as large as one may be. Under masks nobody notices.
 fn too_long(plan: &Plan) -> Vec<u8> {
     let bits = plan.encoding.wire_bits;
-    let visible = plan.masking().is_none().then_some(plan.encoding.sensitivity).flatten();
-    let largest = visible.and_then(|sensitivity| i32::try_from(sensitivity).ok());
-    let coordinates = vec![largest.unwrap_or(i32::MAX >> (32 - bits)); plan.update_len() as usize];
-    packing::pack(&coordinates, bits).expect("the coordinates are as large as the wire carries")
+    let range = plan.grid().map_or(u64::MAX, |grid| grid.range());
+    let largest = range.min((i32::MAX >> (32 - bits)) as u64) as i32;
+    packing::pack(&vec![largest; plan.update_len() as usize], bits)
+        .expect("no coordinate is larger than the wire carries")
 }
