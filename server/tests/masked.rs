@@ -10,11 +10,11 @@ use skep_protocol::message::{ClientMessage, ServerMessage};
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::{Phase, Refusal};
 
-/// Three clients, all of whom must stay.
+/// Three clients, one of them corrupt at most, all of whom must stay.
 fn file() -> ExperimentFile {
     let mut file = private_file(3, 1, 4.0, 1.0);
     file.rounds.min_updates = 3;
-    file.secure_aggregation = Some(SecureAggregationFile { max_corrupt_fraction: 0.0, min_cohort: 3 });
+    file.secure_aggregation = Some(SecureAggregationFile { max_corrupt_fraction: 0.34, min_cohort: 3 });
     file
 }
 

@@ -541,6 +541,7 @@ impl Network {
     /// Nobody signs, or reveals anything for, other survivors than those whose updates are in the sum.
     fn check_answer(&self, id: ClientId, round: Round, phase: Phase, body: &[u8]) {
         let open = self.open.as_ref().filter(|open| open.plan.plan().round == round);
+        // What a script made up is for real clients to refuse; these echo it.
         let made_up = body == MADE_UP;
         if phase >= Phase::Consistency && !made_up && open.is_some_and(|open| open.committed.contains(&id)) {
             assert_eq!(body, self.request(round, phase), "{id} answered for other survivors");

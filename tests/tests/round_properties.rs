@@ -15,7 +15,9 @@ use skep_tests::plans;
 use skep_tests::scripted::{MADE_UP, Network, Seen, update_digest};
 
 const CLIENTS: u64 = 4;
-const SCHEDULES: u32 = 10_000;
+const SCHEDULES: u32 = 4000;
+/// Steps that a masked round of honest clients takes, and some more.
+const POINTS: usize = 120;
 
 /// One step of a schedule.
 #[derive(Clone, Debug)]
@@ -348,7 +350,7 @@ fn heard(id: ClientId, last: u64, stray: &Stray) -> client::Event {
             client::Event::JobDone { round: near(last, round), result: Ok(made) }
         }
         Stray::Asked(round, phase) => {
-            client::Event::Asked { round: near(last, round), phase, request: vec![1, 2, 3] }
+            client::Event::Asked { round: near(last, round), phase, request: MADE_UP.to_vec() }
         }
         Stray::Grant(round, offset) => {
             client::Event::Granted { round: near(last, round), offset, until: Span::from_millis(100) }
@@ -378,7 +380,56 @@ fn no_schedule_breaks_a_round_and_every_corner_is_reached() {
             Ok(())
         })
         .expect("no schedule breaks a round");
-    assert_reached(&seen.into_inner());
+    let mut seen = seen.into_inner();
+    every_disturbance_at_every_point(&mut seen);
+    assert_reached(&seen);
+}
+
+/// Whatever happens at whatever point of an honest masked round.
+fn every_disturbance_at_every_point(seen: &mut Seen) {
+    for steps in 0..POINTS {
+        for disturbance in disturbances() {
+            let mut schedule = Schedule::new();
+            (0..CLIENTS).for_each(|id| schedule.take(&Step::Connect(id)));
+            schedule.take(&Step::Open { first: false, kind: Kind::Masked, invited: CLIENTS, min_updates: 1 });
+            for id in (0..CLIENTS).cycle().take(steps) {
+                schedule.take(&Step::Walk(id));
+                schedule.take(&Step::Upload(id, None));
+            }
+            schedule.take(&disturbance);
+            merge(seen, schedule.end());
+        }
+    }
+}
+
+/// Of and by client 0, in the round that is open.
+fn disturbances() -> Vec<Step> {
+    let strays = [
+        Stray::Invite { round: 1, wrong: false },
+        Stray::Model(1),
+        Stray::NoModel(1),
+        Stray::Trained(1, false),
+        Stray::Trained(1, true),
+        Stray::Asked(1, Phase::Consistency),
+        Stray::Grant(1, 0),
+        Stray::Committed(1),
+        Stray::Refused(1),
+        Stray::Closed(1),
+    ];
+    let rogues = [
+        Rogue::Accept { round: 1, right_plan: true },
+        Rogue::Decline { round: 1 },
+        Rogue::Answer { round: 1, phase: Phase::Reveal },
+        Rogue::PhaseFailed { round: 1 },
+        Rogue::Offer { round: 1, len: 32, own: true },
+        Rogue::Staged { round: 1 },
+        Rogue::Failed { round: 1 },
+        Rogue::Violate(Refusal::Malformed),
+        Rogue::JobDone { round: 1, succeeded: true },
+    ];
+    let strays = strays.map(|stray| Step::Stray(0, stray));
+    let rogues = rogues.map(|rogue| Step::Rogue(0, rogue));
+    strays.into_iter().chain(rogues).chain([Step::Disconnect(0), Step::Advance(0)]).collect()
 }
 
 fn merge(all: &mut Seen, one: Seen) {
