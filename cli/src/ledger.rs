@@ -3,6 +3,7 @@
 //! These only read, except `amend`, and may run beside a server. Whether a ledger can be believed is for `skep audit` to say.
 
 use std::fs;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,8 +12,8 @@ use serde::Serialize;
 use skep_privacy::adversary::Adversary;
 use skep_privacy::audit::{Given, Verdict, audit};
 use skep_privacy::ledger::{
-    Account, Amend, AuditorSecret, Basis, Body, Frames, Hash, Record, RoundTerms, State, mechanism_text,
-    parse_key, replay, verifier_key,
+    Account, Amend, AuditorSecret, Basis, Body, Frames, Hash, Provenance, Record, RoundTerms, State,
+    mechanism_text, parse_key, replay, verifier_key,
 };
 use skep_privacy::prg::Key;
 use skep_privacy::quantities::Epsilon;
@@ -105,10 +106,10 @@ pub struct Budget {
 /// [`Failure`] when the ledger cannot be read, or is not whole.
 pub(crate) fn run(command: &LedgerCommand) -> Result<(), Failure> {
     match command {
-        LedgerCommand::Show(named) => each(&named.ledger, |record, _| println!("{}", line(&record))),
+        LedgerCommand::Show(named) => each(&named.ledger, |record, _| line(&record)),
         LedgerCommand::Export(named) => each(&named.ledger, |record, hash| {
             let object = serde_json::to_string(&Exported { hash, record: &record });
-            println!("{}", object.expect("a record has only text keys, numbers and names"));
+            object.expect("a record has only text keys, numbers and names")
         }),
         LedgerCommand::Verify(named) => verify(&named.ledger),
         LedgerCommand::Checkpoint(arguments) => checkpoint(arguments),
@@ -140,14 +141,19 @@ struct Exported<'a> {
     record: &'a Record,
 }
 
-fn each(named: &Path, mut print: impl FnMut(Record, Hash)) -> Result<(), Failure> {
+/// Prints a line for each record, until nobody reads any more.
+fn each(named: &Path, line: impl Fn(Record, Hash) -> String) -> Result<(), Failure> {
     let path = ledger_path(named);
     let contents = read(&path)?;
+    let mut out = std::io::stdout().lock();
     let fail = |error: &dyn std::fmt::Display| Failure::Other(format!("{}: {error}", path.display()));
     for (number, bytes) in Frames::new(&contents).map_err(|error| fail(&error))?.enumerate() {
         let bytes = bytes.map_err(|error| fail(&error))?;
         let record = Record::read(bytes).map_err(|error| fail(&format!("record {number}: {error}")))?;
-        print(record, Hash::of_leaf(bytes));
+        match writeln!(out, "{}", line(record, Hash::of_leaf(bytes))) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(|error| Failure::file("standard output", error))?,
+        }
     }
     Ok(())
 }
@@ -302,7 +308,9 @@ impl Spent {
             delta: account.terms().budget.map(|budget| budget.delta.get()),
             noise: mechanism_text(&account.terms().schedule.mechanism),
             rounds_left,
-            exhausted_ms: rounds_left.and_then(|left| exhausted(path, account, left)),
+            exhausted_ms: rounds_left
+                .filter(|_| state.genesis().provenance == Provenance::Deployment)
+                .and_then(|left| exhausted(path, account, left)),
         })
     }
 

@@ -101,7 +101,7 @@ impl PrivacyPolicy {
             return Err(Decline::Noise);
         }
         if self.min_cohort.is_some_and(|least| plan.min_updates < least) {
-            return Err(Decline::Cohort);
+            return Err(Decline::SmallCohort);
         }
         if !self.trust_server && !promised.epsilon_server.is_finite() {
             return Err(Decline::TrustServer);

@@ -243,7 +243,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.5rem; margin: .5rem 0 } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
 .verdict { font-size: 1.1rem; border-left: .4rem solid; padding: .4rem .8rem; margin: .5rem 0 1rem }
 .good { color: var(--good) } .bad { color: var(--bad) } .doubt { color: var(--doubt) }
-.cards, .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1rem }
+.cards, .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 1rem }
 .card { border: 1px solid var(--grid); border-radius: .5rem; padding: .5rem 1rem } .card p { margin: .2rem 0; color: var(--soft) }
 .card .big { font-size: 1.7rem; color: var(--ink); font-variant-numeric: tabular-nums }
 figure { margin: 0 } figcaption { font-weight: 600 } svg { width: 100%; height: auto }

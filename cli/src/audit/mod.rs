@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use skep_learning::ModelFile;
-use skep_privacy::audit::{Given, ModelClaim, Verdict, audit, audit_sealed};
+use skep_privacy::audit::{Given, ModelClaim, Verdict, audit_file, audit_sealed};
 use skep_privacy::ledger::{AuditorSecret, Hash, PublicKey, parse_key};
 use skep_privacy::prg::Key;
 use skep_privacy::quantities::Epsilon;
@@ -75,8 +75,7 @@ pub(crate) fn run(arguments: &Audit) -> Result<(), Failure> {
         return Err(Failure::AuditUsage("a ledger must be named".to_owned()));
     };
     let path = ledger_path(ledger);
-    let contents = read(&path)?;
-    let mut report = audit(&contents, &given(arguments)?);
+    let mut report = audit_file(read(&path)?, &given(arguments)?);
     if let Some(key) = &arguments.sealed {
         let key = files::read(key).map_err(|error| unusable(key, error))?;
         let key = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| {
@@ -84,7 +83,7 @@ pub(crate) fn run(arguments: &Audit) -> Result<(), Failure> {
         })?;
         let seals = ledger::seals(&path);
         let seal = |record: u64| fs::read(seals.join(record.to_string())).ok();
-        audit_sealed(&contents, &AuditorSecret::from_key(&Key::from_bytes(key)), seal, &mut report);
+        audit_sealed(&read(&path)?, &AuditorSecret::from_key(&Key::from_bytes(key)), seal, &mut report);
     }
     if let Some(path) = &arguments.html {
         fs::write(path, html::page(&report)).map_err(|error| unusable(path, error))?;

@@ -115,9 +115,10 @@ pub(super) fn lines(epoch: &Epoch) -> Vec<(&'static str, String)> {
 pub(super) fn all_epochs(report: &Report) -> String {
     match &report.all_epochs {
         Some(sum) => format!(
-            "epsilon {} against recipients, {} against the server, for whoever was in all of them",
+            "epsilon {} against recipients, {} against the server at delta {}, for whoever was in all of them",
             number(sum.epsilon_release),
-            number(sum.epsilon_server)
+            number(sum.epsilon_server),
+            sum.delta
         ),
         None => "not added: they are about different units, adjacencies or deltas".to_owned(),
     }

@@ -241,7 +241,7 @@ fn a_server_that_sees_updates_needs_trust_and_its_epsilon_is_infinite() {
         Err(Decline::Mode)
     );
     let small = PrivacyPolicy { min_cohort: Some(6), ..policy() };
-    assert_eq!(Owner::new(small).meets(&Invitation::new(1)), Err(Decline::Cohort));
+    assert_eq!(Owner::new(small).meets(&Invitation::new(1)), Err(Decline::SmallCohort));
 }
 
 #[test]

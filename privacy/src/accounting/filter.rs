@@ -95,9 +95,7 @@ pub fn proves(order: f64, divergence: f64, delta: Delta) -> Epsilon {
 /// The divergence of one release at an order; infinite where the event has no Rényi curve.
 #[must_use]
 pub fn divergence(event: Event, adjacency: Adjacency, order: f64) -> f64 {
-    let mut once = Composition::new(adjacency);
-    once.push(event, 1);
-    once.rdp().map_or(f64::INFINITY, |curve| curve.at(order))
+    Composition::new(adjacency).divergence_at(event, order).unwrap_or(f64::INFINITY)
 }
 
 #[cfg(test)]

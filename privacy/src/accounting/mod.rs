@@ -295,6 +295,37 @@ impl Composition {
         Ok(total)
     }
 
+    /// The divergence of one release at one order of a curve, without the rest of that curve where it takes time.
+    ///
+    /// # Errors
+    /// [`AccountingError::Unsupported`] when the event has no Rényi curve.
+    pub(crate) fn divergence_at(&self, event: Event, order: f64) -> Result<f64, AccountingError> {
+        match (event.normalised(), self.adjacency) {
+            (
+                Event::PoissonGaussian { rate, noise_multiplier },
+                Adjacency::AddOrRemove | Adjacency::ZeroOut,
+            ) => Ok(rdp::poisson_gaussian_at(order, rate, noise_multiplier)),
+            (event, _) => Ok(self.curve(event)?.at(order)),
+        }
+    }
+
+    /// An upper bound on ε at δ from Rényi divergence at whole orders: closed sums, which share no code with the other
+    /// accountants, in some milliseconds for hundreds of kinds of events.
+    ///
+    /// # Errors
+    /// [`AccountingError::Unsupported`] when an event has no Rényi curve.
+    pub fn epsilon_at_whole_orders(&self, delta: Delta) -> Result<Epsilon, AccountingError> {
+        let mut best = f64::INFINITY;
+        for order in rdp::orders().filter(|order| order.fract() == 0.0) {
+            let mut divergence = 0.0;
+            for (event, steps) in &self.groups {
+                divergence += self.divergence_at(*event, order)? * *steps as f64;
+            }
+            best = best.min(rdp::epsilon_at(order, divergence, delta.get()));
+        }
+        Ok(Epsilon::from_computed(best))
+    }
+
     fn curve(&self, event: Event) -> Result<RdpCurve, AccountingError> {
         let unsupported = |what| {
             Err(AccountingError::Unsupported { accountant: "rdp", what, instead: "use the pld accountant" })

@@ -4,27 +4,26 @@
 //! milliseconds, so of many rounds some are recomputed, spread evenly by their logarithm, with the last one always among
 //! them. Epsilon never falls with the number of rounds, so each of the rest is known to lie between two of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::reading::{Charged, Read};
 use super::report::{Epoch, Kind, Moment, Part, Report, Summed, Verdict};
 use super::{Given, ModelClaim};
-use crate::accounting::{Composition, filter};
+use crate::accounting::{Accountant, Composition, filter};
 use crate::adversary::Adversary;
-use crate::ledger::account::two_accountants;
-use crate::ledger::{Account, Basis, Budget, Hash, Provenance, RoundTerms, noise_of_round};
+use crate::ledger::{Account, Basis, Budget, Provenance, RoundTerms, noise_of_round};
 use crate::quantities::{Delta, Epsilon};
 
 /// Checks the epsilons of what was read, and ends the report.
 pub(super) fn check(read: Read, given: &Given) -> Report {
-    let Read { mut report, state, charges, epochs, releases, refunded } = read;
+    let Read { mut report, state, charges, epochs, release, refunded } = read;
     let accounts = state.as_ref().map_or(&[][..], |state| state.epochs());
     for (epoch, account) in accounts.iter().enumerate() {
         let (reason, record) = epochs.get(epoch).cloned().unwrap_or((None, 0));
-        let rounds: Vec<Charged> = (0..)
+        let rounds: Vec<&Charged> = (0..)
             .zip(&charges)
             .filter(|(at, charge)| charge.epoch == epoch && !refunded.contains(at))
-            .map(|(_, charge)| *charge)
+            .map(|(_, charge)| charge)
             .collect();
         let mut checker = Checker { account, rounds: &rounds, given, exact: BTreeMap::new() };
         let checked = checker.epoch(reason, record, &mut report);
@@ -35,7 +34,12 @@ pub(super) fn check(read: Read, given: &Given) -> Report {
         summary(accounts, &mut report);
     }
     if let Some(model) = &given.model {
-        model_claim(model, &charges, accounts, &releases, &mut report);
+        let charged = |charge: usize| {
+            let paid = (0..).zip(&charges).filter(|(at, _)| *at <= charge && !refunded.contains(at));
+            paid.map(|(_, charge)| charge).filter(|other| other.epoch == charges[charge].epoch).collect()
+        };
+        let released = release.map(|(record, charge)| (record, charged(charge)));
+        model_claim(model, released, accounts, &mut report);
     }
     report.judge();
     report
@@ -46,7 +50,7 @@ type Pair = (Epsilon, Epsilon);
 
 struct Checker<'a> {
     account: &'a Account,
-    rounds: &'a [Charged],
+    rounds: &'a [&'a Charged],
     given: &'a Given,
     /// What was recomputed, by place in `rounds`.
     exact: BTreeMap<usize, Pair>,
@@ -60,7 +64,9 @@ impl Checker<'_> {
         let bound = self.compare(report);
         let delta = self.delta();
         let spending = self.account.spending();
-        let second = |adversary| two_accountants(spending.seen_by(adversary), delta).1;
+        let second = |adversary| {
+            spending.seen_by(adversary).epsilon_at_whole_orders(delta).unwrap_or(Epsilon::INFINITE)
+        };
         let renyi = (second(Adversary::Recipients), second(Adversary::Server));
         let last = self.rounds.len().checked_sub(1);
         let recomputed =
@@ -91,11 +97,22 @@ impl Checker<'_> {
     /// The claims before any departure: equal rounds, so epsilon depends on their number alone.
     fn schedule(&mut self, scheduled: usize) {
         let Some(first) = self.rounds.first().filter(|_| scheduled > 0) else { return };
-        for at in spread(scheduled, if self.given.every_claim { scheduled } else { EXACT_CLAIMS }) {
-            let (release, server) = self.composed(&first.terms, at as u64 + 1);
-            let delta = self.delta();
-            self.exact.insert(at, (release.best_epsilon(delta), server.best_epsilon(delta)));
+        let quick = self.composed(&first.terms, 1).0.epsilon(Accountant::Analytic, self.delta()).is_ok();
+        let most = match (self.given.every_claim, quick) {
+            (true, _) => scheduled,
+            (false, true) => EXACT_QUICK_CLAIMS,
+            (false, false) => EXACT_CLAIMS,
+        };
+        for at in spread(scheduled, most) {
+            let recompute = || self.recompute(&first.terms, at as u64 + 1);
+            let pair = if quick { recompute() } else { alone(recompute) };
+            self.exact.insert(at, pair);
         }
+    }
+
+    fn recompute(&self, terms: &RoundTerms, rounds: u64) -> Pair {
+        let (release, server) = self.composed(terms, rounds);
+        (release.best_epsilon(self.delta()), server.best_epsilon(self.delta()))
     }
 
     /// The claims after a departure: divergences at one order add up.
@@ -235,46 +252,37 @@ fn summary(accounts: &[Account], report: &mut Report) {
         return;
     };
     let Some(budget) = budgets.first() else { return };
-    let sum = |adversary, last: fn(&Epoch) -> Epsilon| {
-        if let [epoch] = &report.epochs[..] {
-            return last(epoch);
-        }
-        let mut all = Composition::new(budget.adjacency);
-        let groups = accounts.iter().flat_map(|account| account.spending().seen_by(adversary).groups());
-        groups.for_each(|(event, steps)| all.push(*event, *steps));
-        // What one epoch promised may have depended on another: only the Rényi accountant's orders are fixed beforehand.
-        let (best, renyi) = two_accountants(&all, budget.delta);
-        if departed == 0 && accounts.len() == 1 { best } else { renyi }
+    // What one epoch was allowed may have been decided after another, so nothing tighter than basic composition holds.
+    let sum = |last: fn(&Epoch) -> Epsilon| {
+        Epsilon::from_computed(report.epochs.iter().map(|epoch| last(epoch).get()).sum())
     };
     report.all_epochs = Some(Summed {
-        epsilon_release: sum(Adversary::Recipients, |epoch| epoch.recomputed.0),
-        epsilon_server: sum(Adversary::Server, |epoch| epoch.recomputed.1),
+        epsilon_release: sum(|epoch| epoch.recomputed.0),
+        epsilon_server: sum(|epoch| epoch.recomputed.1),
+        delta: budget.delta.get() * accounts.len() as f64,
         unit: budget.unit,
     });
 }
 
-/// A model file: its digest is that of a release, and what it states is not below what that release had cost.
+/// A model file: its digest is that of a release, and what it states is not below what that release had cost, with all
+/// rounds of the epoch up to it. `released` is the record that says so and the charges of those rounds, the last its own.
 fn model_claim(
     model: &ModelClaim,
-    charges: &[Charged],
+    released: Option<(u64, Vec<&Charged>)>,
     accounts: &[Account],
-    releases: &BTreeMap<Hash, Vec<(u64, usize)>>,
     report: &mut Report,
 ) {
-    let Some((record, charge)) = releases.get(&model.digest).and_then(|all| all.last()).copied() else {
+    let Some((record, [.., charge])) = released.as_ref().map(|(record, paid)| (*record, &paid[..])) else {
         let what = format!("the model file's parameters {} were never released by this ledger", model.digest);
         report.found(Kind::Mismatch, None, what);
         return report.checked(Part::Model, false, "the model is not one of this ledger");
     };
-    let charge = charges[charge];
     let account = &accounts[charge.epoch];
-    // Later rounds of the epoch do not weaken what this model gave away, earlier ones do.
-    let until = charges.iter().filter(|other| other.epoch == charge.epoch && other.record <= charge.record);
     let mut spent = Composition::new(account.spending().adjacency());
-    until.for_each(|other| {
+    for paid in released.iter().flat_map(|(_, paid)| paid) {
         let adjacency = spent.adjacency();
-        spent.push(other.terms.mechanism.event(Adversary::Recipients, other.terms.sampling, adjacency), 1);
-    });
+        spent.push(paid.terms.mechanism.event(Adversary::Recipients, paid.terms.sampling, adjacency), 1);
+    }
     let truth = match charge.basis {
         Basis::Schedule => spent.best_epsilon(delta(account)),
         Basis::Filter => account
@@ -305,11 +313,15 @@ fn model_claim(
     report.checked(Part::Model, true, detail);
 }
 
-fn moments(rounds: &[Charged], exact: &BTreeMap<usize, Pair>, report: &mut Report) {
+/// Adds an epoch's rounds to the pictures: some of all, and those that were recomputed.
+fn moments(rounds: &[&Charged], exact: &BTreeMap<usize, Pair>, report: &mut Report) {
     let before = report.moments.last().map_or(0, |moment| moment.round);
-    for at in even(rounds.len(), MOMENTS) {
+    let recomputed =
+        exact.keys().copied().filter(|at| exact.len() <= MOMENTS || at % (exact.len() / MOMENTS) == 0);
+    let shown: BTreeSet<usize> = even(rounds.len(), MOMENTS).chain(recomputed).collect();
+    report.moments.extend(shown.into_iter().map(|at| {
         let round = &rounds[at];
-        report.moments.push(Moment {
+        Moment {
             round: before + at as u64 + 1,
             record: round.record,
             epoch: round.epoch,
@@ -318,25 +330,8 @@ fn moments(rounds: &[Charged], exact: &BTreeMap<usize, Pair>, report: &mut Repor
             claimed: round.release,
             recomputed: exact.get(&at).map(|pair| pair.0),
             limit: round.limits.map(|limits| limits.0),
-        });
-    }
-    let shown: Vec<u64> = report.moments.iter().map(|moment| moment.round).collect();
-    for (&at, pair) in
-        exact.iter().filter(|(at, _)| !shown.contains(&(before + **at as u64 + 1))).take(MOMENTS)
-    {
-        let round = &rounds[at];
-        report.moments.push(Moment {
-            round: before + at as u64 + 1,
-            record: round.record,
-            epoch: round.epoch,
-            cohort: round.cohort,
-            noise_multiplier: noise_of_round(&round.terms.mechanism),
-            claimed: round.release,
-            recomputed: Some(pair.0),
-            limit: round.limits.map(|limits| limits.0),
-        });
-    }
-    report.moments.sort_by_key(|moment| moment.round);
+        }
+    }));
 }
 
 /// Places in a list of `count`: all of few, and of many so many that their logarithms are spread evenly. The last is among them.
@@ -360,6 +355,16 @@ fn even(count: usize, most: usize) -> impl Iterator<Item = usize> {
     (0..count).filter(move |at| at % step == 0 || at + 1 == count)
 }
 
+/// Works on a thread of its own. Tables of transforms are kept by thread, megabytes for each length, and no two claims have
+/// the same length: this way each is gone with its claim.
+fn alone<R: Send>(work: impl Fn() -> R + Sync) -> R {
+    std::thread::scope(|scope| match std::thread::Builder::new().spawn_scoped(scope, &work) {
+        Ok(worker) => worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        // Where the system has no more threads, it takes more memory.
+        Err(_) => work(),
+    })
+}
+
 fn is_below(claimed: Epsilon, least: Epsilon) -> bool {
     if least.is_finite() { claimed.get() + TOLERANCE < least.get() } else { claimed.is_finite() }
 }
@@ -374,8 +379,9 @@ fn delta(account: &Account) -> Delta {
 
 /// Below this, a claim that is too low counts as equal.
 const TOLERANCE: f64 = 1e-6;
-/// Claims that are recomputed exactly when there are more.
-const EXACT_CLAIMS: usize = 32;
+/// Claims that are recomputed exactly when there are more: milliseconds each, or microseconds where nobody is sampled.
+const EXACT_CLAIMS: usize = 20;
+const EXACT_QUICK_CLAIMS: usize = 10_000;
 /// After so many false claims of an epoch the rest are not listed.
 const MOST_COMPLAINTS: u32 = 10;
 /// Rounds in pictures.

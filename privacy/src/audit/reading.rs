@@ -17,8 +17,8 @@ pub(super) struct Read {
     pub(super) charges: Vec<Charged>,
     /// Why each epoch began, with its record.
     pub(super) epochs: Vec<(Option<String>, u64)>,
-    /// Every released model, with the record that says so and the charge that paid for it.
-    pub(super) releases: BTreeMap<Hash, Vec<(u64, usize)>>,
+    /// The last release of the model that the auditor has: the record that says so, and the place in `charges` of what paid.
+    pub(super) release: Option<(u64, usize)>,
     /// The charge that was taken back, by place in `charges`.
     pub(super) refunded: BTreeSet<usize>,
 }
@@ -45,7 +45,7 @@ pub(super) fn read(contents: &[u8], given: &Given) -> Read {
             state: None,
             charges: Vec::new(),
             epochs: Vec::new(),
-            releases: BTreeMap::new(),
+            release: None,
             refunded: BTreeSet::new(),
         },
         wanted: checkpoints(given),
@@ -231,7 +231,9 @@ impl<'a> Reading<'a> {
             Body::Settle(settle) => {
                 self.read.report.rounds.settled += 1;
                 if let Some((charge, task)) = self.open.remove(&settle.reserve) {
-                    self.read.releases.entry(settle.model_out).or_default().push((number, charge));
+                    if self.given.model.as_ref().is_some_and(|model| model.digest == settle.model_out) {
+                        self.read.release = Some((number, charge));
+                    }
                     self.paths.insert(task, settle.model_out);
                 }
             }
@@ -333,7 +335,12 @@ impl<'a> Reading<'a> {
             ),
         );
         let broken = report.findings.iter().any(|finding| finding.kind == Kind::Mismatch);
-        let detail = format!("{} runs, each a path from its first model through every release", self.runs);
+        let runs = if self.runs == 1 {
+            "1 run, a path".to_owned()
+        } else {
+            format!("{} runs, each a path", self.runs)
+        };
+        let detail = format!("{runs} from its first model through every release");
         report.checked(Part::ModelPath, !broken, detail);
         self.read.state = Some(state);
     }

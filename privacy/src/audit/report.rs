@@ -230,6 +230,8 @@ pub struct Summed {
     pub epsilon_release: Epsilon,
     /// Against the server.
     pub epsilon_server: Epsilon,
+    /// The delta of both: those of the epochs, added.
+    pub delta: f64,
     /// What is hidden.
     pub unit: Unit,
 }

@@ -7,7 +7,6 @@
 use super::record::{Basis, Reserve};
 use super::terms::{Budget, Mode, Terms};
 use crate::accounting::filter;
-use crate::accounting::{Accountant, Composition};
 use crate::adversary::Adversary;
 use crate::budget::{BudgetExhausted, most_rounds};
 use crate::mechanism::Mechanism;
@@ -218,13 +217,6 @@ impl Budget {
     pub fn is_comparable(&self, other: &Self) -> bool {
         (self.unit, self.adjacency, self.delta) == (other.unit, other.adjacency, other.delta)
     }
-}
-
-/// The accountants that check a price: the tightest that has a bound, and the Rényi one, which shares no code with it.
-#[must_use]
-pub fn two_accountants(charged: &Composition, delta: Delta) -> (Epsilon, Epsilon) {
-    let renyi = charged.epsilon(Accountant::Rdp, delta).unwrap_or(Epsilon::INFINITE);
-    (charged.best_epsilon(delta), renyi)
 }
 
 /// The limit against an adversary.

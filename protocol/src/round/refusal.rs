@@ -178,9 +178,6 @@ pub enum Decline {
     /// There is less noise than the owner asks for, or than earlier rounds had.
     #[error("there is less noise than the owner asks for, or than earlier rounds of the task had")]
     Noise,
-    /// A release may be made of fewer clients than the owner asks for.
-    #[error("a release may be made of fewer clients than the owner asks for")]
-    Cohort,
     /// The server sees single updates, and the owner does not trust it.
     #[error("the server sees every update, and the owner does not trust it")]
     TrustServer,
