@@ -111,7 +111,7 @@ fn finish(site: &Site, server: Running, clients: [Running; 2], rounds: u64, spen
 
 #[test]
 fn a_federation_survives_three_kills_of_its_server() {
-    let killed = one_federation(&site("count = 40"), 40, 3, &mut Random::new());
+    let killed = one_federation(&site("count = 200"), 200, 3, &mut Random::new());
     assert!(killed > 0, "the federation was over before anybody killed its server");
 }
 
