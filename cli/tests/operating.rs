@@ -204,7 +204,11 @@ fn an_owner_reads_what_is_asked_and_limits_it_in_a_file() {
     limited.until("declined round 3: 2 rounds were taken part in, which is all that `rounds` allows");
     let limited = limited.end();
     assert_eq!(limited.code, 0, "{}", limited.err);
-    assert!(limited.out.contains("took part in 2 rounds\nnot in 2: declined, the owner allows no more rounds"), "{}", limited.out);
+    assert!(
+        limited.out.contains("took part in 2 rounds\nnot in 2: declined, the owner allows no more rounds"),
+        "{}",
+        limited.out
+    );
     let free = free.end();
     assert!(free.out.contains("took part in 4 rounds"), "{}", free.out);
     let log: Vec<Value> = free.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

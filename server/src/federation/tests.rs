@@ -425,7 +425,8 @@ fn noise_that_no_grid_carries_is_refused_by_name() {
     file.privacy.noise_multiplier = Some(1e-6);
     file.privacy.epsilon_limit = Some(f64::INFINITY);
     let experiment = Experiment::try_from(&file).unwrap();
-    let ledger = ledger(&experiment);
+    let ledger = ledger(&Experiment::try_from(&distributed_file()).unwrap());
+    assert!(matches!(terms(&experiment), Err(FederationError::ClientNoise(_))), "no ledger begins with it");
     let refused =
         Federation::new(experiment, segments(), vec![0.5; PARAMETERS], ledger, seeded(1)).unwrap_err();
     assert!(matches!(refused, FederationError::ClientNoise(_)), "{refused}");
