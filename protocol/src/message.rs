@@ -70,13 +70,6 @@ pub enum ServerMessage {
     Welcome(Task),
     /// "You are invited to this round."
     Invite(SignedPlan),
-    /// The ledger continues the one that the client has seen.
-    Proof {
-        /// The plan's round.
-        round: Round,
-        /// Hashes of the Merkle tree (RFC 6962, section 2.1.2).
-        proof: Vec<[u8; 32]>,
-    },
     /// The base model of a round follows in chunks.
     Model {
         /// The plan's round.
@@ -129,6 +122,13 @@ pub enum ServerMessage {
         part: Vec<u8>,
         /// Whether it is the last part.
         last: bool,
+    },
+    /// The ledger continues the one that the client has seen.
+    Proof {
+        /// The plan's round.
+        round: Round,
+        /// Hashes of the Merkle tree (RFC 6962, section 2.1.2).
+        proof: Vec<[u8; 32]>,
     },
 }
 
