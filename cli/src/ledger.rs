@@ -73,7 +73,7 @@ pub struct AuditorKey {
 /// Arguments of `skep ledger amend`.
 #[derive(Debug, Args)]
 pub struct AmendArguments {
-    /// The experiment file whose [privacy], [rounds] and population are the new terms.
+    /// The experiment file whose privacy, rounds and population are the new terms.
     pub file: PathBuf,
     /// The server's state directory.
     #[arg(long, value_name = "DIR")]

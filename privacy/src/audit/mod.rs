@@ -1,6 +1,6 @@
 //! The audit of a ledger: everything that can be recomputed is, from the file alone.
 //!
-//! No clock, socket or key of the server is needed. What the ledger itself keeps (its [`State`]) says which record may
+//! No clock, socket or key of the server is needed. What the ledger itself keeps (its [`State`](crate::ledger::State)) says which record may
 //! follow which; everything that is a number is computed here anew, epsilons by two accountants.
 //!
 //! | question | answered by |
@@ -8,7 +8,7 @@
 //! | has a record been changed, dropped, doubled or moved? | checksums, numbers, hash chain, signatures |
 //! | is this the ledger that somebody saw before? | a checkpoint, or the one inside a model file |
 //! | was anything released that was not charged? | pairs of reserve and settle, the path of model digests |
-//! | is epsilon what it says? | [`claims`] |
+//! | is epsilon what it says? | all of them recomputed, or bounded between some that are |
 //! | was the limit kept? | the same |
 
 mod claims;
