@@ -114,23 +114,16 @@ impl<M: BurnModel> Learner for BurnLearner<M> {
         let model = self.with(parameters, &self.device);
         let classes = self.model.classes();
         let mut confusion = Confusion::new(classes);
-        let (mut loss, mut right) = (0.0, 0_usize);
+        let mut loss = 0.0;
         let positions: Vec<usize> = (0..data.len()).collect();
         for positions in positions.chunks(EVALUATED_AT_ONCE) {
             let logits = values(model.logits(features(data, positions, &self.device)));
             loss += summed_loss(&logits, data, positions);
             for (row, &at) in logits.chunks_exact(classes).zip(positions) {
-                let (label, predicted) = (data.label(at), predicted_class(row));
-                confusion.record(label, predicted);
-                right += usize::from(predicted == label);
+                confusion.record(data.label(at), predicted_class(row));
             }
         }
-        Ok(Evaluation {
-            examples: data.len(),
-            accuracy: right as f64 / data.len() as f64,
-            loss: loss / data.len() as f64,
-            confusion,
-        })
+        Ok(Evaluation::new(confusion, loss))
     }
 }
 

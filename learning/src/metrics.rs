@@ -15,6 +15,15 @@ pub struct Evaluation {
     pub confusion: Confusion,
 }
 
+impl Evaluation {
+    /// Of examples that are counted in `confusion`, at least one, whose cross-entropies add up to `loss`.
+    pub(crate) fn new(confusion: Confusion, loss: f64) -> Self {
+        let examples = confusion.counts.sum() as usize;
+        let accuracy = confusion.accuracy().unwrap_or_default();
+        Self { examples, accuracy, loss: loss / examples as f64, confusion }
+    }
+}
+
 /// Counts of examples by true class (rows) and predicted class (columns).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {

@@ -139,24 +139,17 @@ impl Learner for NativeLearner {
         self.check(parameters, data)?;
         let classes = self.architecture.classes();
         let mut confusion = Confusion::new(classes);
-        let (mut loss, mut right) = (0.0, 0_usize);
+        let mut loss = 0.0;
         let positions: Vec<usize> = (0..data.len()).collect();
         for positions in positions.chunks(EVALUATED_AT_ONCE) {
             self.load(data, positions);
             let logits = self.network.forward(parameters, positions.len(), None, &mut self.workspace);
             for (row, &label) in logits.chunks_exact(classes).zip(&self.labels) {
-                let predicted = predicted_class(row);
-                confusion.record(label, predicted);
+                confusion.record(label, predicted_class(row));
                 loss += cross_entropy(row, label);
-                right += usize::from(predicted == label);
             }
         }
-        Ok(Evaluation {
-            examples: data.len(),
-            accuracy: right as f64 / data.len() as f64,
-            loss: loss / data.len() as f64,
-            confusion,
-        })
+        Ok(Evaluation::new(confusion, loss))
     }
 }
 
