@@ -16,8 +16,7 @@ use skep_privacy::quantities::{Delta, Epsilon, Sampling};
 use skep_protocol::ClientId;
 use skep_protocol::experiment::{Experiment, Task};
 use skep_protocol::round::Decline;
-use skep_server::federation::{Federation, ServerKeys};
-use skep_server::ledger::{self, Place};
+use skep_server::ledger::Place;
 use skep_server::record::Observer;
 use thiserror::Error;
 
@@ -26,7 +25,7 @@ use crate::error::SimulationError;
 use crate::participants::Participants;
 use crate::population::{self, client_root};
 use crate::schedule::{self, Ended, SimulationReport};
-use crate::simulate::{SimulationOptions, with_world};
+use crate::simulate::{SimulationOptions, federation, with_world};
 use crate::test_set::TestSet;
 use crate::workers::{Job, Trainer};
 
@@ -160,16 +159,7 @@ fn expose(
 ) -> Result<Exposed, AuditError> {
     let audited = with_canaries(experiment, options.canaries)?;
     let initial = population::initial_model(experiment).map_err(SimulationError::from)?;
-    let key = root.derive(Purpose::Ledger, 0, 0);
-    let ledger = ledger::simulated(&Place::Memory, &audited, &key, false).map_err(SimulationError::from)?;
-    let federation = Federation::new(
-        audited,
-        population::segments(experiment),
-        initial.clone(),
-        ledger,
-        ServerKeys::from_root(root),
-    )
-    .map_err(SimulationError::from)?;
+    let federation = federation(&audited, initial.clone(), root, &Place::Memory, false)?;
     if federation.delta().is_none() {
         return Err(AuditError::NothingClaimed);
     }

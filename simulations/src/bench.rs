@@ -14,22 +14,21 @@ use skep_client::task::{architecture, learner_for, training};
 use skep_learning::{Learner, Split, exercise};
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::{Grid, PrivateGrid};
-use skep_privacy::prg::{Key, PrgId, Purpose};
+use skep_privacy::prg::{Key, PrgId};
 use skep_privacy::update::{QuantizedUpdate, Update};
 use skep_protocol::experiment::{Experiment, Privacy};
 use skep_protocol::plan::Plan;
 use skep_protocol::round::Outcome;
 use skep_protocol::{ClientId, Round};
 use skep_server::evaluate::Evaluator;
-use skep_server::federation::{Federation, ServerKeys};
-use skep_server::ledger::{self, Place};
+use skep_server::federation::Federation;
+use skep_server::ledger::Place;
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::roster::Contiguous;
 
 use crate::clients::{Clients, public_cohort};
 use crate::error::SimulationError;
-use crate::population;
-use crate::simulate::{SimulationOptions, simulate_clients};
+use crate::simulate::{SimulationOptions, federation, simulate_clients};
 use crate::test_set::TestSet;
 
 /// What a benchmark measured.
@@ -329,13 +328,7 @@ impl Stages {
 
 /// A federation with an open round.
 fn opened(experiment: &Experiment, model: &[f32], root: &Key) -> Result<Federation, SimulationError> {
-    let mut federation = Federation::new(
-        experiment.clone(),
-        population::segments(experiment),
-        model.to_vec(),
-        ledger::simulated(&Place::Memory, experiment, &root.derive(Purpose::Ledger, 0, 0), true)?,
-        ServerKeys::from_root(root),
-    )?;
+    let mut federation = federation(experiment, model.to_vec(), root, &Place::Memory, true)?;
     let roster = Contiguous(experiment.population.clients);
     federation.plan(&roster).map_err(SimulationError::Planning)?;
     Ok(federation)

@@ -84,6 +84,19 @@ pub fn simulate(
     simulate_clients(experiment, &clients, &data.test, root, options, interrupted, observer)
 }
 
+/// A federation whose keys follow from `root`, before its first round; whether others know what `root` follows from is `seeded`.
+pub(crate) fn federation(
+    experiment: &Experiment,
+    model: Vec<f32>,
+    root: &Key,
+    place: &Place,
+    seeded: bool,
+) -> Result<Federation, SimulationError> {
+    let ledger = ledger::simulated(place, experiment, &root.derive(Purpose::Ledger, 0, 0), seeded)?;
+    let segments = population::segments(experiment);
+    Ok(Federation::new(experiment.clone(), segments, model, ledger, ServerKeys::from_root(root))?)
+}
+
 /// [`simulate`] with clients that are there already; the model is measured on `test`.
 pub(crate) fn simulate_clients(
     experiment: &Experiment,
@@ -96,13 +109,8 @@ pub(crate) fn simulate_clients(
 ) -> Result<SimulationReport, SimulationError> {
     let participants = Participants::new(&experiment.task, clients, root)?;
     let mut test_set = TestSet::new(&experiment.task, test.clone())?;
-    let federation = Federation::new(
-        experiment.clone(),
-        population::segments(experiment),
-        population::initial_model(experiment)?,
-        ledger::simulated(&options.ledger, experiment, &root.derive(Purpose::Ledger, 0, 0), options.seeded)?,
-        ServerKeys::from_root(root),
-    )?;
+    let model = population::initial_model(experiment)?;
+    let federation = federation(experiment, model, root, &options.ledger, options.seeded)?;
     with_world(federation, root, &participants, options, interrupted, |world| {
         schedule::run(world, &mut test_set, observer)
     })
