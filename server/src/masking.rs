@@ -247,7 +247,7 @@ fn abort_reason(abort: Abort) -> AbortReason {
         Abort::TooFew { phase, have, need, .. } | Abort::TooFewHolders { phase, have, need, .. } => {
             AbortReason::BelowThreshold { phase: phase_of(phase), answered: have, required: need }
         }
-        Abort::Inconsistent { .. } | Abort::Grid { .. } => AbortReason::ReleaseFailed,
+        Abort::Inconsistent { .. } => AbortReason::ReleaseFailed,
     }
 }
 

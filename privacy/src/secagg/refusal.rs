@@ -198,12 +198,4 @@ pub enum Abort {
         /// Shares revealed.
         shares: u32,
     },
-    /// The vectors are not those of the grid.
-    #[error("the session sums {session} numbers, but the grid has {grid}")]
-    Grid {
-        /// d of the session.
-        session: usize,
-        /// Coordinates of the grid.
-        grid: usize,
-    },
 }
