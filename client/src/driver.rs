@@ -372,7 +372,7 @@ impl Driver {
     fn train(&mut self, plan: Arc<VerifiedPlan>) {
         let Some(model) = self.model.take() else { return };
         let (trainee, task, connection) = (self.trainee.clone(), self.task().clone(), self.connection);
-        let guarded = (self.guard.clone(), Arc::clone(&plan));
+        let guard = self.guard.clone();
         self.working.spawn(async move {
             let (round, digest) = (plan.plan().round, plan.digest());
             let slot = trainee.slots.acquire().await;
@@ -381,7 +381,7 @@ impl Driver {
                 let _slot = slot;
                 let trained = trainee.train(&plan, &task, model, &connection)?;
                 // On disk before anything of it is offered.
-                if let (Some(guard), plan) = guarded {
+                if let Some(guard) = guard {
                     guard.lock().charge(&plan)?;
                 }
                 Ok(trained)
