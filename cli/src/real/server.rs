@@ -81,8 +81,7 @@ fn invite_all(deployment: &Deployment, listener: &TcpListener, clients: u64) -> 
 }
 
 fn leave_model(path: &Path, model: &[f32]) -> Result<(), Failure> {
-    let bytes: Vec<u8> = model.iter().flat_map(|parameter| parameter.to_le_bytes()).collect();
-    std::fs::write(path, bytes).map_err(|error| Failure::file(path, error))
+    std::fs::write(path, skep_learning::canonical_bytes(model)).map_err(|error| Failure::file(path, error))
 }
 
 /// Passes on what happens.
