@@ -24,6 +24,7 @@ use skep_server::{federation, ledger};
 
 use crate::arguments::Output;
 use crate::audit::ledger_path;
+use crate::clock;
 use crate::experiment_file;
 use crate::failure::Failure;
 use crate::serve::ledger_failure;
@@ -374,18 +375,7 @@ fn number(epsilon: Epsilon) -> String {
 
 /// A time as `2026-11-26 06:30:02Z`.
 pub(crate) fn date(ms: u64) -> String {
-    let (days, seconds) = (ms / 86_400_000, ms / 1000 % 86_400);
-    // Civil from days, in eras of 400 years that begin on 1 March (Hinnant, "chrono-compatible low-level date algorithms").
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
+    clock::utc(ms / 1000).replace('T', " ")
 }
 
 #[cfg(test)]
