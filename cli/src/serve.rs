@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use skep_learning::Subset;
 use skep_privacy::ledger::{Auditor, Hash, Ledger};
 use skep_protocol::experiment::Experiment;
-use skep_protocol::net::invitation::Address;
+use skep_protocol::net::invitation::{Address, unix_millis};
 use skep_server::authority::Authority;
 use skep_server::enrolment::Enrolment;
 use skep_server::federation::{Federation, PlanningError, ServerKeys};
@@ -145,8 +145,8 @@ fn kept_ledger(experiment: &Experiment, authority: &Authority, arguments: &Serve
     let signer = Authority::plan_signer(state).map_err(Failure::other)?;
     let federation = Hash(authority.fingerprint().0);
     let auditor = arguments.auditor.zip(arguments.auditor_days).map(|(key, days)| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        Auditor { key, expires_ms: now.saturating_add(days * 86_400_000) }
+        let expires_ms = unix_millis(SystemTime::now()).saturating_add(days * 86_400_000);
+        Auditor { key, expires_ms }
     });
     let ledger =
         ledger::open(&state.join(LEDGER), experiment, federation, signer, auditor).map_err(ledger_failure)?;

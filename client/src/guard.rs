@@ -3,9 +3,10 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use skep_privacy::ledger::{Checkpoint, Hash, is_consistent};
+use skep_protocol::net::invitation::unix_millis;
 use skep_protocol::plan::{Plan, VerifiedPlan};
 use skep_protocol::round::Decline;
 use tracing::{error, warn};
@@ -175,7 +176,7 @@ impl Guard {
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    unix_millis(SystemTime::now())
 }
 
 #[cfg(test)]

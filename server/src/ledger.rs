@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::ExperimentFile;
 use skep_protocol::net::files::{self, FileError};
+use skep_protocol::net::invitation::unix_millis;
 use thiserror::Error;
 use tracing::warn;
 use zeroize::Zeroizing;
@@ -120,7 +121,7 @@ impl Storage for LedgerFile {
         if self.care == Care::Timeless {
             return 0;
         }
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+        unix_millis(SystemTime::now())
     }
 }
 

@@ -258,6 +258,11 @@ pub fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
+/// Whole milliseconds since 1970, 0 for a clock that stands before.
+pub fn unix_millis(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
+}
+
 fn strip_prefix(text: &str) -> Result<&str, InvitationError> {
     if let Some(encoded) = text.strip_prefix(PREFIX) {
         return Ok(encoded);
