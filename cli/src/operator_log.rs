@@ -4,11 +4,12 @@
 //! operator may read the file.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use skep_protocol::net::files;
 use skep_protocol::round::{Decline, Progress, Refusal};
 use skep_protocol::{ClientId, Round};
 
@@ -38,11 +39,11 @@ impl OperatorLog {
     /// [`Failure::Other`] when it cannot be opened.
     pub(crate) fn open(state: &Path) -> Result<Self, Failure> {
         let path = state.join("operator.jsonl");
-        let mut options = OpenOptions::new();
-        options.append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&path).map_err(|error| Failure::file(&path, error))?;
+        let file = files::private()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .map_err(|error| Failure::file(&path, error))?;
         Ok(OperatorLog { path, file })
     }
 

@@ -9,7 +9,7 @@
 //! | `rounds/experiment.toml` | the experiment that the journal beside it belongs to |
 //! | `rounds/` | the journal of rounds and the last model |
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -66,11 +66,12 @@ pub(crate) fn is_running(state: &Path) -> Result<bool, Failure> {
 
 fn lock_file(state: &Path) -> Result<(PathBuf, File), Failure> {
     let path = state.join("lock");
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(&path).map_err(|error| Failure::file(&path, error))?;
+    let file = files::private()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(&path)
+        .map_err(|error| Failure::file(&path, error))?;
     Ok((path, file))
 }
 
@@ -155,11 +156,8 @@ pub(crate) fn must_be_one(state: &Path) -> Result<(), Failure> {
 /// Writes what the server is doing. Seen whole or not at all; not worth a wait for the disk.
 pub(crate) fn write_status(state: &Path, json: &[u8]) -> io::Result<()> {
     let (unfinished, path) = (state.join(".status.json"), state.join(STATUS));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    io::Write::write_all(&mut options.open(&unfinished)?, json)?;
+    let mut file = files::private().write(true).create(true).truncate(true).open(&unfinished)?;
+    io::Write::write_all(&mut file, json)?;
     fs::rename(unfinished, path)
 }
 

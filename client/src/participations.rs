@@ -7,7 +7,7 @@
 //! of different ledgers are added (basic composition; their deltas add up as well).
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -118,10 +118,7 @@ impl Participations {
         let name = format!("participations-{:.16}", Hash::of(data.as_bytes()).to_string());
         let (path, head) = (directory.join(&name), directory.join(format!("{name}.head")));
         let fail = |source| ParticipationsError::Io { path: path.clone(), source };
-        let mut options = OpenOptions::new();
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.read(true).append(true).create(true).open(&path).map_err(fail)?;
+        let mut file = files::private().read(true).append(true).create(true).open(&path).map_err(fail)?;
         if let Err(error) = file.try_lock() {
             return Err(match error {
                 std::fs::TryLockError::WouldBlock => ParticipationsError::InUse { path },

@@ -11,7 +11,7 @@
 //! before the next round. So whatever moment a server is killed at, a round has either not begun, or been released,
 //! or been interrupted; an interrupted one stays charged and is never run again under its number.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,12 @@ impl Journal {
     pub fn open(directory: &Path) -> Result<Self, JournalError> {
         files::private_directory(directory)?;
         let path = directory.join(JOURNAL);
-        let mut file = open_private(&path).map_err(failed("open", &path))?;
+        let mut file = files::private()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&path)
+            .map_err(failed("open", &path))?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed("read", &path))?;
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
@@ -251,14 +256,6 @@ pub(crate) fn on_the_wire(model: &[f32]) -> Vec<u8> {
 
 fn model_file(sha256: &str) -> String {
     format!("{MODEL}{sha256}")
-}
-
-fn open_private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError + use<> {

@@ -5,7 +5,7 @@
 //! new file, before anything happens because of it; the ledger of a simulation is not synced, because nobody's privacy
 //! hangs on it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -218,7 +218,7 @@ fn open_file(
     begin: impl FnOnce() -> Result<Genesis, OpenError>,
 ) -> Result<Ledger, OpenError> {
     let fail = failed(path);
-    let mut file = private().read(true).append(true).create(true).open(path).map_err(&fail)?;
+    let mut file = files::private().read(true).append(true).create(true).open(path).map_err(&fail)?;
     file.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => OpenError::InUse { path: path.to_owned() },
         TryLockError::Error(error) => fail(error),
@@ -282,13 +282,6 @@ fn shared_key(ledger: &Path) -> Result<Arc<Signer>, OpenError> {
     let seed = <&[u8; 32]>::try_from(kept.as_slice())
         .map_err(|_| failed(&path)(io::Error::other("holds no key of 32 bytes")))?;
     Ok(Arc::new(Signer::from_seed(seed)))
-}
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> OpenError + use<> {

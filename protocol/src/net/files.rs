@@ -51,6 +51,14 @@ pub fn private_directory(directory: &Path) -> Result<(), FileError> {
         .map_err(failed("create", directory))
 }
 
+/// How to open a file that, where it is made by that, is for its owner alone.
+pub fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// Reads a file of at most 64 KiB that only its owner may read.
 ///
 /// # Errors
@@ -122,11 +130,7 @@ fn read_limited(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 fn write_synced(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    let mut file = private().write(true).create_new(true).open(path)?;
     file.write_all(contents)?;
     file.sync_all()
 }

@@ -1,14 +1,14 @@
 //! All clients at a glance, for whoever runs the federation.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use skep_protocol::ClientId;
-use skep_protocol::net::files::FileError;
+use skep_protocol::net::files::{self, FileError};
 use skep_protocol::net::invitation::unix_seconds;
 
 use super::{Enrolment, EnrolmentError, Invited, read};
@@ -81,11 +81,7 @@ impl Enrolment {
     pub fn note_presence(&self, client: ClientId, is_here: bool) -> Result<(), EnrolmentError> {
         let path = self.client(client).join(SEEN);
         let note = || {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options.open(&path)?;
+            let mut file = files::private().write(true).create(true).truncate(true).open(&path)?;
             file.write_all(if is_here { HERE } else { b"" })?;
             file.set_modified(SystemTime::now())
         };

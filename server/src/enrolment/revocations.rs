@@ -1,11 +1,11 @@
 //! How a running server hears of a revocation at once: a file that only grows, of which it looks at the length.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use skep_protocol::ClientId;
-use skep_protocol::net::files::FileError;
+use skep_protocol::net::files::{self, FileError};
 
 use super::EnrolmentError;
 
@@ -45,11 +45,7 @@ impl Revocations {
 
 pub(super) fn announce(path: &Path, client: ClientId) -> Result<(), EnrolmentError> {
     let append = || {
-        let mut options = OpenOptions::new();
-        options.append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(path)?.write_all(format!("{}\n", client.0).as_bytes())
+        files::private().append(true).create(true).open(path)?.write_all(format!("{}\n", client.0).as_bytes())
     };
     append().map_err(|source| FileError { action: "append to", path: path.to_owned(), source }.into())
 }
@@ -70,7 +66,7 @@ mod tests {
         assert_eq!(first.fresh().unwrap(), [ClientId(3), ClientId(17)]);
         assert_eq!(second.fresh().unwrap(), [ClientId(17)]);
         assert!(first.fresh().unwrap().is_empty());
-        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"5").unwrap();
         assert!(first.fresh().unwrap().is_empty());
         file.write_all(b"1\n").unwrap();
