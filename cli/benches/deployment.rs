@@ -16,7 +16,7 @@ use mimalloc::MiMalloc;
 use skep_client::join::{JoinOptions, TrainingSlots, join};
 use skep_client::task::TaskError;
 use skep_client::trainer::ClientKeys;
-use skep_learning::{Evaluation, LearnError, Learner, Subset, TrainReport, Training, digits};
+use skep_learning::{Evaluation, LearnError, Learner, Subset, TrainReport, Training, Turn, digits};
 use skep_privacy::ledger::Hash;
 use skep_protocol::ClientId;
 use skep_protocol::experiment::file::{
@@ -371,7 +371,7 @@ impl Learner for Free {
         self.0
     }
 
-    fn train(&mut self, _: &[f32], _: &Subset, _: &Training, _: [u8; 32]) -> Result<TrainReport, LearnError> {
+    fn train(&mut self, _: &[f32], _: &Subset, _: &Training, _: Turn<'_>) -> Result<TrainReport, LearnError> {
         Ok(TrainReport { update: vec![0.001; self.0], examples: 2, steps: 0, loss: 0.0, finite: true })
     }
 

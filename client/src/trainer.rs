@@ -9,7 +9,7 @@
 //! What comes out is a function of plan, task, base model, data and keys alone, so a simulated client and one behind
 //! a socket give the same bits.
 
-use skep_learning::{LearnError, Learner, Subset};
+use skep_learning::{LearnError, Learner, Subset, Turn};
 use skep_privacy::client_noise::{Contribution, NoisedGrid, NoisedUpdate};
 use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
 use skep_privacy::packing;
@@ -131,7 +131,10 @@ impl Participant {
         plan.check(task, &task.digest())?;
         let training = task::training(task).map_err(|_| Decline::WrongTask)?;
         let order = self.order_key(plan, task);
-        let report = self.learner.train(base, &self.data, &training, *order.expose()).map_err(decline_of)?;
+        let report = self
+            .learner
+            .train(base, &self.data, &training, Turn::new(*order.expose()))
+            .map_err(decline_of)?;
         let update = match plan.grid()? {
             Grid::Private(grid) => self.bound(report.update, plan, &grid)?.into(),
             Grid::Noised(grid) => self.hide(report.update, plan, &grid)?.into(),
@@ -190,7 +193,7 @@ fn encode(
 fn decline_of(error: LearnError) -> Decline {
     match error {
         LearnError::ParameterCount { .. } => Decline::NoModel,
-        LearnError::Architecture(_) => Decline::WrongTask,
+        LearnError::Architecture(_) | LearnError::Correction { .. } => Decline::WrongTask,
         LearnError::Inputs { .. }
         | LearnError::Classes { .. }
         | LearnError::Word { .. }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use skep_client::task::learner_for;
 use skep_client::trainer::{ClientKeys, Participant, Trained, pack};
-use skep_learning::{Evaluation, LearnError, Learner, Subset, TrainReport, Training};
+use skep_learning::{Evaluation, LearnError, Learner, Subset, TrainReport, Training, Turn};
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::packing;
 use skep_privacy::prg::{Key, Purpose};
@@ -36,7 +36,7 @@ fn plain_update() -> Vec<f32> {
     let order = Key::from_seed(task().seed).derive(Purpose::BatchOrder, 1, 1);
     let training = skep_client::task::training(&task()).unwrap();
     let mut learner = learner_for(&task()).unwrap();
-    learner.train(&base_model(), &data(), &training, *order.expose()).unwrap().update
+    learner.train(&base_model(), &data(), &training, Turn::new(*order.expose())).unwrap().update
 }
 
 /// A learner that remembers the keys of batch orders and returns always the same.
@@ -55,9 +55,9 @@ impl Learner for Scripted {
         _: &[f32],
         data: &Subset,
         _: &Training,
-        order_key: [u8; 32],
+        turn: Turn<'_>,
     ) -> Result<TrainReport, LearnError> {
-        self.orders.lock().unwrap().push(order_key);
+        self.orders.lock().unwrap().push(turn.order_key);
         let update = self.result.clone()?;
         let finite = update.iter().all(|value| value.is_finite());
         Ok(TrainReport { update, examples: data.len(), steps: 1, loss: 0.5, finite })

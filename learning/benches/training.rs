@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use skep_learning::{
-    Activation, Alpha, Architecture, Batch, Learner, NativeLearner, Scheme, Subset, Training, digits,
+    Activation, Alpha, Architecture, Batch, Learner, NativeLearner, Scheme, Subset, Training, Turn, digits,
     partition,
 };
 
@@ -46,7 +46,7 @@ fn step(architecture: &Architecture, data: &Subset) -> f64 {
     let mut learner = NativeLearner::new(architecture.clone()).expect("valid");
     let initial = architecture.initial_parameters([1; 32]).expect("valid");
     let seconds = median(|| {
-        learner.train(&initial, data, &training, [0; 32]).expect("the digits fit");
+        learner.train(&initial, data, &training, Turn::new([0; 32])).expect("the digits fit");
     });
     seconds / f64::from(steps)
 }
@@ -62,7 +62,7 @@ fn federation(architecture: &Architecture, threads: usize) -> f64 {
         let mut learner = NativeLearner::new(architecture.clone()).expect("valid");
         for _ in 0..60 {
             for client in partition.clients.iter().skip(thread).step_by(threads) {
-                learner.train(&initial, client, &training, [0; 32]).expect("the digits fit");
+                learner.train(&initial, client, &training, Turn::new([0; 32])).expect("the digits fit");
             }
         }
     };

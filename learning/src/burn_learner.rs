@@ -1,6 +1,8 @@
 //! The learner that computes with burn: for models that are not an [`Architecture`](crate::Architecture), on any of
 //! burn's devices.
 
+use std::ops::Range;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
@@ -8,9 +10,10 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::learner::check_fit;
+use crate::descent::{Descent, Moments};
+use crate::learner::{check_correction, check_fit};
 use crate::metrics::{cross_entropy, predicted_class};
-use crate::{Batch, Confusion, Evaluation, LearnError, Learner, Subset, TrainReport, Training};
+use crate::{Batch, Confusion, Evaluation, LearnError, Learner, Subset, TrainReport, Training, Turn};
 
 /// A classifier made of burn modules. Its parameters are flattened in the order in which burn visits them.
 pub trait BurnModel: Module {
@@ -56,14 +59,13 @@ impl<M: BurnModel> BurnLearner<M> {
         self.model.clone().map(&mut Fill { rest: parameters, device, tracked })
     }
 
-    fn step(&self, model: M, device: &Device, batch: (&Subset, &[usize]), rate: f64) -> (M, f64) {
-        let (data, positions) = batch;
+    /// The gradients of the mean loss of the examples at `positions`, and the sum of their losses.
+    fn gradients(&self, model: &M, device: &Device, data: &Subset, positions: &[usize]) -> (Gradients, f64) {
         let logits = model.logits(features(data, positions, device));
         let targets = one_hot(data, positions, self.model.classes(), device);
         let loss = -(log_softmax(logits.clone(), 1) * targets).sum() / positions.len() as f64;
         let measured = summed_loss(&values(logits.inner()), data, positions);
-        let model = model.map(&mut Descent { gradients: loss.backward(), rate });
-        (model, measured)
+        (loss.backward(), measured)
     }
 }
 
@@ -77,23 +79,40 @@ impl<M: BurnModel> Learner for BurnLearner<M> {
         global: &[f32],
         data: &Subset,
         training: &Training,
-        order_key: [u8; 32],
+        turn: Turn<'_>,
     ) -> Result<TrainReport, LearnError> {
         self.check(global, data)?;
+        check_correction(global.len(), &turn)?;
         let device = self.device.clone().autodiff();
         let mut model = self.with(global, &device);
-        let mut order = ChaCha8Rng::from_seed(order_key);
+        let mut order = ChaCha8Rng::from_seed(turn.order_key);
         let mut positions: Vec<usize> = (0..data.len()).collect();
         let size = training.batch().of(data.len());
         let shuffled = matches!(training.batch(), Batch::Size(_)) && size < data.len();
+        let mut moments = Moments::default();
+        let mut descent = match Descent::is_plain(training, &turn) {
+            true => None,
+            false => Some(Descent::new(global, training, &turn, &mut moments)),
+        };
         let (mut steps, mut loss) = (0, 0.0);
         for epoch in 1..=training.local_epochs() {
             if shuffled {
                 positions.shuffle(&mut order);
             }
             for positions in positions.chunks(size) {
-                let before;
-                (model, before) = self.step(model, &device, (data, positions), training.learning_rate());
+                let (gradients, before) = self.gradients(&model, &device, data, positions);
+                model = match &mut descent {
+                    None => model.map(&mut PlainStep { gradients, rate: training.learning_rate() }),
+                    Some(descent) => {
+                        let (mut weights, mut gradient, still) = flatten_with(&model, gradients);
+                        let before = weights.clone();
+                        descent.step(&mut weights, &mut gradient);
+                        for range in still {
+                            weights[range.clone()].copy_from_slice(&before[range]);
+                        }
+                        self.with(&weights, &device)
+                    }
+                };
                 loss += if epoch == training.local_epochs() { before } else { 0.0 };
                 steps += 1;
             }
@@ -141,6 +160,35 @@ fn flatten<M: Module>(module: &M) -> Vec<f32> {
     visit.0
 }
 
+/// The float parameters of a module and their gradients; and which of them have none.
+fn flatten_with<M: Module>(module: &M, gradients: Gradients) -> (Vec<f32>, Vec<f32>, Vec<Range<usize>>) {
+    struct Visit {
+        gradients: Gradients,
+        gradient: Vec<f32>,
+        still: Vec<Range<usize>>,
+    }
+    impl ModuleVisitor for Visit {
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+            let tensor = parameter.val();
+            match tensor.grad_remove(&mut self.gradients) {
+                Some(gradient) => {
+                    let data = gradient.into_data();
+                    self.gradient.extend_from_slice(data.as_slice::<f32>().expect("gradients are f32"));
+                }
+                None => {
+                    let start = self.gradient.len();
+                    let end = start + tensor.shape().num_elements();
+                    self.gradient.resize(end, 0.0);
+                    self.still.push(start..end);
+                }
+            }
+        }
+    }
+    let mut visit = Visit { gradients, gradient: Vec::new(), still: Vec::new() };
+    module.visit(&mut visit);
+    (flatten(module), visit.gradient, visit.still)
+}
+
 /// Replaces parameters by those of a flat vector, which has as many.
 struct Fill<'a> {
     rest: &'a [f32],
@@ -161,13 +209,13 @@ impl ModuleMapper for Fill<'_> {
     }
 }
 
-/// A step of gradient descent. What has no gradient stays.
-struct Descent {
+/// A step of plain gradient descent, on the device. What has no gradient stays.
+struct PlainStep {
     gradients: Gradients,
     rate: f64,
 }
 
-impl ModuleMapper for Descent {
+impl ModuleMapper for PlainStep {
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
         parameter.map(|tensor| match tensor.grad_remove(&mut self.gradients) {
             Some(gradient) => Tensor::from_inner(tensor.inner() - gradient * self.rate).require_grad(),

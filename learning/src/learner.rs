@@ -11,18 +11,17 @@ pub trait Learner: Send {
     /// Length of the flat parameters.
     fn parameter_count(&self) -> usize;
 
-    /// Trains from `global` on `data` and returns what changed. The order of the batches and what dropout drops
-    /// are functions of `order_key` alone. An update that is not finite is returned as it is, and
+    /// Trains from `global` on `data` and returns what changed. An update that is not finite is returned as it is, and
     /// reported.
     ///
     /// # Errors
-    /// [`LearnError`] if the parameters or the data do not fit the model.
+    /// [`LearnError`] if the parameters, the data or the correction do not fit the model.
     fn train(
         &mut self,
         global: &[f32],
         data: &Subset,
         training: &Training,
-        order_key: [u8; 32],
+        turn: Turn<'_>,
     ) -> Result<TrainReport, LearnError>;
 
     /// Scores `parameters` on `data`.
@@ -30,6 +29,23 @@ pub trait Learner: Send {
     /// # Errors
     /// [`LearnError`] if the parameters or the data do not fit the model.
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError>;
+}
+
+/// What one call of [`Learner::train`] has of its own, beside the hyperparameters that all share.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn<'a> {
+    /// The order of the batches and what dropout drops are functions of this key alone.
+    pub order_key: [u8; 32],
+    /// Added to the gradient of every step, in the layout of the parameters: c − cᵢ of SCAFFOLD (Karimireddy et al.,
+    /// 1910.06378, algorithm 1).
+    pub correction: Option<&'a [f32]>,
+}
+
+impl Turn<'_> {
+    /// A turn without a correction.
+    pub fn new(order_key: [u8; 32]) -> Self {
+        Turn { order_key, correction: None }
+    }
 }
 
 /// Whether parameters of length `actual` and the data fit a model.
@@ -51,6 +67,14 @@ pub(crate) fn check_fit(
         return Err(LearnError::Classes { expected, actual });
     }
     if data.is_empty() { Err(LearnError::NoExamples) } else { Ok(()) }
+}
+
+/// Whether the correction of a turn, if there is one, fits a model of so many parameters.
+pub(crate) fn check_correction(expected: usize, turn: &Turn<'_>) -> Result<(), LearnError> {
+    match turn.correction.map(<[f32]>::len) {
+        Some(actual) if actual != expected => Err(LearnError::Correction { expected, actual }),
+        _ => Ok(()),
+    }
 }
 
 /// What local training gave.
@@ -78,6 +102,14 @@ pub enum LearnError {
     /// The flat parameters are not those of this model.
     #[error("the model has {expected} parameters, got {actual}")]
     ParameterCount {
+        /// Length the model needs.
+        expected: usize,
+        /// Length given.
+        actual: usize,
+    },
+    /// The correction is not one of this model's gradients.
+    #[error("the model has {expected} parameters, the correction of its gradient has {actual}")]
+    Correction {
         /// Length the model needs.
         expected: usize,
         /// Length given.

@@ -3,13 +3,18 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// How a client trains: plain gradient descent on the mean cross-entropy of each batch.
+use crate::{Optimizer, OptimizerError};
+
+/// How a client trains: descent on the mean cross-entropy of each batch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "TrainingFields", into = "TrainingFields")]
 pub struct Training {
     learning_rate: f64,
     local_epochs: u32,
     batch: Batch,
+    optimizer: Optimizer,
+    proximal: f64,
+    clip_norm: Option<f64>,
 }
 
 /// How many examples a step of gradient descent sees.
@@ -47,10 +52,19 @@ pub enum TrainingError {
     /// A batch of no examples.
     #[error("a batch needs at least one example")]
     EmptyBatch,
+    /// Negative, infinite or not a number.
+    #[error("the weight of the proximal term must be a finite number of at least 0, not {0}")]
+    Proximal(f64),
+    /// Zero, negative, infinite or not a number.
+    #[error("the norm that gradients are clipped to must be a positive number, not {0}")]
+    ClipNorm(f64),
+    /// An impossible optimizer.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
 }
 
 impl Training {
-    /// Training with step size `learning_rate` for `local_epochs` passes over the client's data.
+    /// Plain gradient descent with step size `learning_rate` for `local_epochs` passes over the client's data.
     ///
     /// # Errors
     /// [`TrainingError`] if a number is out of range.
@@ -64,7 +78,40 @@ impl Training {
         if matches!(batch, Batch::Size(0) | Batch::InOrder(0)) {
             return Err(TrainingError::EmptyBatch);
         }
-        Ok(Self { learning_rate, local_epochs, batch })
+        let (optimizer, proximal, clip_norm) = (Optimizer::PLAIN, 0.0, None);
+        Ok(Self { learning_rate, local_epochs, batch, optimizer, proximal, clip_norm })
+    }
+
+    /// The same by another optimizer.
+    ///
+    /// # Errors
+    /// [`TrainingError::Optimizer`] if one of its numbers is out of range.
+    pub fn with_optimizer(self, optimizer: Optimizer) -> Result<Self, TrainingError> {
+        optimizer.check()?;
+        Ok(Self { optimizer, ..self })
+    }
+
+    /// The same on the loss plus μ/2 · ‖w − w₀‖², where w₀ are the weights that training starts from (FedProx: Li et al.,
+    /// 1812.06127, equation 2).
+    ///
+    /// # Errors
+    /// [`TrainingError::Proximal`] if μ is negative or not finite.
+    pub fn with_proximal(self, proximal: f64) -> Result<Self, TrainingError> {
+        match proximal.is_finite() && proximal >= 0.0 {
+            true => Ok(Self { proximal, ..self }),
+            false => Err(TrainingError::Proximal(proximal)),
+        }
+    }
+
+    /// The same with the gradient of each batch, its proximal term included, scaled down to this L2 norm if it is longer.
+    ///
+    /// # Errors
+    /// [`TrainingError::ClipNorm`] if it is not positive and finite.
+    pub fn with_clip_norm(self, clip_norm: f64) -> Result<Self, TrainingError> {
+        match clip_norm.is_finite() && clip_norm > 0.0 {
+            true => Ok(Self { clip_norm: Some(clip_norm), ..self }),
+            false => Err(TrainingError::ClipNorm(clip_norm)),
+        }
     }
 
     /// Step size, positive and finite.
@@ -81,6 +128,21 @@ impl Training {
     pub fn batch(&self) -> Batch {
         self.batch
     }
+
+    /// What makes steps of gradients.
+    pub fn optimizer(&self) -> Optimizer {
+        self.optimizer
+    }
+
+    /// μ of the proximal term, at least 0 and finite.
+    pub fn proximal(&self) -> f64 {
+        self.proximal
+    }
+
+    /// The longest gradient of a batch, if there is one; positive and finite.
+    pub fn clip_norm(&self) -> Option<f64> {
+        self.clip_norm
+    }
 }
 
 /// [`Training`] as it is written, before its numbers are checked.
@@ -90,13 +152,25 @@ struct TrainingFields {
     learning_rate: f64,
     local_epochs: u32,
     batch: Batch,
+    #[serde(default, skip_serializing_if = "Optimizer::is_plain")]
+    optimizer: Optimizer,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    proximal: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    clip_norm: Option<f64>,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl TryFrom<TrainingFields> for Training {
     type Error = TrainingError;
 
     fn try_from(fields: TrainingFields) -> Result<Self, TrainingError> {
-        Self::new(fields.learning_rate, fields.local_epochs, fields.batch)
+        let training = Self::new(fields.learning_rate, fields.local_epochs, fields.batch)?;
+        let training = training.with_optimizer(fields.optimizer)?.with_proximal(fields.proximal)?;
+        fields.clip_norm.map_or(Ok(training), |norm| training.with_clip_norm(norm))
     }
 }
 
@@ -106,6 +180,9 @@ impl From<Training> for TrainingFields {
             learning_rate: training.learning_rate,
             local_epochs: training.local_epochs,
             batch: training.batch,
+            optimizer: training.optimizer,
+            proximal: training.proximal,
+            clip_norm: training.clip_norm,
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::atomic::AtomicBool;
 
 use skep_client::trainer::{ClientKeys, Participant};
-use skep_learning::{Evaluation, LearnError, Learner, Split, Subset, TrainReport, Training};
+use skep_learning::{Evaluation, LearnError, Learner, Split, Subset, TrainReport, Training, Turn};
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::empirical::canary_cosine::Cosines;
 use skep_privacy::empirical::one_run::{GuessError, Guesses};
@@ -298,7 +298,7 @@ impl Learner for Canary {
         self.direction.dimension
     }
 
-    fn train(&mut self, _: &[f32], _: &Subset, _: &Training, _: [u8; 32]) -> Result<TrainReport, LearnError> {
+    fn train(&mut self, _: &[f32], _: &Subset, _: &Training, _: Turn<'_>) -> Result<TrainReport, LearnError> {
         let length = if self.included { LONG } else { 0.0 };
         let update = self.direction.signs().map(|sign| sign * length).collect();
         Ok(TrainReport { update, examples: 1, steps: 1, loss: 0.0, finite: true })

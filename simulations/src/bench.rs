@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use skep_client::task::{architecture, learner_for, training};
-use skep_learning::{Learner, Split, exercise};
+use skep_learning::{Learner, Split, Turn, exercise};
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::{Grid, PrivateGrid};
 use skep_privacy::prg::{Key, PrgId};
@@ -272,7 +272,7 @@ impl Stages {
         let data = timed(&mut self.data, || clients.get(client)).ok_or(missing)?;
         self.examples += data.len() as f64;
         let failed = |_| SimulationError::OutOfStep("a client of a benchmark cannot be trained");
-        let trained = timed(&mut self.train, || learner.train(model, &data, &training, [1; 32]));
+        let trained = timed(&mut self.train, || learner.train(model, &data, &training, Turn::new([1; 32])));
         let trained = trained.map_err(failed)?;
         if trained.steps > 1 {
             let mut reset = 0.0;

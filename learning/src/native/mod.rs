@@ -24,12 +24,13 @@ use rand_chacha::ChaCha8Rng;
 
 use self::network::{Network, Workspace};
 use self::parameters::Parameters;
+use crate::descent::{Descent, Moments};
 use crate::kernel::vectorized;
-use crate::learner::check_fit;
+use crate::learner::{check_correction, check_fit};
 use crate::metrics::{cross_entropy, predicted_class};
 use crate::{
     Architecture, ArchitectureError, Batch, Confusion, Evaluation, LearnError, Learner, Subset, TrainReport,
-    Training,
+    Training, Turn,
 };
 
 /// The learner of every [`Architecture`]. Keeps the memory that it works in.
@@ -39,6 +40,9 @@ pub struct NativeLearner {
     network: Network,
     workspace: Workspace,
     labels: Vec<usize>,
+    /// Of a step that does not go straight into the weights.
+    gradient: Vec<f32>,
+    moments: Moments,
 }
 
 impl NativeLearner {
@@ -48,7 +52,14 @@ impl NativeLearner {
     /// [`ArchitectureError`] if it cannot be trained.
     pub fn new(architecture: Architecture) -> Result<Self, ArchitectureError> {
         let network = Network::new(&architecture)?;
-        Ok(Self { architecture, network, workspace: Workspace::default(), labels: Vec::new() })
+        Ok(Self {
+            architecture,
+            network,
+            workspace: Workspace::default(),
+            labels: Vec::new(),
+            gradient: Vec::new(),
+            moments: Moments::default(),
+        })
     }
 
     /// The architecture of its models.
@@ -79,13 +90,14 @@ impl NativeLearner {
         self.labels.extend(positions.iter().map(|&at| data.label(at)));
     }
 
-    /// One step of gradient descent on the examples at `positions`; the sum of their losses before it.
+    /// Makes `scale` times the gradient of the mean loss of the examples at `positions` the step of `parameters`; the sum of
+    /// their losses before it.
     fn step(
         &mut self,
         mut parameters: Parameters<'_>,
         data: &Subset,
         positions: &[usize],
-        rate: f64,
+        scale: f32,
         seed: u64,
     ) -> f64 {
         self.load(data, positions);
@@ -93,8 +105,53 @@ impl NativeLearner {
         let Self { network, workspace, labels, .. } = self;
         let logits = network.forward(parameters.read(every), examples, Some(seed), workspace);
         let loss = loss::cross_entropy(logits, labels);
-        network.backward(&mut parameters, -rate as f32, examples, seed, workspace);
+        network.backward(&mut parameters, scale, examples, seed, workspace);
         loss
+    }
+
+    /// Trains in place by `optimizer`, whose steps need whole gradients; the sum of the losses over the last epoch.
+    fn descend(
+        &mut self,
+        weights: &mut [f32],
+        data: &Subset,
+        mut order: Order,
+        mut descent: Descent<'_>,
+        epochs: u32,
+    ) -> f64 {
+        let mut gradient = std::mem::take(&mut self.gradient);
+        gradient.resize(weights.len(), 0.0);
+        let loss = order.run(epochs, |positions, seed| {
+            let parameters = Parameters::Apart { weights, target: &mut gradient };
+            let loss = self.step(parameters, data, positions, 1.0, seed);
+            descent.step(weights, &mut gradient);
+            loss
+        });
+        self.gradient = gradient;
+        loss
+    }
+
+    /// Trains by plain gradient descent, whose steps go straight into the weights; what has changed, whether all of it is
+    /// finite, and the sum of the losses over the last epoch.
+    fn descend_plainly(
+        &mut self,
+        global: &[f32],
+        data: &Subset,
+        mut order: Order,
+        training: &Training,
+    ) -> (Vec<f32>, bool, f64) {
+        let (epochs, scale) = (training.local_epochs(), -training.learning_rate() as f32);
+        // The update of a single step is the step: nothing has to be copied before or subtracted after.
+        let single = order.steps(epochs) == 1;
+        let mut update = if single { vec![0.0; global.len()] } else { global.to_vec() };
+        let loss = order.run(epochs, |positions, seed| {
+            let parameters = match single {
+                true => Parameters::Apart { weights: global, target: &mut update },
+                false => Parameters::InPlace(&mut update),
+            };
+            self.step(parameters, data, positions, scale, seed)
+        });
+        let finite = if single { is_finite(&update) } else { subtract(&mut update, global) };
+        (update, finite, loss)
     }
 }
 
@@ -108,30 +165,23 @@ impl Learner for NativeLearner {
         global: &[f32],
         data: &Subset,
         training: &Training,
-        order_key: [u8; 32],
+        turn: Turn<'_>,
     ) -> Result<TrainReport, LearnError> {
         self.check(global, data)?;
-        let mut order = Order::new(data.len(), training.batch(), order_key);
-        let epochs = training.local_epochs();
-        let steps = u64::from(epochs) * order.batches() as u64;
-        // The update of a single step is the step: nothing has to be copied before or subtracted after.
-        let (single, rate) = (steps == 1, training.learning_rate());
-        let mut update = if single { vec![0.0; global.len()] } else { global.to_vec() };
-        let mut loss = 0.0;
-        for epoch in 1..=epochs {
-            order.shuffle();
-            for batch in 0..order.batches() {
-                let seed = order.dropout.next_u64();
-                let parameters = match single {
-                    true => Parameters::Apart { weights: global, target: &mut update },
-                    false => Parameters::InPlace(&mut update),
-                };
-                let before = self.step(parameters, data, order.batch(batch), rate, seed);
-                loss += if epoch == epochs { before } else { 0.0 };
-            }
-        }
-        let finite = if single { is_finite(&update) } else { subtract(&mut update, global) };
-        let examples = data.len();
+        check_correction(global.len(), &turn)?;
+        let order = Order::new(data.len(), training.batch(), turn.order_key);
+        let (epochs, examples) = (training.local_epochs(), data.len());
+        let steps = order.steps(epochs);
+        let (update, finite, loss) = if Descent::is_plain(training, &turn) {
+            self.descend_plainly(global, data, order, training)
+        } else {
+            let (mut update, mut moments) = (global.to_vec(), std::mem::take(&mut self.moments));
+            let descent = Descent::new(global, training, &turn, &mut moments);
+            let loss = self.descend(&mut update, data, order, descent, epochs);
+            self.moments = moments;
+            let finite = subtract(&mut update, global);
+            (update, finite, loss)
+        };
         Ok(TrainReport { update, examples, steps, loss: loss / examples as f64, finite })
     }
 
@@ -179,6 +229,26 @@ impl Order {
 
     fn batches(&self) -> usize {
         self.positions.len().div_ceil(self.batch)
+    }
+
+    /// Steps of so many epochs.
+    fn steps(&self, epochs: u32) -> u64 {
+        u64::from(epochs) * self.batches() as u64
+    }
+
+    /// Takes the steps of some epochs, each on the examples at some positions with a seed for dropout; the sum of what those
+    /// of the last epoch give.
+    fn run(&mut self, epochs: u32, mut step: impl FnMut(&[usize], u64) -> f64) -> f64 {
+        let mut loss = 0.0;
+        for epoch in 1..=epochs {
+            self.shuffle();
+            for batch in 0..self.batches() {
+                let seed = self.dropout.next_u64();
+                let before = step(self.batch(batch), seed);
+                loss += if epoch == epochs { before } else { 0.0 };
+            }
+        }
+        loss
     }
 
     fn shuffle(&mut self) {

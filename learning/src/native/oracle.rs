@@ -1,5 +1,7 @@
 //! Every layer, alone and combined, against the automatic differentiation of burn.
 
+mod optimizers;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use super::pointwise::Mask;
 use crate::{
     Activation, Architecture, Batch, BurnLearner, BurnModel, Dataset, Layer, Learner, NativeLearner, Shape,
-    Subset, Training,
+    Subset, Training, Turn,
 };
 
 /// An architecture in burn's operations, written from the definitions.
@@ -185,9 +187,12 @@ fn compare(architecture: &Architecture, training: Training, dropout: bool) {
     let seed = dropout.then(|| draws.next_u64());
     let data = examples(architecture, 7);
     let global = parameters(architecture);
-    let ours =
-        NativeLearner::new(architecture.clone()).unwrap().train(&global, &data, &training, key).unwrap();
-    let theirs = Oracle::learner(architecture, seed).train(&global, &data, &training, key).unwrap();
+    let ours = NativeLearner::new(architecture.clone())
+        .unwrap()
+        .train(&global, &data, &training, Turn::new(key))
+        .unwrap();
+    let theirs =
+        Oracle::learner(architecture, seed).train(&global, &data, &training, Turn::new(key)).unwrap();
     assert!((ours.loss - theirs.loss).abs() < 1e-4, "{architecture:?}: {} {}", ours.loss, theirs.loss);
     assert_eq!((ours.steps, ours.examples), (theirs.steps, theirs.examples));
     for segment in architecture.segments() {

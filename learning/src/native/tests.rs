@@ -40,7 +40,7 @@ const TWO: Architecture = Architecture::Softmax { inputs: 1, classes: 2 };
 #[test]
 fn one_step_of_softmax_regression_is_what_the_formula_gives() {
     let full = training(0.5, 1, Batch::Full);
-    let report = learner(&TWO).train(&[0.0; 4], &two_examples(), &full, [0; 32]).unwrap();
+    let report = learner(&TWO).train(&[0.0; 4], &two_examples(), &full, Turn::new([0; 32])).unwrap();
     // All probabilities are 1/2, so d = [[-.5, .5], [.5, -.5]] / 2 and x^T d = [-.5, .5].
     assert_eq!(report.update, [0.25, -0.25, 0.0, 0.0]);
     assert_eq!((report.examples, report.steps, report.finite), (2, 1, true));
@@ -92,7 +92,7 @@ fn the_same_clients_trained_on_one_and_on_four_threads_give_the_same_bits() {
                         return updates;
                     };
                     let key = [index as u8; 32];
-                    let report = learner.train(&global, client, &training, key).unwrap();
+                    let report = learner.train(&global, client, &training, Turn::new(key)).unwrap();
                     let bits = report.update.iter().map(|value| value.to_bits());
                     updates.push((index, bits.collect::<Vec<u32>>()));
                 }
@@ -117,7 +117,7 @@ fn minibatches_cover_every_example_once_an_epoch_in_an_order_set_by_the_key() {
     let global = vec![0.0; SOFTMAX.parameter_count()];
     let train = |batch, key| {
         let training = training(0.5, 3, batch);
-        learner(&SOFTMAX).train(&global, client, &training, [key; 32]).unwrap()
+        learner(&SOFTMAX).train(&global, client, &training, Turn::new([key; 32])).unwrap()
     };
     let report = train(Batch::Size(7), 1);
     assert_eq!(report.steps, 3 * client.len().div_ceil(7) as u64);
@@ -145,7 +145,7 @@ fn what_does_not_fit_the_model_is_an_error() {
     ];
     for (count, data, error) in cases {
         let parameters = vec![0.0; count];
-        let trained = learner.train(&parameters, data, &full, [0; 32]);
+        let trained = learner.train(&parameters, data, &full, Turn::new([0; 32]));
         assert_eq!(trained.unwrap_err(), error);
         assert_eq!(learner.evaluate(&parameters, data).unwrap_err(), error);
     }
@@ -157,7 +157,7 @@ fn an_update_that_is_not_finite_is_returned_and_reported() {
     let mut global = vec![0.0; SOFTMAX.parameter_count()];
     global[3] = f32::NAN;
     let full = training(1.0, 2, Batch::Full);
-    let report = learner(&SOFTMAX).train(&global, client, &full, [0; 32]).unwrap();
+    let report = learner(&SOFTMAX).train(&global, client, &full, Turn::new([0; 32])).unwrap();
     assert!(!report.finite && !report.loss.is_finite());
     assert_eq!(report.update.len(), global.len());
     let evaluation = learner(&SOFTMAX).evaluate(&global, client).unwrap();
@@ -174,7 +174,7 @@ fn every_architecture_learns_the_digits_alone() {
         let mut learner = learner(&architecture);
         let initial = architecture.initial_parameters([1; 32]).unwrap();
         let training = training(rate, 20, Batch::Size(32));
-        let report = learner.train(&initial, &split.train, &training, [2; 32]).unwrap();
+        let report = learner.train(&initial, &split.train, &training, Turn::new([2; 32])).unwrap();
         let trained: Vec<f32> =
             initial.iter().zip(&report.update).map(|(old, change)| old + change).collect();
         let accuracy = learner.evaluate(&trained, &split.test).unwrap().accuracy;
@@ -196,7 +196,7 @@ fn averaged_softmax_regression_reads_the_held_out_digits() {
         for _ in 0..60 {
             let mut sum = vec![0.0_f64; global.len()];
             for client in &clients {
-                let report = learner.train(&global, client, &full, [0; 32]).unwrap();
+                let report = learner.train(&global, client, &full, Turn::new([0; 32])).unwrap();
                 let pairs = sum.iter_mut().zip(&report.update);
                 pairs.for_each(|(sum, &change)| *sum += f64::from(change));
             }
