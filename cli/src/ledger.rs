@@ -170,8 +170,12 @@ fn line(record: &Record) -> String {
             genesis.key.fingerprint()
         ),
         Body::Reserve(reserve) => format!(
-            "round {}{}, epsilon {} against recipients, {} against the server{}",
-            reserve.round,
+            "{}{}, epsilon {} against recipients, {} against the server{}",
+            if reserve.occasion.is_round() {
+                format!("round {}", reserve.round)
+            } else {
+                format!("{} after round {}", reserve.occasion.as_str(), reserve.round)
+            },
             reserve.cohort.map_or_else(String::new, |cohort| format!(", {cohort} clients")),
             number(reserve.epsilon_release),
             number(reserve.epsilon_server),

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use skep_privacy::audit::{Given, Verdict, audit};
 use skep_privacy::ledger::{
-    Basis, Body, Budget, Genesis, Hash, MAGIC, Mode, Population, Provenance, PublicKey, Record, Reserve,
-    RoundTerms, Schedule, Settle, Signer, Terms, frame,
+    Basis, Body, Budget, Genesis, Hash, MAGIC, Mode, Occasion, Population, Provenance, PublicKey, Record,
+    Reserve, RoundTerms, Schedule, Settle, Signer, Terms, frame,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Adjacency, Delta, Epsilon, Sampling, SamplingRate, Unit};
@@ -67,6 +67,7 @@ fn ledger(rounds: u64, kinds: u64) -> Vec<u8> {
         let terms = terms(round % kinds);
         let departed = kinds > 1 && round > 0;
         add(Body::Reserve(Reserve {
+            occasion: Occasion::Round,
             round: round + 1,
             task: Hash::ZERO,
             mode: terms.mode,

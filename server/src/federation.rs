@@ -10,6 +10,7 @@
 mod encoding;
 mod error;
 mod keys;
+mod query;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use skep_privacy::budget::Reservation;
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::Grid;
 use skep_privacy::ledger::{
-    Abort, Budget, Hash, Ledger, LedgerError, Mode, Request, RoundTerms, Schedule, Settle, Terms, commitment,
+    Abort, Budget, Hash, Ledger, LedgerError, Mode, Occasion, Request, RoundTerms, Schedule, Settle, Terms,
+    commitment,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::{Key, PrgError};
@@ -40,6 +42,7 @@ use crate::strategy::FedAvg;
 pub use encoding::{NoPromise, no_promise};
 pub use error::{FederationError, PlanningError, RoundError};
 pub use keys::ServerKeys;
+pub use query::Query;
 
 /// A federation between its first and its last round.
 #[derive(Debug)]
@@ -510,22 +513,28 @@ impl Federation {
     }
 
     fn next_round(&self, roster: &dyn Roster) -> Result<Round, PlanningError> {
-        if self.open.is_some() {
-            return Err(PlanningError::Busy(self.round));
-        }
+        self.check_idle(roster)?;
         let rounds = self.experiment.rounds.count;
         if self.round.0 >= rounds {
             return Err(PlanningError::Finished { rounds });
+        }
+        Ok(Round(self.round.0 + 1))
+    }
+
+    fn check_idle(&self, roster: &dyn Roster) -> Result<(), PlanningError> {
+        if self.open.is_some() {
+            return Err(PlanningError::Busy(self.round));
         }
         let (expected, found) = (self.experiment.population.clients, roster.population());
         if expected != found {
             return Err(PlanningError::Population { expected, found });
         }
-        Ok(Round(self.round.0 + 1))
+        Ok(())
     }
 
     fn request(&self, round: Round, noise: Option<&Key>) -> Request {
         Request {
+            occasion: Occasion::Round,
             round: round.0,
             task: Hash(self.task.0),
             terms: RoundTerms {

@@ -77,13 +77,15 @@ impl Checker<'_> {
             report.found(Kind::Mismatch, last.map(|last| self.rounds[last].record), what);
         }
         let planned = RoundTerms::from(self.account.terms());
+        let off = |round: &&&Charged| round.occasion.is_round() && round.terms != planned;
         let exact = self.exact.len() as u64;
         Epoch {
             reason,
             record,
             terms: *self.account.terms(),
             rounds: self.rounds.len() as u64,
-            off_schedule: self.rounds.iter().filter(|round| round.terms != planned).count() as u64,
+            queries: self.rounds.iter().filter(|round| !round.occasion.is_round()).count() as u64,
+            off_schedule: self.rounds.iter().filter(off).count() as u64,
             basis,
             claimed: self.rounds.last().map(|round| (round.release, round.server)),
             recomputed,
@@ -94,24 +96,26 @@ impl Checker<'_> {
         }
     }
 
-    /// The claims before any departure: equal rounds, so epsilon depends on their number alone.
+    /// The claims before any departure: equal rounds behind at most one query, so epsilon depends on their number alone.
     fn schedule(&mut self, scheduled: usize) {
-        let Some(first) = self.rounds.first().filter(|_| scheduled > 0) else { return };
-        let quick = self.composed(&first.terms, 1).0.epsilon(Accountant::Analytic, self.delta()).is_ok();
+        if scheduled == 0 {
+            return;
+        }
+        let quick = self.composed(scheduled.min(2)).0.epsilon(Accountant::Analytic, self.delta()).is_ok();
         let most = match (self.given.every_claim, quick) {
             (true, _) => scheduled,
             (false, true) => EXACT_QUICK_CLAIMS,
             (false, false) => EXACT_CLAIMS,
         };
         for at in spread(scheduled, most) {
-            let recompute = || self.recompute(&first.terms, at as u64 + 1);
+            let recompute = || self.recompute(at + 1);
             let pair = if quick { recompute() } else { alone(recompute) };
             self.exact.insert(at, pair);
         }
     }
 
-    fn recompute(&self, terms: &RoundTerms, rounds: u64) -> Pair {
-        let (release, server) = self.composed(terms, rounds);
+    fn recompute(&self, charges: usize) -> Pair {
+        let (release, server) = self.composed(charges);
         (release.best_epsilon(self.delta()), server.best_epsilon(self.delta()))
     }
 
@@ -206,11 +210,15 @@ impl Checker<'_> {
         }
     }
 
-    fn composed(&self, terms: &RoundTerms, rounds: u64) -> (Composition, Composition) {
+    /// The first so many charges, of which all but the first are equal.
+    fn composed(&self, charges: usize) -> (Composition, Composition) {
         let adjacency = self.account.spending().adjacency();
         let seen = |adversary| {
             let mut seen = Composition::new(adjacency);
-            seen.push(terms.mechanism.event(adversary, terms.sampling, adjacency), rounds);
+            for (charge, times) in self.rounds.iter().zip([1, charges as u64 - 1]).take(charges) {
+                let terms = charge.terms;
+                seen.push(terms.mechanism.event(adversary, terms.sampling, adjacency), times);
+            }
             seen
         };
         (seen(Adversary::Recipients), seen(Adversary::Server))
@@ -224,12 +232,19 @@ impl Checker<'_> {
 /// All epochs: a client who was in all of them lost all of this. Composed where they are about the same thing.
 fn summary(accounts: &[Account], report: &mut Report) {
     let departed: u64 = report.epochs.iter().map(|epoch| epoch.off_schedule).sum();
-    let basis = match departed {
+    let mut basis = match departed {
         0 => "every round is as scheduled".to_owned(),
         rounds => format!(
             "{rounds} rounds are not as scheduled; from the first on, epsilon follows the Rényi filter"
         ),
     };
+    let queries: u64 = report.epochs.iter().map(|epoch| epoch.queries).sum();
+    if queries > 0 {
+        basis += &format!(
+            "; {queries} queries were charged besides, and from the first on that was not the first charge of its epoch, \
+             epsilon follows the Rényi filter"
+        );
+    }
     report.checked(Part::Schedule, true, basis);
     if accounts.iter().any(|account| account.terms().participation.is_some()) {
         let detail = "how often each client took part is not checked: the file names no client";

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Given;
 use super::report::{Keyed, Kind, Part, Report, Rollback, Verdict};
 use crate::ledger::{
-    Basis, Body, Disorder, FrameError, Frames, Hash, Provenance, PublicKey, Record, Reserve, RoundTerms,
-    SignedCheckpoint, State, is_signed_by,
+    Basis, Body, Disorder, FrameError, Frames, Hash, Occasion, Provenance, PublicKey, Record, Reserve,
+    RoundTerms, SignedCheckpoint, State, is_signed_by,
 };
 use crate::quantities::Epsilon;
 
@@ -28,6 +28,7 @@ pub(super) struct Read {
 pub(super) struct Charged {
     pub(super) record: u64,
     pub(super) epoch: usize,
+    pub(super) occasion: Occasion,
     pub(super) terms: RoundTerms,
     pub(super) basis: Basis,
     pub(super) cohort: Option<u32>,
@@ -69,8 +70,8 @@ struct Reading<'a> {
     /// The record before: its bytes and the key that should have signed it.
     last: Option<(&'a [u8], PublicKey)>,
     signatures: u64,
-    /// Rounds that have not ended, by record: their place in `charges`, and their task.
-    open: BTreeMap<u64, (usize, Hash)>,
+    /// Charges that have not ended, by record: their place in `charges`, and of rounds their task.
+    open: BTreeMap<u64, (usize, Option<Hash>)>,
     /// Of each task, the model that its next round begins with.
     paths: BTreeMap<Hash, Hash>,
     runs: u64,
@@ -230,7 +231,7 @@ impl<'a> Reading<'a> {
             Body::Reserve(reserve) => self.reserve(number, reserve),
             Body::Settle(settle) => {
                 self.read.report.rounds.settled += 1;
-                if let Some((charge, task)) = self.open.remove(&settle.reserve) {
+                if let Some((charge, Some(task))) = self.open.remove(&settle.reserve) {
                     if self.given.model.as_ref().is_some_and(|model| model.digest == settle.model_out) {
                         self.read.release = Some((number, charge));
                     }
@@ -265,10 +266,12 @@ impl<'a> Reading<'a> {
         let Some(state) = &self.read.state else { return };
         let account = state.account();
         let budget = account.terms().budget;
-        self.open.insert(number, (self.read.charges.len(), reserve.task));
+        let task = reserve.occasion.is_round().then_some(reserve.task);
+        self.open.insert(number, (self.read.charges.len(), task));
         self.read.charges.push(Charged {
             record: number,
             epoch: self.read.epochs.len() - 1,
+            occasion: reserve.occasion,
             terms: RoundTerms::from(reserve),
             basis: reserve.basis,
             cohort: reserve.cohort,
@@ -277,6 +280,10 @@ impl<'a> Reading<'a> {
             limits: budget.map(|budget| (budget.limit_release, budget.limit_server)),
         });
         self.read.report.rounds.reserved += 1;
+        if !reserve.occasion.is_round() {
+            self.read.report.rounds.queries += 1;
+            return;
+        }
         let before = self.paths.insert(reserve.task, reserve.model_in);
         if before != Some(reserve.model_in) {
             self.runs += 1;
@@ -329,9 +336,11 @@ impl<'a> Reading<'a> {
             Part::Pairing,
             true,
             format!(
-                "{} rounds charged: {} released, {} aborted and charged, {} charged with no end, {} taken back because \
+                "{} {} charged: {} released, {} aborted and charged, {} charged with no end, {} taken back because \
                  nobody was invited",
-                rounds.reserved, rounds.settled, rounds.aborted, rounds.orphans, rounds.refunded
+                rounds.reserved,
+                if rounds.queries == 0 { "rounds" } else { "rounds and queries" },
+                rounds.settled, rounds.aborted, rounds.orphans, rounds.refunded
             ),
         );
         let broken = report.findings.iter().any(|finding| finding.kind == Kind::Mismatch);

@@ -184,6 +184,8 @@ pub enum Rollback {
 pub struct History {
     /// Charged.
     pub reserved: u64,
+    /// Of these, queries: statistics, vocabularies and evaluations.
+    pub queries: u64,
     /// Released.
     pub settled: u64,
     /// Ended without a release, and charged.
@@ -203,8 +205,10 @@ pub struct Epoch {
     pub record: u64,
     /// The terms at its end.
     pub terms: Terms,
-    /// Rounds charged.
+    /// Rounds and queries charged.
     pub rounds: u64,
+    /// Of these, queries.
+    pub queries: u64,
     /// Rounds that were not as scheduled.
     pub off_schedule: u64,
     /// The rule at its end.

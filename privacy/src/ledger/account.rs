@@ -2,9 +2,10 @@
 //!
 //! As long as every round is the one that the schedule fixed in advance, epsilon comes from the tightest accountant. The
 //! first other round may have been chosen because of what earlier ones released, for which that accountant does not hold:
-//! from then on all rounds of the epoch are counted by a Rényi filter, at an order that follows from the first terms.
+//! from then on all rounds of the epoch are counted by a Rényi filter, at an order that follows from the first terms. A
+//! query is such a departure, except where it is the first charge of the epoch: there is nothing yet that it could react to.
 
-use super::record::{Basis, Reserve};
+use super::record::{Basis, Occasion, Reserve};
 use super::terms::{Budget, Mode, Terms};
 use crate::accounting::filter;
 use crate::adversary::Adversary;
@@ -93,7 +94,7 @@ impl Account {
         &self.terms
     }
 
-    /// Rounds charged.
+    /// Rounds and queries charged.
     #[must_use]
     pub const fn rounds(&self) -> u64 {
         self.rounds
@@ -140,17 +141,24 @@ impl Account {
     #[must_use]
     pub fn after(&self, round: &RoundTerms, rounds: u64) -> Self {
         let mut after = self.clone();
-        after.add(round, rounds);
+        after.add(Occasion::Round, round, rounds);
         after
     }
 
-    /// What one more round would make of the epoch, if the limits allow it; `own` is a lower limit that a run sets itself,
+    /// What one more round, or a query, would make of the epoch, if the limits allow it; `own` is a lower limit that a run sets itself,
     /// against the strongest adversary that its noise is planned against.
     ///
     /// # Errors
     /// [`BudgetExhausted`].
-    pub fn price(&self, round: &RoundTerms, own: Option<Epsilon>) -> Result<Price, BudgetExhausted> {
-        let price = self.after(round, 1).spent();
+    pub fn price(
+        &self,
+        occasion: Occasion,
+        round: &RoundTerms,
+        own: Option<Epsilon>,
+    ) -> Result<Price, BudgetExhausted> {
+        let mut after = self.clone();
+        after.add(occasion, round, 1);
+        let price = after.spent();
         let Some(budget) = &self.terms.budget else { return Ok(price) };
         for adversary in LIMITED {
             let kept = limit(&self.terms, adversary);
@@ -178,21 +186,23 @@ impl Account {
         })
     }
 
-    /// The rule that holds after so many more of such rounds.
+    /// The rule that holds after so many more of such charges.
     #[must_use]
-    pub fn basis_after(&self, round: &RoundTerms, rounds: u64) -> Basis {
+    pub fn basis_after(&self, occasion: Occasion, round: &RoundTerms, rounds: u64) -> Basis {
         let within = self.terms.schedule.rounds.is_none_or(|most| self.rounds.saturating_add(rounds) <= most);
-        if *round == RoundTerms::from(&self.terms) && within { self.basis } else { Basis::Filter }
+        let planned = *round == RoundTerms::from(&self.terms) && within;
+        let first = !occasion.is_round() && self.rounds == 0 && rounds == 1;
+        if planned || first { self.basis } else { Basis::Filter }
     }
 
-    /// Counts rounds, whatever they cost.
-    pub(super) fn add(&mut self, round: &RoundTerms, rounds: u64) {
-        self.basis = self.basis_after(round, rounds);
+    /// Counts charges, whatever they cost.
+    pub(super) fn add(&mut self, occasion: Occasion, round: &RoundTerms, rounds: u64) {
+        self.basis = self.basis_after(occasion, round, rounds);
         self.rounds = self.rounds.saturating_add(rounds);
         self.spending.push(round.mechanism, round.sampling, rounds);
     }
 
-    /// Takes back the charge of a round to which nobody was invited. The rule stays what it is.
+    /// Takes back the charge of something to which nobody was invited. The rule stays what it is.
     pub(super) fn refund(&mut self, round: &RoundTerms) {
         self.rounds -= 1;
         self.spending.take_back(round.mechanism, round.sampling);

@@ -46,8 +46,8 @@ pub use merkle::{Frontier, Hash, Tree, is_consistent, is_included, root_of};
 pub use note::{Checkpoint, NoteError, SignedCheckpoint, parse_key, verifier_key};
 pub(crate) use record::as_text;
 pub use record::{
-    Abort, Amend, Auditor, Basis, Body, Genesis, KeyRotate, Note, Record, Reserve, Settle, is_signed_by,
-    rotation_text,
+    Abort, Amend, Auditor, Basis, Body, Genesis, KeyRotate, Note, Occasion, Record, Reserve, Settle,
+    is_signed_by, rotation_text,
 };
 pub use sealed::{AuditorSecret, Opened, Recipient, commitment};
 pub use state::{Disorder, State};
@@ -136,16 +136,18 @@ pub enum ReserveError {
     Ledger(#[from] LedgerError),
 }
 
-/// A round that is asked for.
+/// A round, or a query, that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Request {
-    /// The round, as the run counts.
+    /// What it is for.
+    pub occasion: Occasion,
+    /// The round, as the run counts; of a query, the last round before it, and 0 before the first.
     pub round: u64,
     /// The digest of the task.
     pub task: Hash,
     /// What privacy depends on.
     pub terms: RoundTerms,
-    /// The digest of the model that clients start from.
+    /// The digest of the model that clients start from; [`Hash::ZERO`] for a query about no model.
     pub model_in: Hash,
     /// A limit that the run sets itself, against the strongest adversary that its noise is planned against; the ledger's
     /// limits hold in any case.
@@ -215,7 +217,73 @@ impl Ledger {
         Ok(Self { state, tree, signer, storage, broken: false, spent })
     }
 
-    /// Charges one round, before anybody is invited to it. `cohort` are the invited clients, by rising number.
+    /// Charges one round, or one query, before anybody is invited to it. `cohort` are the invited clients, by rising number.
+    ///
+    /// A query is whatever else asks clients' data for something: statistics, a vocabulary, an evaluation. It costs what its
+    /// noise and its sampling say, like a round, and its sum opens only to the [`Charge`] made of its reservation. Before the
+    /// first round one query of any kind keeps to the schedule, because it cannot be a reaction to anything; every
+    /// other is counted by the filter, as is all that follows it.
+    ///
+    /// ```
+    /// use skep_privacy::adversary::Adversary;
+    /// use skep_privacy::ledger::*;
+    /// use skep_privacy::mechanism::Mechanism;
+    /// use skep_privacy::quantities::{Adjacency, Delta, Epsilon, Sampling, Unit};
+    ///
+    /// let rounds = RoundTerms {
+    ///     mode: Mode::Central,
+    ///     mechanism: Mechanism::RoundedGaussian { sensitivity: 1000, sigma: 4000 },
+    ///     sampling: Sampling::All,
+    /// };
+    /// let budget = Budget {
+    ///     unit: Unit::Client,
+    ///     adjacency: Adjacency::ZeroOut,
+    ///     delta: Delta::new(1e-5)?,
+    ///     limit_release: Epsilon::new(2.0)?,
+    ///     limit_server: Epsilon::INFINITE,
+    /// };
+    /// let schedule = Schedule { mechanism: rounds.mechanism, sampling: rounds.sampling, rounds: None };
+    /// let genesis = Genesis {
+    ///     origin: "skep/example".to_owned(),
+    ///     population: Population { root: Hash::of(b"roster"), size: 100 },
+    ///     key: PublicKey([0; 32]),
+    ///     provenance: Provenance::Simulation,
+    ///     terms: Terms { mode: rounds.mode, budget: Some(budget), schedule, participation: None },
+    ///     auditor: None,
+    ///     software: "an example".to_owned(),
+    /// };
+    /// let mut ledger = Ledger::create(genesis, Signer::from_seed(&[1; 32]), Box::new(Memory::default()))?;
+    /// let counts = RoundTerms {
+    ///     mechanism: Mechanism::RoundedGaussian { sensitivity: 1, sigma: 10 },
+    ///     ..rounds
+    /// };
+    /// let request = Request {
+    ///     occasion: Occasion::Statistics,
+    ///     round: 0,
+    ///     task: Hash::of(b"task"),
+    ///     terms: counts,
+    ///     model_in: Hash::ZERO,
+    ///     limit: None,
+    ///     noise_commitment: None,
+    /// };
+    /// let reserved = ledger.reserve(&request, 0..100)?;
+    /// let charge = ledger.charge(reserved.reservation);
+    /// // Here the clients are asked, and `Sum::release` opens the sum of their answers to the charge.
+    /// assert_eq!(charge.mechanism(), counts.mechanism);
+    /// ledger.settle(
+    ///     Settle {
+    ///         reserve: reserved.record,
+    ///         plan: Hash::ZERO,
+    ///         aggregate: Hash::of(b"released integers"),
+    ///         model_out: Hash::ZERO,
+    ///         updates: Some(97),
+    ///         sealed: Vec::new(),
+    ///     },
+    ///     None,
+    /// )?;
+    /// assert!(ledger.spent().epsilon(Adversary::Recipients).get() < 0.4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`ReserveError`]; nobody may be invited. Only after [`LedgerError::Storage`] can the round be charged all the same.
@@ -224,7 +292,7 @@ impl Ledger {
         request: &Request,
         cohort: impl IntoIterator<Item = u64>,
     ) -> Result<Reserved, ReserveError> {
-        let price = self.state.account().price(&request.terms, request.limit)?;
+        let price = self.state.account().price(request.occasion, &request.terms, request.limit)?;
         let seq = self.state.size();
         let mut count = 0;
         let participants = root_of(cohort.into_iter().map(|client| {
@@ -232,6 +300,7 @@ impl Ledger {
             self.signer.pseudonym(client, seq)
         }));
         self.append(Body::Reserve(Reserve {
+            occasion: request.occasion,
             round: request.round,
             task: request.task,
             mode: request.terms.mode,

@@ -35,11 +35,11 @@ pub struct Record {
 pub enum Body {
     /// The first record: whose budget it is and what may be spent.
     Genesis(Genesis),
-    /// A round is charged; from here on clients may be invited.
+    /// A round or a query is charged; from here on clients may be invited.
     Reserve(Reserve),
-    /// A charged round has released a model.
+    /// A charged round has released a model, or a query its answer.
     Settle(Settle),
-    /// A charged round has released nothing.
+    /// A charged round or query has released nothing.
     Abort(Abort),
     /// A signed statement about all records before this one.
     Checkpoint(Note),
@@ -89,10 +89,28 @@ pub enum Basis {
     Filter,
 }
 
-/// A round is charged.
+/// What a charge is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Occasion {
+    /// A round of training.
+    #[default]
+    Round,
+    /// A query for counts, sums or quantiles of clients' data.
+    Statistics,
+    /// A query for words, categories or other keys that clients' data hold.
+    Vocabulary,
+    /// A query for how good a model is on clients' data.
+    Evaluation,
+}
+
+/// A round, or a query, is charged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reserve {
-    /// The round, as the run counts.
+    /// What it is for.
+    #[serde(skip_serializing_if = "Occasion::is_round")]
+    pub occasion: Occasion,
+    /// The round, as the run counts; of a query, the last round before it, and 0 before the first.
     pub round: u64,
     /// The digest of the task.
     pub task: Hash,
@@ -109,7 +127,7 @@ pub struct Reserve {
     pub epsilon_release: Epsilon,
     /// Spent against the server in this epoch, this round included.
     pub epsilon_server: Epsilon,
-    /// The digest of the model that clients start from.
+    /// The digest of the model that clients start from; [`Hash::ZERO`] for a query about no model.
     pub model_in: Hash,
     /// Clients invited; none under Poisson sampling, which amplifies only while this is secret.
     pub cohort: Option<u32>,
@@ -119,16 +137,16 @@ pub struct Reserve {
     pub noise_commitment: Option<Hash>,
 }
 
-/// A round has released a model.
+/// A round has released a model, or a query its answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settle {
     /// The record that charged it.
     pub reserve: u64,
-    /// The digest of the signed plan.
+    /// The digest of the signed plan; [`Hash::ZERO`] where a query had none.
     pub plan: Hash,
     /// The digest of the released integers, as little-endian i64.
     pub aggregate: Hash,
-    /// The digest of the released model.
+    /// The digest of the released model; [`Hash::ZERO`] for a query.
     pub model_out: Hash,
     /// Updates in the sum; none under Poisson sampling.
     pub updates: Option<u32>,
@@ -183,7 +201,8 @@ impl Body {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Genesis(_) => "genesis",
-            Self::Reserve(_) => "reserve",
+            Self::Reserve(reserve) if reserve.occasion.is_round() => "reserve",
+            Self::Reserve(_) => "query",
             Self::Settle(_) => "settle",
             Self::Abort(_) => "abort",
             Self::Checkpoint(_) => "checkpoint",
@@ -201,7 +220,8 @@ impl Record {
         writer.u64(self.seq).array(&self.previous.0).u64(self.time_ms);
         match &self.body {
             Body::Genesis(genesis) => genesis.write(writer.u8(0)),
-            Body::Reserve(reserve) => reserve.write(writer.u8(1)),
+            Body::Reserve(reserve) if reserve.occasion.is_round() => reserve.write(writer.u8(1)),
+            Body::Reserve(reserve) => reserve.write(writer.u8(7).u8(reserve.occasion.number())),
             Body::Settle(settle) => {
                 writer.u8(2).u64(settle.reserve).array(&settle.plan.0).array(&settle.aggregate.0);
                 write_count(settle.updates, writer.array(&settle.model_out.0));
@@ -243,7 +263,11 @@ impl Record {
             time_ms: reader.u64()?,
             body: match reader.u8()? {
                 0 => Body::Genesis(Genesis::read(&mut reader)?),
-                1 => Body::Reserve(Reserve::read(&mut reader)?),
+                1 => Body::Reserve(Reserve::read(Occasion::Round, &mut reader)?),
+                7 => {
+                    let query = Occasion::query(reader.u8()?)?;
+                    Body::Reserve(Reserve::read(query, &mut reader)?)
+                }
                 2 => Body::Settle(Settle {
                     reserve: reader.u64()?,
                     plan: Hash(reader.array()?),
@@ -301,6 +325,36 @@ impl Genesis {
     }
 }
 
+impl Occasion {
+    /// Whether it is a round of training; everything else is a query.
+    #[must_use]
+    pub const fn is_round(&self) -> bool {
+        matches!(self, Self::Round)
+    }
+
+    /// In a word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Round => "round",
+            Self::Statistics => "statistics",
+            Self::Vocabulary => "vocabulary",
+            Self::Evaluation => "evaluation",
+        }
+    }
+
+    const fn number(self) -> u8 {
+        self as u8
+    }
+
+    fn query(number: u8) -> Result<Self, CanonicalError> {
+        [Self::Statistics, Self::Vocabulary, Self::Evaluation]
+            .into_iter()
+            .find(|occasion| occasion.number() == number)
+            .ok_or(CanonicalError::OutOfRange("occasion of a query"))
+    }
+}
+
 impl Reserve {
     fn write(&self, writer: &mut Writer) {
         writer.u64(self.round).array(&self.task.0);
@@ -320,8 +374,9 @@ impl Reserve {
         }
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, CanonicalError> {
+    fn read(occasion: Occasion, reader: &mut Reader<'_>) -> Result<Self, CanonicalError> {
         Ok(Self {
+            occasion,
             round: reader.u64()?,
             task: Hash(reader.array()?),
             mode: Mode::read(reader)?,

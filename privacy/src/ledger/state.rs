@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::account::{Account, RoundTerms};
 use super::record::{
-    Abort, Amend, Basis, Body, Genesis, KeyRotate, Note, Record, Reserve, Settle, rotation_text,
+    Abort, Amend, Basis, Body, Genesis, KeyRotate, Note, Occasion, Record, Reserve, Settle, rotation_text,
 };
 use super::{Checkpoint, Frontier, Hash, Mode, Population, PublicKey, SignedCheckpoint};
 
@@ -73,6 +73,7 @@ pub enum Disorder {
 /// A reserved round that has not ended.
 #[derive(Clone, Copy, Debug)]
 struct Open {
+    occasion: Occasion,
     terms: RoundTerms,
     round: u64,
     cohort: Option<u32>,
@@ -211,7 +212,8 @@ impl State {
     /// The last open reservation of the round with this number, as its run counted.
     #[must_use]
     pub fn open_round(&self, round: u64) -> Option<u64> {
-        self.open.iter().rev().find(|(_, open)| open.round == round).map(|(record, _)| *record)
+        let is_it = |open: &Open| open.occasion.is_round() && open.round == round;
+        self.open.iter().rev().find(|(_, open)| is_it(open)).map(|(record, _)| *record)
     }
 
     /// Whether the open reservation of this record keeps the size of its cohort secret.
@@ -220,13 +222,13 @@ impl State {
         self.open.get(&reserve).is_some_and(|open| open.terms.hides_cohort())
     }
 
-    /// Rounds that released a model.
+    /// Rounds that released a model, and queries that released an answer.
     #[must_use]
     pub const fn settled(&self) -> u64 {
         self.settled
     }
 
-    /// Rounds that were ended without a release.
+    /// Rounds and queries that were ended without a release.
     #[must_use]
     pub const fn aborted(&self) -> u64 {
         self.aborted
@@ -242,15 +244,21 @@ impl State {
             return Err(Disorder::Revealed);
         }
         at_most(reserve.cohort.map(u64::from), self.population.size)?;
-        let expected = self.account().basis_after(&terms, 1);
+        let expected = self.account().basis_after(reserve.occasion, &terms, 1);
         if reserve.basis != expected {
             return Err(Disorder::Basis { found: name(reserve.basis), expected: name(expected) });
         }
         self.open.insert(
             seq,
-            Open { terms, round: reserve.round, cohort: reserve.cohort, epoch: self.epochs.len() - 1 },
+            Open {
+                occasion: reserve.occasion,
+                terms,
+                round: reserve.round,
+                cohort: reserve.cohort,
+                epoch: self.epochs.len() - 1,
+            },
         );
-        self.current().add(&terms, 1);
+        self.current().add(reserve.occasion, &terms, 1);
         Ok(())
     }
 

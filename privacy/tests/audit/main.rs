@@ -9,11 +9,12 @@ mod support;
 use forgery::{pieces, rebuilt, with_checksums};
 use skep_privacy::audit::{Given, Kind, ModelClaim, Report, Rollback, Verdict, audit};
 use skep_privacy::ledger::{
-    Amend, Body, Hash, Ledger, Memory, Mode, Population, Provenance, Request, RoundTerms, Signer, Terms,
+    Amend, Body, Hash, Ledger, Memory, Mode, Occasion, Population, Provenance, Request, RoundTerms, Signer,
+    Terms,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Epsilon, Sampling, SamplingRate};
-use support::{begin, genesis, request, reserve, settle, signer, terms};
+use support::{begin, genesis, query, request, reserve, settle, signer, terms};
 
 const NOISE: RoundTerms = RoundTerms {
     mode: Mode::Central,
@@ -358,4 +359,31 @@ fn an_audit_of_three_hundred_kinds_of_rounds_agrees_with_the_ledger() {
     }
     let report = audit(&memory.contents(), &pinned());
     assert_eq!((report.verdict, report.epochs[0].off_schedule), (Verdict::Ok, 60), "{:?}", report.findings);
+}
+
+#[test]
+fn queries_are_recomputed_like_rounds_and_are_on_no_path_of_models() {
+    for (occasion, first) in [(Occasion::Statistics, true), (Occasion::Evaluation, false)] {
+        let (mut ledger, memory) = begin(terms(NOISE, 8.0));
+        let rounds = |ledger: &mut Ledger, rounds| forgery::path(ledger, NOISE, rounds);
+        if !first {
+            rounds(&mut ledger, 1..=2);
+        }
+        let asked = query(&mut ledger, occasion, poisson(0.1, 2000)).unwrap().record;
+        settle(&mut ledger, asked);
+        rounds(&mut ledger, if first { 1..=4 } else { 3..=4 });
+        let report = audit(&memory.contents(), &Given { every_claim: true, ..pinned() });
+        assert_eq!(report.verdict, Verdict::Ok, "{:?}", report.findings);
+        assert_eq!((report.rounds.reserved, report.rounds.queries, report.epochs[0].off_schedule), (5, 1, 0));
+        let claimed = report.epochs[0].claimed.unwrap().0;
+        assert!((claimed.get() - report.epochs[0].recomputed.0.get()).abs() < 1e-9);
+        let lie = rebuilt(&memory.contents(), &signer(), |_, body| {
+            if let Body::Reserve(reserve) = body
+                && reserve.occasion == occasion
+            {
+                reserve.mechanism = Mechanism::RoundedGaussian { sensitivity: 1000, sigma: 1500 };
+            }
+        });
+        assert_eq!(audit(&lie, &pinned()).verdict, Verdict::Mismatch);
+    }
 }

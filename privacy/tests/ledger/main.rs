@@ -6,12 +6,13 @@ mod support;
 use skep_privacy::accounting::{Accountant, Composition, Event};
 use skep_privacy::adversary::Adversary;
 use skep_privacy::ledger::{
-    Abort, Account, Amend, Basis, Body, Disorder, Frames, Ledger, LedgerError, Memory, Mode, Population,
-    Record, ReserveError, RoundTerms, Schedule, Signer, Storage, StorageError, Terms, is_consistent,
+    Abort, Account, Amend, Basis, Body, Disorder, Frames, Ledger, LedgerError, Memory, Mode, Occasion,
+    Population, Record, ReserveError, RoundTerms, Schedule, Signer, Storage, StorageError, Terms,
+    is_consistent,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Adjacency, Delta, Epsilon, NoiseMultiplier, Sampling, SamplingRate};
-use support::{begin, genesis, records, request, reserve, run, settle, signer, terms};
+use support::{begin, genesis, query, records, request, reserve, run, settle, signer, terms};
 
 const NOISE: RoundTerms = RoundTerms {
     mode: Mode::Central,
@@ -104,6 +105,32 @@ fn a_departure_from_the_schedule_is_recorded_and_counted_by_the_filter_from_then
     charged.push(Event::PoissonGaussian { rate: rate(0.2), noise_multiplier }, 1);
     let best = charged.epsilon(Accountant::Rdp, Delta::new(1e-5).unwrap()).unwrap();
     assert!(back.price.epsilon(Adversary::Recipients) >= best, "{:?} {best:?}", back.price);
+}
+
+#[test]
+fn a_query_costs_what_its_noise_says_and_only_as_the_first_charge_keeps_to_the_schedule() {
+    // dp_accounting 0.6.0: noise multiplier 4 costs 0.926342 once, 1.356467 twice.
+    let (mut ledger, memory) = begin(terms(NOISE, 1.36));
+    let asked = query(&mut ledger, Occasion::Statistics, NOISE).unwrap();
+    assert!((asked.price.epsilon(Adversary::Recipients).get() - 0.926_342).abs() < 1e-6);
+    settle(&mut ledger, asked.record);
+    assert!(
+        (reserve(&mut ledger, 1, NOISE).unwrap().price.epsilon(Adversary::Recipients).get() - 1.356_467)
+            .abs()
+            < 1e-6
+    );
+    assert!(matches!(query(&mut ledger, Occasion::Evaluation, NOISE), Err(ReserveError::Budget(_))));
+    assert!(matches!(reserve(&mut ledger, 2, NOISE), Err(ReserveError::Budget(_))));
+    assert_eq!(ledger.state().open_round(0), None, "a query is no round");
+    let again = Ledger::open(&memory.contents(), signer(), Box::new(memory)).unwrap();
+    assert_eq!(again.spent(), ledger.spent());
+
+    let quieter = poisson(0.1);
+    let (mut first, _) = begin(terms(NOISE, 8.0));
+    assert_eq!(query(&mut first, Occasion::Vocabulary, quieter).unwrap().price.basis, Basis::Schedule);
+    assert_eq!(reserve(&mut first, 1, NOISE).unwrap().price.basis, Basis::Schedule);
+    assert_eq!(query(&mut first, Occasion::Vocabulary, quieter).unwrap().price.basis, Basis::Filter);
+    assert_eq!(reserve(&mut first, 2, NOISE).unwrap().price.basis, Basis::Filter);
 }
 
 #[test]

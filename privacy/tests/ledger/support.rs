@@ -1,8 +1,9 @@
 //! Small ledgers.
 
 use skep_privacy::ledger::{
-    Abort, Amend, Budget, Frames, Genesis, Hash, Ledger, Memory, Mode, Participation, Population, Provenance,
-    PublicKey, Record, Request, ReserveError, Reserved, RoundTerms, Schedule, Settle, Signer, Terms,
+    Abort, Amend, Budget, Frames, Genesis, Hash, Ledger, Memory, Mode, Occasion, Participation, Population,
+    Provenance, PublicKey, Record, Request, ReserveError, Reserved, RoundTerms, Schedule, Settle, Signer,
+    Terms,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Adjacency, Delta, Epsilon, Sampling, Unit};
@@ -46,6 +47,7 @@ pub(crate) fn begin(terms: Terms) -> (Ledger, Memory) {
 
 pub(crate) fn request(round: u64, terms: RoundTerms) -> Request {
     Request {
+        occasion: Occasion::Round,
         round,
         task: Hash::of(b"task"),
         terms,
@@ -57,6 +59,14 @@ pub(crate) fn request(round: u64, terms: RoundTerms) -> Request {
 
 pub(crate) fn reserve(ledger: &mut Ledger, round: u64, terms: RoundTerms) -> Result<Reserved, ReserveError> {
     ledger.reserve(&request(round, terms), 0..10)
+}
+
+pub(crate) fn query(
+    ledger: &mut Ledger,
+    occasion: Occasion,
+    terms: RoundTerms,
+) -> Result<Reserved, ReserveError> {
+    ledger.reserve(&Request { occasion, round: 0, model_in: Hash::ZERO, ..request(1, terms) }, 0..10)
 }
 
 pub(crate) fn settle(ledger: &mut Ledger, reserve: u64) {
@@ -101,6 +111,7 @@ pub(crate) fn one_of_each() -> Vec<(Record, Vec<u8>)> {
     ledger
         .amend(Amend { reason: "a new year".to_owned(), epoch: Some(genesis(terms).population), terms })
         .unwrap();
+    query(&mut ledger, Occasion::Vocabulary, noise).unwrap();
     let contents = memory.contents();
     Frames::new(&contents)
         .unwrap()

@@ -61,4 +61,16 @@ impl ServerKeys {
             Source::System => Key::from_os(),
         }
     }
+
+    /// The keys of a query's cohort and noise, as different from each other and from every round's as queries have numbers.
+    pub(super) fn query(&self, after: Round, number: u64) -> Result<[Key; 2], PrgError> {
+        match &self.0 {
+            // Number 0 is the round itself.
+            Source::Root { cohort, noise } => Ok([
+                cohort.derive(Purpose::Cohort, after.0, number + 1),
+                noise.derive(Purpose::Noise, after.0, number + 1),
+            ]),
+            Source::System => Ok([Key::from_os()?, Key::from_os()?]),
+        }
+    }
 }
