@@ -44,7 +44,7 @@ done
 
 say "the server: an experiment, and what it costs"
 on server "$skep" init three.toml
-sed -i -e 's/^clients = 100/clients = 3/' -e 's/^min_updates = 50/min_updates = 2/' -e '/^\[privacy\]/q' "$work/server/three.toml"
+sed -i -e 's/^clients = 100/clients = 3/' -e 's/^min_updates = 90/min_updates = 2/' -e '/^\[privacy\]/q' "$work/server/three.toml"
 printf 'mode = "none"\n' >> "$work/server/three.toml"
 on server "$skep" check three.toml > "$work/check"
 grep '^server' "$work/check"

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use skep_learning::Classes;
 use skep_learning::inspect::{FeatureReport, TableReport};
+use skep_privacy::secagg::COMPLETE_MAX;
 
 use crate::arguments::Init;
 use crate::experiment_file::{self, BUILT_IN};
@@ -96,13 +97,12 @@ impl Facts {
 /// The built-in experiment with the parts replaced that the data decide.
 fn adapted(report: &TableReport, facts: &Facts, path: &str) -> String {
     let clients = facts.clients;
-    let replaced = [
+    let mut replaced = vec![
         (between(BUILT_IN, "", "name = "), format!("# Learns from {}, with privacy.\n\n", quoted(path))),
         ("name = \"digits\"", format!("name = {}", quoted(&facts.name))),
         (between(BUILT_IN, "[task]", "[task.model]"), task(report, facts, path)),
         ("# Plain gradient descent on each client's own images.\nlearning_rate = 2.0", TRAINING.to_owned()),
         (between(BUILT_IN, "[population]", "[rounds]"), population(report, clients)),
-        ("min_updates = 50", format!("min_updates = {}", clients.div_ceil(2))),
         ("delta = 1e-5", format!("delta = {:e}", (0.1 / clients as f64).min(1e-5))),
         (
             "noise_multiplier = 5.0",
@@ -111,7 +111,41 @@ fn adapted(report: &TableReport, facts: &Facts, path: &str) -> String {
             ),
         ),
     ];
+    replaced.extend(trust(clients));
     replaced.iter().fold(BUILT_IN.to_owned(), |text, (from, to)| text.replacen(from, to, 1))
+}
+
+/// What so few or so many clients change about whom they must trust.
+fn trust(clients: u64) -> Vec<(&'static str, String)> {
+    if clients < MASKED_MIN {
+        let server = format!(
+            "# The server adds noise to the sum of clipped updates: it holds against whoever receives models, not against the server.\n\
+             # The sum of so few clients would tell the server about each: [secure_aggregation] takes {MASKED_MIN} and more."
+        );
+        return vec![
+            (between(BUILT_IN, "# Every client adds", "mode ="), server + "\n"),
+            ("mode = \"distributed\"", "mode = \"central\"".to_owned()),
+            (
+                between(BUILT_IN, "# The fewest updates", "min_updates"),
+                "# The fewest updates that a model is released from.\n".to_owned(),
+            ),
+            ("min_updates = 90", format!("min_updates = {}", clients.div_ceil(2))),
+            (" on the sum that the fewest honest survivors leave", " on the sum".to_owned()),
+            ("would spend more against the server", "would spend more".to_owned()),
+            (&BUILT_IN[BUILT_IN.find("\n[secure_aggregation]").unwrap_or(BUILT_IN.len())..], String::new()),
+        ];
+    }
+    let cohort = clients.min(COMPLETE_MAX.into());
+    let mut replaced = vec![("min_updates = 90", format!("min_updates = {}", cohort - cohort / 10))];
+    if cohort < 20 {
+        replaced.push(("max_corrupt_fraction = 0.05", "max_corrupt_fraction = 0.1".to_owned()));
+    }
+    if cohort < clients {
+        let sampling =
+            format!("# So many, chosen anew for every round.\nscheme = \"fixed\"\nsize = {cohort}");
+        replaced.push(("# Everyone takes part in every round.\nscheme = \"all\"", sampling));
+    }
+    replaced
 }
 
 fn task(report: &TableReport, facts: &Facts, path: &str) -> String {
@@ -177,4 +211,6 @@ const TRAINING: &str = "\
 # first, and lower this where training diverges.
 learning_rate = 0.1";
 const MAX_CLASSES: usize = 1000;
+/// The built-in `min_cohort`.
+const MASKED_MIN: u64 = 10;
 const EXAMPLES_OF_A_CLIENT: u64 = 10;

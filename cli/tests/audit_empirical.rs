@@ -5,13 +5,13 @@ mod harness;
 
 use std::fs;
 
-use harness::{SMALL, Transcript, changed, path, skep};
+use harness::{SMALL_CENTRAL, Transcript, central, path, skep};
 use serde_json::Value;
 
 #[test]
 fn an_audit_sets_what_was_seen_beside_what_is_claimed() {
     let directory = tempfile::tempdir().unwrap();
-    let file = changed(directory.path(), &SMALL);
+    let file = central(directory.path(), &SMALL_CENTRAL);
     let audit = |arguments: &[&str]| {
         skep(&[&["audit", "empirical", path(&file), "--canaries", "200", "--seed", "7"], arguments].concat())
     };
@@ -36,7 +36,7 @@ fn an_audit_sets_what_was_seen_beside_what_is_claimed() {
 #[test]
 fn what_claims_nothing_is_not_audited() {
     let directory = tempfile::tempdir().unwrap();
-    let file = changed(directory.path(), &SMALL);
+    let file = central(directory.path(), &SMALL_CENTRAL);
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.split_once("[privacy]").unwrap().0.to_owned() + "[privacy]\nmode = \"none\"\n")
         .unwrap();
@@ -48,7 +48,7 @@ fn what_claims_nothing_is_not_audited() {
 #[test]
 fn members_are_looked_for_in_a_results_directory() {
     let directory = tempfile::tempdir().unwrap();
-    let file = changed(directory.path(), &SMALL);
+    let file = central(directory.path(), &SMALL_CENTRAL);
     let out = directory.path().join("out");
     assert_eq!(skep(&["simulate", path(&file), "--out", path(&out)]).code, 0);
     let membership = |arguments: &[&str]| {

@@ -219,6 +219,31 @@ fn init_writes_an_experiment_that_learns_from_a_table() {
 }
 
 #[test]
+fn init_trusts_the_server_only_where_clients_are_too_few_for_a_sum() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = directory.path().join("table.csv");
+    for (clients, words) in [
+        (9, "[privacy]\nmode = \"central\""),
+        (10, "masks       the server sees sums of at least 9 of 10 clients only"),
+        (19, "masks       the server sees sums of at least 18 of 19 clients only"),
+        (20, "masks       the server sees sums of at least 18 of 20 clients only"),
+        (301, "masks       the server sees sums of at least 270 of 300 clients only"),
+    ] {
+        let lines = (0..5 * clients).map(|line| format!("{line},{},{}\n", line % 2, line % clients));
+        fs::write(&table, "size,label,owner\n".to_owned() + &lines.collect::<String>()).unwrap();
+        let file = directory.path().join(format!("{clients}.toml"));
+        let Transcript { code, err, .. } =
+            skep(&["init", path(&file), "--data", path(&table), "--client", "owner"]);
+        assert_eq!(code, 0, "{err}");
+        let Transcript { code, out, err } = skep(&["check", path(&file)]);
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains(words), "{out}");
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(text.contains("# The sum of so few clients would tell"), clients < 10, "{text}");
+    }
+}
+
+#[test]
 fn a_server_measures_with_its_file_and_clients_train_on_theirs() {
     let directory = tempfile::tempdir().unwrap();
     let table = flowers(directory.path(), 120);

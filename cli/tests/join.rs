@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use harness::{Transcript, changed, command, path, skep};
+use harness::{Transcript, central, command, path, skep};
 use serde_json::Value;
 
 /// Two clients, three rounds.
@@ -33,7 +33,7 @@ impl Server {
     /// The same, with an experiment that is changed further.
     fn start_with(changes: &[(&str, &str)], arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let file = changed(directory.path(), &[&TWO[..], changes].concat());
+        let file = central(directory.path(), &[&TWO[..], changes].concat());
         let (state, out) = (directory.path().join("state"), directory.path().join("out"));
         let all =
             ["serve", path(&file), "--listen", "127.0.0.1:0", "--state", path(&state), "--out", path(&out)];

@@ -17,7 +17,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use harness::{changed, command, path, skep};
+use harness::{central, command, path, skep};
 use skep_privacy::audit::{Given, Kind, Verdict, audit};
 
 /// Two clients, and a budget that suffices.
@@ -46,7 +46,7 @@ impl Federation {
     fn new(rounds: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let count = format!("count = {rounds}");
-        let file = changed(directory.path(), &[&TWO[..], &[("count = 60", &count)]].concat());
+        let file = central(directory.path(), &[&TWO[..], &[("count = 60", &count)]].concat());
         Federation { directory, file }
     }
 

@@ -152,7 +152,7 @@ fn a_server_that_is_stopped_and_started_goes_on_with_the_next_round_and_the_same
     }
 
     // Another experiment is not mixed up with these rounds.
-    let other = harness::changed(site.directory.path(), &with(&[("clip_norm = 1.0", "clip_norm = 0.25")]));
+    let other = harness::central(site.directory.path(), &with(&[("clip_norm = 1.0", "clip_norm = 0.25")]));
     assert_eq!(other, site.file);
     let (state, out) = (site.path("state"), site.path("out"));
     let all =
@@ -199,7 +199,7 @@ fn an_owner_reads_what_is_asked_and_limits_it_in_a_file() {
     std::fs::write(&policy, "rounds = 2\n").unwrap();
     let mut limited = site.join(0, 2, &["--policy", path(&policy)]);
     let free = site.join(1, 2, &["--log-format", "json", "--log", "info"]);
-    limited.until("asked to train \"digits\"");
+    limited.until("asked to train \"digits-central\"");
     limited.until("trust mode             central");
     limited.until("declined round 3: 2 rounds were taken part in, which is all that `rounds` allows");
     let limited = limited.end();
@@ -214,7 +214,7 @@ fn an_owner_reads_what_is_asked_and_limits_it_in_a_file() {
     let log: Vec<Value> = free.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let asked: Vec<_> = log.iter().filter(|line| line["message"] == "asked to train").collect();
     assert_eq!(asked.len(), 4);
-    assert_eq!((&asked[0]["mode"], &asked[0]["task"]), (&"central".into(), &"digits".into()));
+    assert_eq!((&asked[0]["mode"], &asked[0]["task"]), (&"central".into(), &"digits-central".into()));
     assert_eq!(server.end().code, 0);
     assert_eq!(site.rounds()[3]["declines"]["round-limit"], 1);
 

@@ -6,26 +6,27 @@ mod harness;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{SMALL, changed, command, path, skep};
+use harness::{SMALL, SMALL_CENTRAL, central, changed, command, path, skep};
 use serde_json::Value;
 
 #[test]
 fn processes_and_sockets_give_the_same_model_as_memory() {
-    sockets_are_like_memory(&SMALL);
+    sockets_are_like_memory(central, &SMALL_CENTRAL);
 }
 
 #[test]
 fn noise_from_clients_travels_over_sockets_as_in_memory() {
-    sockets_are_like_memory(&[&SMALL[..], &[("mode = \"central\"", "mode = \"local\"")]].concat());
+    let local = ("mode = \"central\"", "mode = \"local\"");
+    sockets_are_like_memory(central, &[&SMALL_CENTRAL[..], &[local]].concat());
 }
 
-fn sockets_are_like_memory(changes: &[(&str, &str)]) {
+fn sockets_are_like_memory(written: fn(&Path, &[(&str, &str)]) -> PathBuf, changes: &[(&str, &str)]) {
     let directory = tempfile::tempdir().unwrap();
-    let file = changed(directory.path(), changes);
+    let file = written(directory.path(), changes);
     let run = |arguments: &[&str]| -> Value {
         let ran = skep(&[&["simulate", path(&file), "--seed", "7", "--output", "json"], arguments].concat());
         assert_eq!(ran.code, 0, "{}", ran.err);
@@ -55,21 +56,14 @@ fn sockets_are_like_memory(changes: &[(&str, &str)]) {
 #[test]
 fn under_masks_processes_and_sockets_give_the_same_model_as_memory() {
     let directory = tempfile::tempdir().unwrap();
-    let distributed = "mode = \"distributed\"";
-    let changes =
-        [&SMALL[..], &[("mode = \"central\"", distributed), ("min_updates = 5", "min_updates = 8")]].concat();
-    let file = changed(directory.path(), &changes);
-    let mut text = fs::read_to_string(&file).unwrap();
-    text.push_str("\n[secure_aggregation]\nmax_corrupt_fraction = 0.1\n");
-    fs::write(&file, &text).unwrap();
+    let file = changed(directory.path(), &SMALL);
     let run = |arguments: &[&str]| -> Value {
         let ran = skep(&[&["simulate", path(&file), "--seed", "7", "--output", "json"], arguments].concat());
         assert_eq!(ran.code, 0, "{}", ran.err);
         serde_json::from_str(&ran.out).unwrap()
     };
     let (sum, sockets) = (run(&[]), run(&["--real", "--processes", "3"]));
-    text.push_str("\n[simulation]\nfidelity = \"protocol\"\n");
-    fs::write(&file, &text).unwrap();
+    changed(directory.path(), &[&SMALL[..], &[("fidelity = \"sum\"", "fidelity = \"protocol\"")]].concat());
     let protocol = run(&[]);
     for key in ["model_sha256", "accuracy", "rounds_completed", "epsilon_server"] {
         assert_eq!(sum[key], sockets[key], "{key}");

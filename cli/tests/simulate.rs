@@ -6,7 +6,7 @@ mod harness;
 use std::fs;
 use std::path::Path;
 
-use harness::{SMALL, Transcript, changed, path, skep};
+use harness::{SMALL, SMALL_CENTRAL, Transcript, central, changed, path, skep};
 use serde_json::Value;
 
 /// Runs the small variant, changed further, into `out`.
@@ -59,7 +59,7 @@ fn with_output_json_the_summary_is_all_that_is_printed() {
         assert!(summary.get(key).is_some(), "{key} is missing in {out}");
     }
     assert_eq!(summary["rounds_completed"], 3);
-    assert_eq!(summary["epsilon_server"], Value::Null);
+    assert_eq!((&summary["mode"], &summary["epsilon_server_reason"]), (&"distributed".into(), &Value::Null));
     assert_eq!(summary["noise_seeded"], true);
     assert_eq!(summary["sampling"], "all");
     assert!((0.0..=1.0).contains(&summary["accuracy"].as_f64().unwrap()));
@@ -164,7 +164,8 @@ fn rounds_that_nobody_reaches_end_the_run_with_four() {
     let directory = tempfile::tempdir().unwrap();
     let change =
         [("scheme = \"all\"", "scheme = \"poisson\"\nrate = 0.001"), ("min_updates = 5", "min_updates = 10")];
-    let Transcript { code, err, .. } = simulate(directory.path(), &change, &["--seed", "1"]);
+    let file = central(directory.path(), &[&SMALL_CENTRAL[..], &change].concat());
+    let Transcript { code, err, .. } = skep(&["simulate", path(&file), "--seed", "1"]);
     assert_eq!(code, 4, "{err}");
     assert!(err.contains("not enough clients"), "{err}");
 }
@@ -174,7 +175,8 @@ fn the_text_says_what_it_cost_and_that_a_seeded_run_is_not_private() {
     let directory = tempfile::tempdir().unwrap();
     let seeded = simulate(directory.path(), &[], &["--seed", "7"]).out;
     assert!(seeded.contains("recipients  epsilon"), "{seeded}");
-    assert!(seeded.contains("server      nothing is promised"), "{seeded}");
+    assert!(seeded.contains("server      epsilon"), "{seeded}");
+    assert!(seeded.contains("with up to 1 of 10 clients its own"), "{seeded}");
     assert!(seeded.contains("not private every draw follows from --seed"), "{seeded}");
     let private = simulate(directory.path(), &[], &[]).out;
     assert!(!private.contains("not private"), "{private}");
@@ -207,7 +209,7 @@ fn help_names_every_exit_code() {
 #[test]
 fn a_distributed_run_says_what_each_adversary_learns_in_every_output() {
     let directory = tempfile::tempdir().unwrap();
-    let file = changed(directory.path(), &harness::DISTRIBUTED);
+    let file = changed(directory.path(), &SMALL);
     let out = directory.path().join("out");
     let ran = skep(&["simulate", path(&file), "--output", "json", "--seed", "7", "--out", path(&out)]);
     assert_eq!(ran.code, 0, "{}", ran.err);
@@ -227,5 +229,5 @@ fn a_distributed_run_says_what_each_adversary_learns_in_every_output() {
     ] {
         assert_eq!(model.metadata()[key], summary[value].to_string(), "{key}");
     }
-    assert_eq!(model.metadata()["max_corrupt_fraction"], "0.05");
+    assert_eq!(model.metadata()["max_corrupt_fraction"], "0.1");
 }

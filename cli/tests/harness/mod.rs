@@ -11,6 +11,9 @@ use std::process::{Command, Output, Stdio};
 /// The built-in experiment.
 pub(crate) const DIGITS: &str = include_str!("../../src/digits.toml");
 
+/// The same where the server adds the noise, so that two clients suffice.
+pub(crate) const CENTRAL: &str = include_str!("../../../simulations/experiments/digits-central.toml");
+
 /// What a command left behind.
 pub(crate) struct Transcript {
     pub(crate) code: i32,
@@ -45,9 +48,18 @@ pub(crate) fn transcript(output: Output) -> Transcript {
 
 /// Writes the built-in experiment with a change, which must change something.
 pub(crate) fn changed(directory: &Path, changes: &[(&str, &str)]) -> PathBuf {
-    let mut text = DIGITS.to_owned();
+    written(directory, DIGITS, changes)
+}
+
+/// Writes the experiment in which the server adds the noise, with a change.
+pub(crate) fn central(directory: &Path, changes: &[(&str, &str)]) -> PathBuf {
+    written(directory, CENTRAL, changes)
+}
+
+fn written(directory: &Path, text: &str, changes: &[(&str, &str)]) -> PathBuf {
+    let mut text = text.to_owned();
     for (from, to) in changes {
-        assert!(text.contains(from), "the built-in file has {from:?}");
+        assert!(text.contains(from), "the file has {from:?}");
         text = text.replacen(from, to, 1);
     }
     let path = directory.join("experiment.toml");
@@ -56,20 +68,20 @@ pub(crate) fn changed(directory: &Path, changes: &[(&str, &str)]) -> PathBuf {
 }
 
 /// A small and fast variant: ten clients, three rounds.
-pub(crate) const SMALL: [(&str, &str); 4] = [
+pub(crate) const SMALL: [(&str, &str); 5] = [
+    ("clients = 100", "clients = 10"),
+    ("count = 60", "count = 3"),
+    ("min_updates = 90", "min_updates = 8"),
+    ("deadline_s = 60.0", "deadline_s = 30.0"),
+    ("max_corrupt_fraction = 0.05", "max_corrupt_fraction = 0.1"),
+];
+
+/// The same of [`CENTRAL`].
+pub(crate) const SMALL_CENTRAL: [(&str, &str); 4] = [
     ("clients = 100", "clients = 10"),
     ("count = 60", "count = 3"),
     ("min_updates = 50", "min_updates = 5"),
     ("deadline_s = 60.0", "deadline_s = 30.0"),
-];
-
-/// A small variant in which clients add the noise, under secure aggregation.
-pub(crate) const DISTRIBUTED: [(&str, &str); 5] = [
-    ("clients = 100", "clients = 20"),
-    ("count = 60", "count = 3"),
-    ("min_updates = 50", "min_updates = 15"),
-    ("mode = \"central\"", "mode = \"distributed\""),
-    ("[privacy]", "[secure_aggregation]\nmax_corrupt_fraction = 0.05\n\n[privacy]"),
 ];
 
 pub(crate) fn path(path: &Path) -> &str {

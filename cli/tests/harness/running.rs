@@ -28,10 +28,10 @@ pub(crate) struct Running {
 }
 
 impl Site {
-    /// With the built-in experiment, changed.
+    /// With the experiment in which the server adds the noise, changed.
     pub(crate) fn new(changes: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let file = super::changed(directory.path(), changes);
+        let file = super::central(directory.path(), changes);
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         Site { directory, file, port: free.local_addr().unwrap().port() }
     }
