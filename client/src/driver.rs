@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use skep_learning::Subset;
 use skep_privacy::client_noise::Contribution;
 use skep_protocol::experiment::Task;
-use skep_protocol::masked::connection_name;
+use skep_protocol::masked::{self, connection_name};
 use skep_protocol::message::{ClientMessage, Offer};
 use skep_protocol::net::frame::{Bytes, Chunk};
 use skep_protocol::plan::VerifiedPlan;
@@ -208,7 +208,10 @@ impl Driver {
             "asked to train"
         );
         self.notify.tell(&News::Asked(&terms));
-        let judgement = self.guard.as_ref().map_or(Judgement::Agreed, |guard| guard.lock().judge(&plan));
+        let judgement = match masked::admits(&plan, self.trainee.id, self.trainee.min_cohort) {
+            Err(reason) => Judgement::Declined(reason),
+            Ok(()) => self.guard.as_ref().map_or(Judgement::Agreed, |guard| guard.lock().judge(&plan)),
+        };
         self.judged(plan, judgement)
     }
 
@@ -239,7 +242,7 @@ impl Driver {
         match judgement {
             Judgement::Agreed => return self.admit(plan),
             Judgement::Declined(reason) => {
-                warn!(%round, %reason, "declined: the owner does not agree");
+                warn!(%round, %reason, "declined");
                 self.notify.tell(&News::Unwilling { round, reason });
                 self.handle(Event::Unwilling { plan, reason });
             }

@@ -127,8 +127,8 @@ impl Participant {
     /// to train on, [`Decline::Unencodable`] when the training diverged or, in mode none, left the grid,
     /// [`Decline::NoRandomness`] when the system has none.
     pub fn train(&mut self, plan: &VerifiedPlan, task: &Task, base: &[f32]) -> Result<Trained, Decline> {
-        let plan = plan.plan();
         plan.check(task, &task.digest())?;
+        let plan = plan.plan();
         let training = task::training(task).map_err(|_| Decline::WrongTask)?;
         let order = self.order_key(plan, task);
         let report = self

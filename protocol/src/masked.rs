@@ -4,7 +4,7 @@
 //! `skep_privacy::secagg`; here they are bytes on their way from one client to another.
 
 use skep_privacy::prg::PrgId;
-use skep_privacy::secagg::{Params, ParamsError, Session, Shape};
+use skep_privacy::secagg::{COHORT_MIN, ParamsError, Party, Session, SessionError, Shape};
 
 use crate::canonical::{CanonicalError, Reader, Writer};
 use crate::ids::{ChannelBinding, ClientId, Digest};
@@ -22,22 +22,43 @@ const MASK_GENERATOR: PrgId = PrgId::Aes256Ctr;
 /// update are refused, whoever signed them.
 ///
 /// # Errors
-/// [`Decline::SmallCohort`], [`Decline::WeakThreshold`], or [`Decline::Inconsistent`] for a plan without masks.
+/// [`Decline::SmallCohort`], [`Decline::WeakThreshold`], [`Decline::BadPeers`] where the cohort does not add up, or
+/// [`Decline::Inconsistent`] for a plan without masks.
 pub fn session(plan: &VerifiedPlan, min_cohort: u32) -> Result<Session, Decline> {
+    if plan.plan().masking().is_some() && plan.plan().cohort_max < min_cohort {
+        return Err(Decline::SmallCohort);
+    }
+    plan.session(|| work_out(plan))
+}
+
+fn work_out(plan: &VerifiedPlan) -> Result<Session, Decline> {
     let digest = plan.digest();
     let plan = plan.plan();
-    let masking = plan.masking().ok_or(Decline::Inconsistent)?;
-    let (degree, threshold) = (masking.degree, masking.threshold);
-    let gamma = masking.max_corrupt_fraction;
-    let params = Params::verify(plan.cohort_max, degree, threshold, min_cohort, gamma);
+    let params = plan.masking().ok_or(Decline::Inconsistent)?.params(plan.cohort_max, COHORT_MIN);
     let params = params.map_err(|error| match error {
         ParamsError::CohortTooSmall { .. } => Decline::SmallCohort,
         _ => Decline::WeakThreshold,
     })?;
     let len = usize::try_from(plan.update_len()).map_err(|_| Decline::Inconsistent)?;
     let shape = Shape { len, bits: plan.encoding.wire_bits, generator: MASK_GENERATOR };
-    // In a complete graph everybody is everybody's neighbour, so nobody needs a list of the cohort.
-    Session::new(&digest.0, &plan.base_model.0, params, shape, []).map_err(|_| Decline::WeakThreshold)
+    let members = plan.cohort.clients().iter().map(|client| Party(client.0));
+    Session::new(&digest.0, &plan.base_model.0, params, shape, members).map_err(|error| match error {
+        SessionError::Cohort { .. } | SessionError::MembersUnknown => Decline::BadPeers,
+        SessionError::Shape { .. } => Decline::Inconsistent,
+    })
+}
+
+/// Whether a client that hides in cohorts of at least `min_cohort` can be hidden by a plan; what it asks before it trains. A
+/// plan without masks hides nobody, and is admitted.
+///
+/// # Errors
+/// As [`session`], and [`Decline::BadPeers`] where the client itself is not in the cohort.
+pub fn admits(plan: &VerifiedPlan, client: ClientId, min_cohort: u32) -> Result<(), Decline> {
+    if plan.plan().masking().is_none() {
+        return Ok(());
+    }
+    session(plan, min_cohort)?;
+    if plan.plan().cohort.contains(client) { Ok(()) } else { Err(Decline::BadPeers) }
 }
 
 /// A client as its peers meet it. The client itself sends its advert alone, as the answer in

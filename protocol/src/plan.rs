@@ -3,10 +3,11 @@
 //! A plan is signed only against a reservation of privacy budget for the same round and mechanism, so no plan
 //! exists without one. Its encoding is canonical and of our own, so that what is signed never depends on a library.
 
+mod cohort;
 mod promise;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use skep_privacy::budget::Reservation;
@@ -16,6 +17,7 @@ use skep_privacy::ledger::{Checkpoint, NoteError, SignedCheckpoint, read_samplin
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::Sampling;
+use skep_privacy::secagg::Session;
 use thiserror::Error;
 
 pub use skep_privacy::ledger::{PublicKey as PlanKey, Signer as PlanSigner};
@@ -25,6 +27,7 @@ use crate::ids::{Digest, Round};
 use crate::round::Decline;
 use crate::time::Span;
 
+pub use cohort::{COHORT_MAX, Cohort};
 pub use promise::{Claim, Masking, Promise};
 
 /// What every participant of one round must agree on.
@@ -50,6 +53,8 @@ pub struct Plan {
     pub population: u64,
     /// The largest possible cohort: no sum has more members.
     pub cohort_max: u32,
+    /// Who is invited to a masked round; nobody is named in others.
+    pub cohort: Cohort,
     /// The weights of the mean.
     pub weighting: Weighting,
     /// The generator of noise and rounding.
@@ -125,8 +130,10 @@ impl Plan {
         let closes_early = private && self.closure != Closure::AllAnswered;
         // Who masks must know how many others do.
         let unknown_cohort = self.masking().is_some() && matches!(self.sampling, Sampling::Poisson { .. });
+        let named = if self.masking().is_some() { self.cohort_max } else { 0 };
         let sound = self.promise.is_sound(self.cohort_max, self.min_updates);
         if self.update_len() != expected
+            || self.cohort.size() != named
             || closes_early
             || unknown_cohort
             || !sound
@@ -179,6 +186,9 @@ impl Plan {
             Closure::FirstUpdates(count) => count,
         });
         writer.u32(self.min_updates).u64(self.deadline.as_millis());
+        if self.masking().is_some() {
+            self.cohort.write(&mut writer);
+        }
         writer.finish()
     }
 
@@ -188,7 +198,7 @@ impl Plan {
     /// [`CanonicalError`] for anything but the bytes of [`Plan::to_bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Plan, CanonicalError> {
         let mut reader = Reader::new(bytes, DOMAIN)?;
-        let plan = Plan {
+        let mut plan = Plan {
             task: Digest(reader.array()?),
             round: Round(reader.u64()?),
             rounds: reader.u64()?,
@@ -199,6 +209,7 @@ impl Plan {
             sampling: read_sampling(&mut reader)?,
             population: reader.u64()?,
             cohort_max: reader.u32()?,
+            cohort: Cohort::default(),
             weighting: match reader.u32()? {
                 0 => Weighting::Uniform,
                 max => Weighting::Examples { max },
@@ -211,6 +222,9 @@ impl Plan {
             min_updates: reader.u32()?,
             deadline: Span::from_millis(reader.u64()?),
         };
+        if plan.masking().is_some() {
+            plan.cohort = Cohort::read(&mut reader)?;
+        }
         reader.finish()?;
         Ok(plan)
     }
@@ -272,6 +286,23 @@ pub struct VerifiedPlan {
     digest: Digest,
     signed: SignedPlan,
     checkpoint: Option<Checkpoint>,
+    worked_out: WorkedOut,
+}
+
+/// What follows from a plan, worked out when it is first asked for: for a large cohort that takes milliseconds, and in a
+/// simulation thousands of clients ask.
+#[derive(Clone, Debug, Default)]
+struct WorkedOut {
+    /// Whether a client with the task of this digest can take part.
+    check: OnceLock<(Digest, Result<(), Decline>)>,
+    session: OnceLock<Result<Session, Decline>>,
+}
+
+impl PartialEq for WorkedOut {
+    /// It follows from the plan, which is compared.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// Why a plan cannot be signed or believed.
@@ -307,7 +338,13 @@ impl VerifiedPlan {
         let digest = Digest::of(&bytes);
         let signature = signer.sign(&signed_text(&digest)).to_vec();
         let signed = SignedPlan { bytes, signature, checkpoint: None };
-        Ok(Arc::new(VerifiedPlan { plan, digest, signed, checkpoint: None }))
+        Ok(Arc::new(VerifiedPlan {
+            plan,
+            digest,
+            signed,
+            checkpoint: None,
+            worked_out: WorkedOut::default(),
+        }))
     }
 
     /// The same plan beside a checkpoint of the ledger that `signer` keeps, which its clients can compare with the last one
@@ -335,6 +372,25 @@ impl VerifiedPlan {
         self.digest
     }
 
+    /// [`Plan::check`], worked out once.
+    ///
+    /// # Errors
+    /// As [`Plan::check`].
+    pub fn check(&self, task: &Task, digest: &Digest) -> Result<(), Decline> {
+        match self.worked_out.check.get_or_init(|| (*digest, self.plan.check(task, digest))) {
+            (known, result) if known == digest => *result,
+            _ => self.plan.check(task, digest),
+        }
+    }
+
+    /// What `work` makes of the plan, worked out once.
+    pub(crate) fn session(
+        &self,
+        work: impl FnOnce() -> Result<Session, Decline>,
+    ) -> Result<Session, Decline> {
+        self.worked_out.session.get_or_init(work).clone()
+    }
+
     /// The plan as it travels.
     pub fn signed(&self) -> &SignedPlan {
         &self.signed
@@ -356,7 +412,8 @@ impl SignedPlan {
             Some(note) => Some(SignedCheckpoint::parse(note)?.verify(key)?.clone()),
             None => None,
         };
-        Ok(Arc::new(VerifiedPlan { plan, digest, signed: self, checkpoint }))
+        let worked_out = WorkedOut::default();
+        Ok(Arc::new(VerifiedPlan { plan, digest, signed: self, checkpoint, worked_out }))
     }
 }
 

@@ -14,11 +14,12 @@ use skep_privacy::quantities::{
 };
 use skep_protocol::experiment::Weighting;
 use skep_protocol::experiment::{Batch, Model, Task, Training};
+use skep_protocol::masked;
 use skep_protocol::plan::{
-    Claim, Closure, Masking, Plan, PlanError, PlanSigner, Promise, Segment, VerifiedPlan,
+    Claim, Closure, Cohort, Masking, Plan, PlanError, PlanSigner, Promise, Segment, VerifiedPlan,
 };
 use skep_protocol::round::Decline;
-use skep_protocol::{Digest, Round, Span};
+use skep_protocol::{ClientId, Digest, Round, Span};
 
 fn plan() -> Plan {
     let grid = Grid::from(PublicGrid::new(650, 100).unwrap());
@@ -33,6 +34,7 @@ fn plan() -> Plan {
         sampling: Sampling::Poisson { rate: SamplingRate::new(0.25).unwrap() },
         population: 100,
         cohort_max: 100,
+        cohort: Cohort::default(),
         weighting: Weighting::Uniform,
         prg: PrgId::ChaCha20,
         closure: Closure::AllAnswered,
@@ -79,9 +81,14 @@ fn of(promise: Promise, grid: impl Into<Grid>) -> Plan {
         sampling: Sampling::All,
         min_updates: 80,
         encoding: grid.into().encoding(),
+        cohort: if promise.masking().is_some() { cohort_of(100) } else { Cohort::default() },
         promise,
         ..plan()
     }
+}
+
+fn cohort_of(size: u64) -> Cohort {
+    (0..size).map(ClientId).collect()
 }
 
 fn distributed() -> Plan {
@@ -178,6 +185,18 @@ fn plans_of_every_mode_are_accepted_and_say_which_noise_they_are_for() {
 }
 
 #[test]
+fn a_client_is_admitted_to_a_large_enough_cohort_that_names_it() {
+    let plan = signed(distributed());
+    assert_eq!(masked::admits(&plan, ClientId(99), 100), Ok(()));
+    assert_eq!(masked::admits(&plan, ClientId(99), 101), Err(Decline::SmallCohort));
+    assert_eq!(masked::admits(&plan, ClientId(100), 10), Err(Decline::BadPeers));
+    let unnamed = signed(Plan { cohort: cohort_of(99), ..distributed() });
+    assert_eq!(masked::admits(&unnamed, ClientId(0), 10), Err(Decline::BadPeers));
+    // Nobody is hidden by a plan without masks, and nobody is asked to believe so.
+    assert_eq!(masked::admits(&signed(local()), ClientId(0), 1000), Ok(()));
+}
+
+#[test]
 fn a_client_refuses_noise_and_masks_that_do_not_add_up() {
     let Promise::Distributed { claim, share, honest, masking } = distributed().promise else {
         unreachable!()
@@ -201,7 +220,12 @@ fn a_client_refuses_noise_and_masks_that_do_not_add_up() {
             encoding: skep_privacy::grid::Encoding { wire_bits: 21, ..distributed().encoding },
             ..distributed()
         },
-        Plan { cohort_max: 50, ..distributed() },
+        Plan { cohort_max: 50, cohort: cohort_of(50), ..distributed() },
+        // A list of the cohort that is not as long as the cohort, or that nobody needs.
+        Plan { cohort: cohort_of(99), ..distributed() },
+        Plan { cohort: cohort_of(101), ..masked() },
+        Plan { cohort: Cohort::default(), ..distributed() },
+        Plan { cohort: cohort_of(100), ..local() },
         Plan { min_updates: 79, ..distributed() },
         Plan { min_updates: 101, ..distributed() },
         // A cohort of secret size, and a round that closes early.
@@ -230,7 +254,7 @@ proptest! {
     }
 
     #[test]
-    fn what_reads_as_a_plan_is_its_canonical_encoding(mode in 0usize..4, place in 0usize..300, byte in any::<u8>()) {
+    fn what_reads_as_a_plan_is_its_canonical_encoding(mode in 0usize..4, place in 0usize..340, byte in any::<u8>()) {
         let mut bytes = [private(), masked(), distributed(), local()][mode].to_bytes();
         let place = place % bytes.len();
         bytes[place] = byte;

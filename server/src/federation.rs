@@ -265,7 +265,7 @@ impl Federation {
             .reserve(&self.request(round, noise.as_ref()), cohort.iter().map(|client| client.0))?;
         self.round = round;
         let plan = match VerifiedPlan::sign(
-            self.describe(&reserved.reservation),
+            self.describe(&reserved.reservation, &cohort),
             &reserved.reservation,
             self.ledger.signer(),
         ) {
@@ -566,8 +566,9 @@ impl Federation {
         }
     }
 
-    fn describe(&self, reservation: &Reservation) -> Plan {
+    fn describe(&self, reservation: &Reservation, cohort: &BTreeSet<ClientId>) -> Plan {
         let rounds = &self.experiment.rounds;
+        let masked = self.experiment.privacy.secure_aggregation().is_some();
         Plan {
             task: self.task,
             round: self.round,
@@ -581,6 +582,8 @@ impl Federation {
             sampling: rounds.sampling,
             population: self.experiment.population.clients,
             cohort_max: self.experiment.cohort_max(),
+            // Where the server sees updates, who else takes part is nobody's business, and may amplify privacy.
+            cohort: cohort.iter().filter(|_| masked).copied().collect(),
             weighting: self.experiment.strategy.weighting(),
             prg: self.keys.generator(),
             closure: Closure::AllAnswered,

@@ -1,6 +1,6 @@
 //! Whole simulations with secure aggregation: both fidelities give the same model, whoever drops out.
 
-use skep_protocol::experiment::file::FidelityFile;
+use skep_protocol::experiment::file::{FidelityFile, RoundsFile, SecureAggregationFile};
 use skep_protocol::round::Refusal;
 use skep_protocol::{ClientId, Round, Span};
 use skep_server::record::OutcomeKind;
@@ -132,4 +132,44 @@ fn the_run_does_not_depend_on_threads() {
         SimulationReport { seconds: 0.0, ..report }
     };
     assert_eq!(run(1), run(3));
+}
+
+/// A round of so many clients, of whom most hold no share of most others, and `vanish_each` vanish at each moment.
+fn sparse(clients: u64, vanish_each: u64) {
+    let faults = (0..).zip(MOMENTS).flat_map(|(i, at)| {
+        (0..vanish_each).map(move |j| Fault { round: Round(1), ..vanish(17 + 40 * j + 5 * i, at, None) })
+    });
+    let run = |fidelity| {
+        let mut file = masked_file(fidelity);
+        file.population.clients = clients;
+        file.rounds = RoundsFile { count: 1, min_updates: (clients * 9 / 10) as u32, ..file.rounds };
+        file.privacy.delta = Some(1e-6);
+        file.secure_aggregation =
+            Some(SecureAggregationFile { max_corrupt_fraction: 0.01, min_cohort: clients as u32 });
+        let mut run = Run::of(file);
+        run.options = crate::testing::options(2);
+        run.options.faults = faults.clone().collect();
+        run.report()
+    };
+    let (sum, protocol) = (run(FidelityFile::Sum), run(FidelityFile::Protocol));
+    assert_eq!(outcome(&sum), outcome(&protocol));
+    let record = &protocol.rounds[0];
+    assert_eq!(record.outcome, OutcomeKind::Degraded);
+    assert_eq!(u64::from(record.updates), clients - 5 * vanish_each);
+    // A mask for each neighbour, of which there are about twice as many as share holders, not one for each client.
+    let each = protocol.masks.applied / clients;
+    assert!((50..clients * 2 / 3).contains(&each), "{each}");
+}
+
+#[test]
+fn a_cohort_with_a_sparse_graph_gives_the_model_of_the_plain_sum() {
+    sparse(301, 1);
+}
+
+/// `cargo test --release -p skep-simulations --lib -- --ignored sparse_graphs_of_hundreds`
+#[test]
+#[ignore = "minutes of public-key work"]
+fn sparse_graphs_of_hundreds_and_a_thousand() {
+    sparse(500, 3);
+    sparse(1000, 6);
 }

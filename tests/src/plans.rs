@@ -10,8 +10,10 @@ use skep_privacy::quantities::{
     Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
 };
 use skep_protocol::experiment::{Batch, Model, Task, Training, Weighting};
-use skep_protocol::plan::{Claim, Closure, Masking, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
-use skep_protocol::{Digest, Round, Span};
+use skep_protocol::plan::{
+    Claim, Closure, Cohort, Masking, Plan, PlanSigner, Promise, Segment, VerifiedPlan,
+};
+use skep_protocol::{ClientId, Digest, Round, Span};
 
 /// A task whose model has `3 * 2 + 2 = 8` parameters.
 pub fn task() -> Task {
@@ -45,6 +47,7 @@ pub fn plan(round: u64, cohort_max: u32) -> Plan {
         sampling: Sampling::All,
         population: u64::from(cohort_max),
         cohort_max,
+        cohort: Cohort::default(),
         weighting: Weighting::Uniform,
         prg: PrgId::ChaCha20,
         closure: Closure::AllAnswered,
@@ -81,6 +84,7 @@ pub fn masked_plan(round: u64, cohort_max: u32) -> Plan {
         encoding: grid.encoding(),
         promise: Promise::Central { claim: claim(clip_norm), sigma, masking: Some(masking) },
         min_updates: masking.threshold + 1,
+        cohort: (0..u64::from(cohort_max)).map(ClientId).collect(),
         ..public
     }
 }

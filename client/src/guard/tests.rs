@@ -8,7 +8,7 @@ use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
 use skep_protocol::experiment::Weighting;
-use skep_protocol::plan::{Claim, Closure, PlanSigner, Promise, Segment};
+use skep_protocol::plan::{Claim, Closure, Cohort, PlanSigner, Promise, Segment};
 use skep_protocol::{Digest, Round, Span};
 
 use super::*;
@@ -78,6 +78,7 @@ impl Invitation {
             sampling: Sampling::All,
             population: 10,
             cohort_max: 10,
+            cohort: Cohort::default(),
             weighting: Weighting::Uniform,
             prg: PrgId::ChaCha20,
             closure: Closure::AllAnswered,

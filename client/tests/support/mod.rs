@@ -15,7 +15,7 @@ use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
 use skep_protocol::experiment::{Batch, Model, Task, Training, Weighting};
-use skep_protocol::plan::{Claim, Closure, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
+use skep_protocol::plan::{Claim, Closure, Cohort, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
 use skep_protocol::{Digest, Round, Span};
 
 /// Softmax regression on the digits, in batches of 8.
@@ -54,6 +54,7 @@ pub fn plan_of(task: &Task, round: u64) -> Plan {
         sampling: Sampling::All,
         population: 4,
         cohort_max: 4,
+        cohort: Cohort::default(),
         weighting: Weighting::Uniform,
         prg: PrgId::ChaCha20,
         closure: Closure::AllAnswered,

@@ -285,7 +285,7 @@ impl ClientMachine {
             return self.send(ClientMessage::Decline { round, reason: Decline::StaleRound });
         }
         self.last = Some(round);
-        if let Err(reason) = plan.plan().check(&self.task, &self.task_digest) {
+        if let Err(reason) = plan.check(&self.task, &self.task_digest) {
             self.send(ClientMessage::Decline { round, reason });
             return self.act(Action::Closed { round, end: End::Declined(reason) });
         }
