@@ -37,7 +37,7 @@ use crate::masking::MaskedRound;
 use crate::roster::Roster;
 use crate::select;
 use crate::stage::Stager;
-use crate::strategy::FedAvg;
+use crate::strategy::{Next, ServerState, ServerStrategy};
 
 pub use encoding::{NoPromise, no_promise};
 pub use error::{FederationError, PlanningError, RoundError};
@@ -52,11 +52,12 @@ pub struct Federation {
     segments: Vec<Segment>,
     grid: Grid,
     mechanism: Mechanism,
-    strategy: FedAvg,
+    strategy: ServerStrategy,
     ledger: Ledger,
     keys: ServerKeys,
     model: Arc<Vec<f32>>,
     model_digest: Digest,
+    state: ServerState,
     round: Round,
     open: Option<OpenRound>,
 }
@@ -75,7 +76,7 @@ struct OpenRound {
 #[derive(Debug)]
 enum Stage {
     Collecting { reservation: Box<Reservation>, updates: Updates, noise: Option<Key> },
-    Released { model: Vec<f32>, digest: Digest, aggregate: Digest, seal: Option<Vec<u8>> },
+    Released { next: Next, digest: Digest, aggregate: Digest, seal: Option<Vec<u8>> },
     Failed,
 }
 
@@ -109,6 +110,8 @@ impl PlannedRound {
 pub struct Released<'a> {
     /// The next model.
     pub model: &'a [f32],
+    /// What the strategy remembers of it.
+    pub state: &'a ServerState,
     /// Its digest.
     pub digest: Digest,
     /// What the ledger needs besides, if another process must write it down.
@@ -176,30 +179,41 @@ impl Federation {
             segments,
             grid,
             mechanism,
-            strategy: FedAvg::of(&experiment),
+            strategy: ServerStrategy::of(&experiment),
             ledger,
             keys,
             model_digest: Digest::of_model(&initial_model),
             model: Arc::new(initial_model),
+            state: ServerState::default(),
             round: Round(0),
             open: None,
             experiment,
         })
     }
 
-    /// Goes on after `round`, the last that was planned, from the model it left. The ledger knows already what it was charged.
+    /// Goes on after `round`, the last that was planned, from the model and the state it left. The ledger knows already what it
+    /// was charged.
     ///
     /// # Errors
     /// [`FederationError`]; the federation is then not to be used.
-    pub fn resume(&mut self, round: Round, model: Vec<f32>) -> Result<(), FederationError> {
+    pub fn resume(
+        &mut self,
+        round: Round,
+        model: Vec<f32>,
+        state: ServerState,
+    ) -> Result<(), FederationError> {
         check_model(
             &self.experiment,
             &self.segments[..self.segments.len() - weights(&self.experiment)],
             &model,
         )?;
+        if !state.fits(model.len()) {
+            return Err(FederationError::OtherState { parameters: model.len() });
+        }
         self.round = round;
         self.model_digest = Digest::of_model(&model);
         self.model = Arc::new(model);
+        self.state = state;
         Ok(())
     }
 
@@ -376,9 +390,9 @@ impl Federation {
                 (sum.release_noised(charge)?, None)
             }
         };
-        let model = self.strategy.apply(&self.model, &release)?;
-        let digest = Digest::of_model(&model);
-        open.stage = Stage::Released { model, digest, aggregate: digest_of(&release), seal };
+        let next = self.strategy.apply(&self.model, &self.state, &release)?;
+        let digest = Digest::of_model(&next.model);
+        open.stage = Stage::Released { next, digest, aggregate: digest_of(&release), seal };
         Ok(())
     }
 
@@ -386,13 +400,10 @@ impl Federation {
     pub fn released(&self) -> Option<Released<'_>> {
         match self.open.as_ref() {
             Some(OpenRound {
-                updates,
-                plan,
-                stage: Stage::Released { model, digest, aggregate, .. },
-                ..
+                updates, plan, stage: Stage::Released { next, digest, aggregate, .. }, ..
             }) => {
                 let ledger = Interrupted { updates: *updates, plan: *plan, aggregate: *aggregate };
-                Some(Released { model, digest: *digest, ledger })
+                Some(Released { model: &next.model, state: &next.state, digest: *digest, ledger })
             }
             _ => None,
         }
@@ -416,7 +427,7 @@ impl Federation {
                 };
                 self.ledger.abort(Abort { reserve: open.record, reason, refunded: false })?;
             }
-            (_, Stage::Released { model, digest, aggregate, seal }) => {
+            (_, Stage::Released { next, digest, aggregate, seal }) => {
                 let settle = Settle {
                     reserve: open.record,
                     plan: Hash(open.plan.0),
@@ -427,7 +438,8 @@ impl Federation {
                 };
                 self.ledger.settle(settle, seal.as_deref())?;
                 self.model_digest = digest;
-                self.model = Arc::new(model);
+                self.model = Arc::new(next.model);
+                self.state = next.state;
             }
             _ => return Err(RoundError::OutOfOrder),
         }
@@ -470,7 +482,12 @@ impl Federation {
         Arc::clone(&self.model)
     }
 
-    /// Its digest.
+    /// What the strategy remembers beside the model.
+    pub fn state(&self) -> &ServerState {
+        &self.state
+    }
+
+    /// The model's digest.
     pub fn model_digest(&self) -> Digest {
         self.model_digest
     }

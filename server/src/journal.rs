@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `journal.jsonl` | a line when a round is opened, when its model is released, and when it has ended |
 //! | `model-<sha256>` | the model after the last released round, little-endian f32 |
+//! | `state-<sha256>` | what the strategy remembers beside that model, if it remembers anything |
 //!
 //! Each line is on disk before anything follows from it: before anybody is invited, before anybody is told of a release,
 //! before the next round. So whatever moment a server is killed at, a round has either not begun, or been released,
@@ -23,7 +24,8 @@ use skep_protocol::{Digest, Round};
 use thiserror::Error;
 
 use crate::federation::{Federation, FederationError, Interrupted, Released};
-use crate::record::{Cost, RoundRecord};
+use crate::record::{Cost, OutcomeKind, RoundRecord};
+use crate::strategy::ServerState;
 
 /// The journal of one federation. One process writes it.
 #[derive(Debug)]
@@ -31,13 +33,28 @@ pub struct Journal {
     directory: PathBuf,
     file: File,
     entries: Vec<Entry>,
+    /// The digest of the state beside the model of the last round that ended with one.
+    state: Option<String>,
+    /// Likewise of the round that is open, once it has released.
+    released_state: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Entry {
-    Opened { round: Round, invited: u32 },
-    Released { round: Round, updates: u32, model_sha256: String, plan: Digest, aggregate: Digest },
+    Opened {
+        round: Round,
+        invited: u32,
+    },
+    Released {
+        round: Round,
+        updates: u32,
+        model_sha256: String,
+        plan: Digest,
+        aggregate: Digest,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        state_sha256: Option<String>,
+    },
     Closed(Box<RoundRecord>),
 }
 
@@ -47,6 +64,15 @@ struct Unfinished {
     invited: u32,
     /// What was released, and the digest of the model, once it was.
     released: Option<(Interrupted, String)>,
+}
+
+/// What a journal says.
+#[derive(Default)]
+struct History {
+    records: Vec<RoundRecord>,
+    unfinished: Option<Unfinished>,
+    /// The digest of the state beside the model of the last round that released one, of an unfinished round, too.
+    state: Option<String>,
 }
 
 impl Journal {
@@ -78,7 +104,7 @@ impl Journal {
                     .map_err(|error| JournalError::Damaged { line: number, reason: error.to_string() })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Journal { directory: directory.to_owned(), file, entries })
+        Ok(Journal { directory: directory.to_owned(), file, entries, state: None, released_state: None })
     }
 
     /// Whether no round was ever opened.
@@ -92,16 +118,24 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] when the journal contradicts itself, a model is missing or damaged, or the federation is another.
     pub fn restore(&mut self, federation: &mut Federation) -> Result<Vec<RoundRecord>, JournalError> {
-        let (mut records, unfinished) = self.history()?;
+        let History { mut records, unfinished, state } = self.history()?;
         let model = match &unfinished {
             Some(Unfinished { released: Some((_, model)), .. }) => Some(model.clone()),
             _ => records.last().map(|record| record.model_sha256.clone()),
         };
         let last = unfinished.as_ref().map(|open| open.round).or(records.last().map(|record| record.round));
         if let (Some(last), Some(model)) = (last, model) {
-            federation.resume(last, self.model(&model, federation)?)?;
+            let remembered = match &state {
+                Some(sha256) => self.state(sha256)?,
+                None => ServerState::default(),
+            };
+            federation.resume(last, self.model(&model, federation)?, remembered)?;
         } else if let Some(last) = last {
-            federation.resume(last, federation.model().to_vec())?;
+            federation.resume(last, federation.model().to_vec(), ServerState::default())?;
+        }
+        match &unfinished {
+            Some(Unfinished { released: Some(_), .. }) => self.released_state = state,
+            _ => self.state = state,
         }
         if let Some(open) = unfinished {
             federation.end_interrupted(open.released.as_ref().map(|(released, _)| released))?;
@@ -135,16 +169,33 @@ impl Journal {
         let model_sha256 = released.digest.to_string();
         files::replace(&self.directory.join(model_file(&model_sha256)), &on_the_wire(released.model))?;
         let Interrupted { updates, plan, aggregate } = released.ledger;
-        self.append(&Entry::Released { round, updates, model_sha256, plan, aggregate })
+        self.released_state = self.keep(released.state)?;
+        let state_sha256 = self.released_state.clone();
+        self.append(&Entry::Released { round, updates, model_sha256, plan, aggregate, state_sha256 })
     }
 
-    /// Notes how a round ended; models before its own are no longer needed.
+    /// Writes down what the strategy remembers, if anything, and says by which digest.
+    fn keep(&self, state: &ServerState) -> Result<Option<String>, JournalError> {
+        if state.is_empty() {
+            return Ok(None);
+        }
+        let bytes = state.to_bytes();
+        let sha256 = Digest::of(&bytes).to_string();
+        files::replace(&self.directory.join(state_file(&sha256)), &bytes)?;
+        Ok(Some(sha256))
+    }
+
+    /// Notes how a round ended; models and states before its own are no longer needed.
     ///
     /// # Errors
     /// [`JournalError`].
     pub fn close(&mut self, record: &RoundRecord) -> Result<(), JournalError> {
         self.append(&Entry::Closed(Box::new(record.clone())))?;
-        self.forget_models_but(&record.model_sha256)
+        let released = self.released_state.take();
+        if record.outcome != OutcomeKind::Aborted {
+            self.state = released;
+        }
+        self.forget_all_but(&record.model_sha256)
     }
 
     fn append(&mut self, entry: &Entry) -> Result<(), JournalError> {
@@ -153,31 +204,42 @@ impl Journal {
         self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(self.failed("write"))
     }
 
-    fn history(&self) -> Result<(Vec<RoundRecord>, Option<Unfinished>), JournalError> {
-        let (mut records, mut open): (Vec<RoundRecord>, Option<Unfinished>) = (Vec::new(), None);
+    fn history(&self) -> Result<History, JournalError> {
+        let History { mut records, unfinished: mut open, mut state } = History::default();
+        let mut released_state = None;
         for (entry, line) in self.entries.iter().zip(1..) {
             let wrong = |reason: &str| Err(JournalError::Damaged { line, reason: reason.to_owned() });
             match (entry, &mut open) {
-                (Entry::Opened { round, .. }, None) if records.last().is_some_and(|r| r.round >= *round) => {
+                (Entry::Opened { round, .. }, None)
+                    if records.last().is_some_and(|r: &RoundRecord| r.round >= *round) =>
+                {
                     return wrong("the round is not after the last one");
                 }
                 (&Entry::Opened { round, invited }, None) => {
                     open = Some(Unfinished { round, invited, released: None });
                 }
-                (Entry::Released { round, updates, model_sha256, plan, aggregate }, Some(now))
-                    if now.round == *round =>
-                {
+                (
+                    Entry::Released { round, updates, model_sha256, plan, aggregate, state_sha256 },
+                    Some(now),
+                ) if now.round == *round => {
                     let released = Interrupted { updates: *updates, plan: *plan, aggregate: *aggregate };
                     now.released = Some((released, model_sha256.clone()));
+                    released_state = state_sha256.clone();
                 }
                 (Entry::Closed(record), Some(now)) if now.round == record.round => {
+                    if record.outcome != OutcomeKind::Aborted {
+                        state = released_state.take();
+                    }
                     records.push(RoundRecord::clone(record));
                     open = None;
                 }
                 _ => return wrong("it does not follow from the line before"),
             }
         }
-        Ok((records, open))
+        if open.as_ref().is_some_and(|open| open.released.is_some()) {
+            state = released_state;
+        }
+        Ok(History { records, unfinished: open, state })
     }
 
     /// The model of this digest; the federation's own needs no file.
@@ -188,14 +250,28 @@ impl Journal {
         let path = self.directory.join(model_file(sha256));
         let bytes = fs::read(&path).map_err(failed("read", &path))?;
         let model: Vec<f32> = bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
-        if Digest::of(&bytes).to_string() == sha256 { Ok(model) } else { Err(JournalError::Model { path }) }
+        if Digest::of(&bytes).to_string() == sha256 { Ok(model) } else { Err(JournalError::Damage { path }) }
     }
 
-    fn forget_models_but(&self, sha256: &str) -> Result<(), JournalError> {
-        let keep = model_file(sha256);
+    fn state(&self, sha256: &str) -> Result<ServerState, JournalError> {
+        let path = self.directory.join(state_file(sha256));
+        let bytes = fs::read(&path).map_err(failed("read", &path))?;
+        match ServerState::from_bytes(&bytes) {
+            Ok(state) if Digest::of(&bytes).to_string() == sha256 => Ok(state),
+            _ => Err(JournalError::Damage { path }),
+        }
+    }
+
+    fn forget_all_but(&self, model_sha256: &str) -> Result<(), JournalError> {
+        let model = model_file(model_sha256);
+        let state = self.state.as_deref().map(state_file);
+        let is_old = |name: &str| {
+            name.starts_with(MODEL) && name != model
+                || name.starts_with(STATE) && Some(name) != state.as_deref()
+        };
         for entry in fs::read_dir(&self.directory).map_err(self.failed("read"))? {
             let name = entry.map_err(self.failed("read"))?.file_name();
-            if name.to_str().is_some_and(|name| name.starts_with(MODEL) && name != keep) {
+            if name.to_str().is_some_and(is_old) {
                 fs::remove_file(self.directory.join(name)).map_err(self.failed("tidy"))?;
             }
         }
@@ -231,9 +307,9 @@ pub enum JournalError {
         /// What is wrong.
         reason: String,
     },
-    /// A model is not the one that was written.
+    /// A model or a state is not the one that was written.
     #[error("{} is damaged: it has another digest than its name says", path.display())]
-    Model {
+    Damage {
         /// Its file.
         path: PathBuf,
     },
@@ -258,6 +334,10 @@ fn model_file(sha256: &str) -> String {
     format!("{MODEL}{sha256}")
 }
 
+fn state_file(sha256: &str) -> String {
+    format!("{STATE}{sha256}")
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError + use<> {
     let path = path.to_path_buf();
     move |source| JournalError::Io { action, path, source }
@@ -265,6 +345,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Journa
 
 const JOURNAL: &str = "journal.jsonl";
 const MODEL: &str = "model-";
+const STATE: &str = "state-";
 
 #[cfg(test)]
 mod tests;

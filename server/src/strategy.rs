@@ -1,14 +1,29 @@
-//! Federated averaging (McMahan et al., arXiv 1602.05629) on flat parameters, in f64.
+//! From a released sum to the next model, on flat parameters, in f64.
+//!
+//! ```text
+//! sum of updates ── mean ──▶ aggregate ── optimizer ──▶ next model
+//!                                            ▲  │
+//!                                            │  ▼
+//!                                           state
+//! ```
+//!
+//! Everything here comes after a release, so it costs no privacy.
+
+mod optimizer;
+mod state;
 
 use skep_privacy::sum::Release;
-use skep_protocol::experiment::{Experiment, Strategy, Weighting};
+use skep_protocol::experiment::{Aggregation, Experiment, ServerOptimizer, Weighting};
 use thiserror::Error;
 
-/// Adds the mean update to the model.
+pub use state::ServerState;
+
+/// How an experiment's sums become models.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FedAvg {
-    server_learning_rate: f64,
+pub struct ServerStrategy {
     denominator: Denominator,
+    optimizer: ServerOptimizer,
+    learning_rate: f64,
 }
 
 /// What a sum of updates is divided by.
@@ -21,6 +36,15 @@ enum Denominator {
     Updates,
     /// The last coordinate of the sum, the clients' weights; only where nothing is promised.
     Weights,
+}
+
+/// What follows from a round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Next {
+    /// The next model.
+    pub model: Vec<f32>,
+    /// What the optimizer remembers of it.
+    pub state: ServerState,
 }
 
 /// Why there is no next model.
@@ -37,42 +61,57 @@ pub enum StrategyError {
     },
 }
 
-impl FedAvg {
+impl ServerStrategy {
     /// The strategy of an experiment.
     pub fn of(experiment: &Experiment) -> Self {
-        let Strategy::FedAvg { server_learning_rate, weighting } = experiment.strategy;
+        let strategy = experiment.strategy;
+        let Aggregation::Mean { weighting } = strategy.aggregation;
         let denominator = match (experiment.privacy.terms(), weighting) {
             (Some(_), _) => Denominator::Expected(experiment.expected_cohort()),
             (None, Weighting::Uniform) => Denominator::Updates,
             (None, Weighting::Examples { .. }) => Denominator::Weights,
         };
-        FedAvg { server_learning_rate, denominator }
+        let (optimizer, learning_rate) = (strategy.optimizer, strategy.server_learning_rate);
+        ServerStrategy { denominator, optimizer, learning_rate }
     }
 
     /// The next model. A weight coordinate follows the parameters in a weighted release.
     ///
     /// # Errors
     /// [`StrategyError`].
-    pub fn apply(&self, model: &[f32], release: &Release) -> Result<Vec<f32>, StrategyError> {
-        self.step(model, &release.decode(), release.members())
+    pub fn apply(
+        &self,
+        model: &[f32],
+        state: &ServerState,
+        release: &Release,
+    ) -> Result<Next, StrategyError> {
+        let mean = self.mean(release.decode(), model.len(), release.members())?;
+        self.step(model, state, mean)
     }
 
-    fn step(&self, model: &[f32], sum: &[f64], updates: u32) -> Result<Vec<f32>, StrategyError> {
+    fn mean(&self, mut sum: Vec<f64>, parameters: usize, updates: u32) -> Result<Vec<f64>, StrategyError> {
         let denominator = match self.denominator {
             Denominator::Expected(cohort) => cohort,
             Denominator::Updates => f64::from(updates),
-            Denominator::Weights => sum.get(model.len()).copied().unwrap_or(0.0),
+            Denominator::Weights => sum.get(parameters).copied().unwrap_or(0.0),
         };
         if denominator <= 0.0 {
             return Err(StrategyError::NoWeight);
         }
-        let next = |(&parameter, total): (&f32, &f64)| {
-            (f64::from(parameter) + self.server_learning_rate * (total / denominator)) as f32
-        };
-        let next: Vec<f32> = model.iter().zip(sum).map(next).collect();
-        match next.iter().position(|parameter| !parameter.is_finite()) {
+        sum.truncate(parameters);
+        sum.iter_mut().for_each(|total| *total /= denominator);
+        Ok(sum)
+    }
+
+    fn step(&self, model: &[f32], state: &ServerState, aggregate: Vec<f64>) -> Result<Next, StrategyError> {
+        let mut state = state.clone();
+        let direction = optimizer::direction(self.optimizer, &mut state, aggregate);
+        let next =
+            |(&parameter, step): (&f32, &f64)| (f64::from(parameter) + self.learning_rate * step) as f32;
+        let model: Vec<f32> = model.iter().zip(&direction).map(next).collect();
+        match model.iter().position(|parameter| !parameter.is_finite()) {
             Some(index) => Err(StrategyError::NonFinite { index }),
-            None => Ok(next),
+            None => Ok(Next { model, state }),
         }
     }
 }
@@ -82,7 +121,9 @@ mod tests {
     use super::*;
 
     fn step(denominator: Denominator, sum: &[f64], updates: u32) -> Result<Vec<f32>, StrategyError> {
-        FedAvg { server_learning_rate: 0.5, denominator }.step(&[1.0, 2.0], sum, updates)
+        let strategy = ServerStrategy { denominator, optimizer: ServerOptimizer::Sgd, learning_rate: 0.5 };
+        let mean = strategy.mean(sum.to_vec(), 2, updates)?;
+        strategy.step(&[1.0, 2.0], &ServerState::default(), mean).map(|next| next.model)
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::data_file::{CsvFile, DataFile, IdxFile};
 pub use super::layers::Layer;
+pub use super::strategy_file::{AdaptiveFile, StrategyFile, WeightingFile};
 pub use super::task::Activation;
 pub use super::workload::Workload;
 
@@ -187,33 +188,6 @@ pub enum SamplingFile {
     },
 }
 
-/// `[strategy]`
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum StrategyFile {
-    /// `kind = "fedavg"`
-    Fedavg {
-        /// `"uniform"` or `"examples"`.
-        weighting: WeightingFile,
-        /// The largest weight of one client; only with `weighting = "examples"`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        max_examples: Option<u32>,
-        /// Factor on the mean update.
-        #[serde(default = "one")]
-        server_learning_rate: f64,
-    },
-}
-
-/// `strategy.weighting`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WeightingFile {
-    /// Every update counts the same.
-    Uniform,
-    /// By number of examples.
-    Examples,
-}
-
 /// `[privacy]`: which keys must be there depends on `mode`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -300,10 +274,6 @@ pub enum FidelityFile {
 
 fn yes() -> bool {
     true
-}
-
-fn one() -> f64 {
-    1.0
 }
 
 fn ten() -> u32 {

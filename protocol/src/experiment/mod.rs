@@ -7,17 +7,19 @@ mod data;
 mod data_file;
 pub mod file;
 mod layers;
+mod strategy;
+mod strategy_file;
 mod task;
 mod validate;
 mod workload;
 
-use serde::{Deserialize, Serialize};
 use skep_privacy::quantities::{
     Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
 };
 
 pub use data::{CountOrNames, CsvData, Data, Files, IdxData, IdxPair};
 pub use layers::{Layer, simple_cnn};
+pub use strategy::{Aggregation, SecondMoment, ServerOptimizer, Strategy, Weighting};
 pub use task::{Activation, Batch, Model, Task, Training};
 pub use validate::Invalid;
 pub use workload::Workload;
@@ -91,40 +93,6 @@ pub struct Rounds {
     pub min_updates: u32,
     /// The end of a round after its start; every other wait follows from it.
     pub deadline: Span,
-}
-
-/// How a sum of updates becomes the next model.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Strategy {
-    /// Federated averaging (McMahan et al., 1602.05629): add the mean update.
-    FedAvg {
-        /// Factor on the mean update, above 0.
-        server_learning_rate: f64,
-        /// The weights of the mean.
-        weighting: Weighting,
-    },
-}
-
-impl Strategy {
-    /// The weights of the mean.
-    pub fn weighting(&self) -> Weighting {
-        match self {
-            Strategy::FedAvg { weighting, .. } => *weighting,
-        }
-    }
-}
-
-/// The weights of a mean of updates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Weighting {
-    /// Every update counts the same; with privacy, over the expected cohort.
-    Uniform,
-    /// An update counts as many times as its client has examples, up to `max`. Refused where privacy is on:
-    /// a client's weight would reveal its data and change the sensitivity.
-    Examples {
-        /// The largest weight of one client.
-        max: u32,
-    },
 }
 
 /// What is promised to the clients: the trust mode.

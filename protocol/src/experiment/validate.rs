@@ -10,11 +10,10 @@ use thiserror::Error;
 use super::file::{
     BatchFile, BatchWord, DataFile, ExperimentFile, FidelityFile, InOrderFile, ModelFile, PartitionFile,
     PopulationFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
-    WeightingFile,
 };
 use super::{
     Batch, Data, Experiment, Fidelity, Model, Partition, Population, Rounds, Strategy, Task, Training,
-    Weighting, simple_cnn,
+    simple_cnn,
 };
 use crate::time::Span;
 
@@ -43,7 +42,7 @@ impl TryFrom<&ExperimentFile> for Experiment {
             task: task(file, &data)?,
             data,
             rounds: rounds(&file.rounds, population.clients)?,
-            strategy: strategy(&file.strategy)?,
+            strategy: Strategy::try_from(&file.strategy)?,
             privacy: privacy::privacy(file)?,
             fidelity: privacy::fidelity(file)?,
             population,
@@ -150,36 +149,6 @@ fn rounds(file: &RoundsFile, clients: u64) -> Result<Rounds, Invalid> {
     })
 }
 
-fn strategy(file: &StrategyFile) -> Result<Strategy, Invalid> {
-    let StrategyFile::Fedavg { weighting, max_examples, server_learning_rate } = *file;
-    if !(server_learning_rate.is_finite() && server_learning_rate > 0.0) {
-        return Err(invalid(
-            "strategy.server_learning_rate",
-            format!("is {server_learning_rate}, but must be a finite number above 0"),
-        ));
-    }
-    let weighting = match (weighting, max_examples) {
-        (WeightingFile::Uniform, None) => Weighting::Uniform,
-        (WeightingFile::Uniform, Some(_)) => {
-            return Err(invalid(
-                "strategy.max_examples",
-                "has no meaning with weighting = \"uniform\": remove it",
-            ));
-        }
-        (WeightingFile::Examples, Some(max)) if max > 0 => Weighting::Examples { max },
-        (WeightingFile::Examples, Some(_)) => {
-            return Err(invalid("strategy.max_examples", "must be at least 1"));
-        }
-        (WeightingFile::Examples, None) => {
-            return Err(invalid(
-                "strategy.max_examples",
-                "is missing: weighting = \"examples\" needs the largest weight of one client",
-            ));
-        }
-    };
-    Ok(Strategy::FedAvg { server_learning_rate, weighting })
-}
-
 fn refuse_misplaced_columns(experiment: &Experiment) -> Result<(), Invalid> {
     let generated = matches!(&experiment.data, Data::Workload(_));
     if generated != (experiment.population.partition == Partition::Generated) {
@@ -257,7 +226,7 @@ impl From<&Experiment> for ExperimentFile {
                 min_updates: experiment.rounds.min_updates,
                 deadline_s: experiment.rounds.deadline.as_millis() as f64 / 1000.0,
             },
-            strategy: strategy_file(&experiment.strategy),
+            strategy: StrategyFile::from(&experiment.strategy),
             privacy: privacy::privacy_file(&experiment.privacy),
             secure_aggregation: privacy::secure_aggregation_file(&experiment.privacy),
             simulation: SimulationFile {
@@ -292,15 +261,6 @@ fn task_file(experiment: &Experiment) -> TaskFile {
     }
 }
 
-fn strategy_file(strategy: &Strategy) -> StrategyFile {
-    let Strategy::FedAvg { server_learning_rate, weighting } = *strategy;
-    let (weighting, max_examples) = match weighting {
-        Weighting::Uniform => (WeightingFile::Uniform, None),
-        Weighting::Examples { max } => (WeightingFile::Examples, Some(max)),
-    };
-    StrategyFile::Fedavg { weighting, max_examples, server_learning_rate }
-}
-
 const MAX_CLIENTS: u64 = u32::MAX as u64;
 const MAX_ROUNDS: u64 = 10_000_000;
 /// A week.
@@ -309,7 +269,7 @@ const MAX_DEADLINE_S: f64 = 604_800.0;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::file::{ModeFile, PrivacyFile};
+    use crate::experiment::file::{ModeFile, PrivacyFile, WeightingFile};
 
     pub(super) fn digits() -> ExperimentFile {
         ExperimentFile {

@@ -43,6 +43,12 @@ pub enum FederationError {
         /// The first such parameter.
         index: usize,
     },
+    /// What the strategy remembers is of a model of another length.
+    #[error("the strategy's state is not that of a model of {parameters} parameters")]
+    OtherState {
+        /// Of the model.
+        parameters: usize,
+    },
     /// There is no grid for this model and cohort.
     #[error(transparent)]
     Grid(#[from] GridError),

@@ -4,6 +4,7 @@ use skep_privacy::adversary::Adversary;
 use skep_privacy::audit::{Given, Verdict, audit};
 use skep_privacy::ledger::{Hash, Signer};
 use skep_protocol::experiment::Experiment;
+use skep_protocol::experiment::file::{AdaptiveFile, ExperimentFile, StrategyFile, WeightingFile};
 
 use super::*;
 use crate::record::OutcomeKind;
@@ -115,6 +116,46 @@ fn wherever_a_server_is_killed_no_finished_round_is_lost_or_repeated_and_none_is
 }
 
 #[test]
+fn a_server_that_is_killed_remembers_what_its_optimizer_did() {
+    for killed in [Killed::Planned, Killed::Opened, Killed::Computed, Killed::Released, Killed::Closed] {
+        let directory = tempfile::tempdir().unwrap();
+        let adam = || {
+            let file = private_file();
+            let strategy = StrategyFile::Fedadam(AdaptiveFile {
+                weighting: WeightingFile::Uniform,
+                max_examples: None,
+                server_learning_rate: 0.1,
+                beta1: 0.9,
+                beta2: 0.99,
+                tau: 0.001,
+            });
+            federation(&ExperimentFile { strategy, ..file }, seeded(1))
+        };
+        let (mut before, mut journal) = (adam(), Journal::open(directory.path()).unwrap());
+        for _ in 0..2 {
+            run(&mut before, &mut journal, Killed::Closed);
+        }
+        let second = before.state().clone();
+        run(&mut before, &mut journal, killed);
+        let third =
+            before.released().map_or_else(|| before.state().clone(), |released| released.state.clone());
+        let (mut after, mut journal) = (adam(), Journal::open(directory.path()).unwrap());
+        journal.restore(&mut after).unwrap();
+        match killed {
+            Killed::Released | Killed::Closed => assert_eq!(*after.state(), third, "{killed:?}"),
+            _ => assert_eq!(*after.state(), second, "{killed:?}"),
+        }
+        assert!(!second.is_empty() && !after.state().is_empty());
+        // A second start finds the same, and no other state is left.
+        let mut again = adam();
+        Journal::open(directory.path()).unwrap().restore(&mut again).unwrap();
+        assert_eq!(again.state(), after.state(), "{killed:?}");
+        let entries = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(entries.filter(|name| name.to_str().unwrap().starts_with(STATE)).count(), 1, "{killed:?}");
+    }
+}
+
+#[test]
 fn a_line_that_was_cut_short_is_taken_away() {
     let directory = tempfile::tempdir().unwrap();
     let (mut federation, mut journal) = (new(), Journal::open(directory.path()).unwrap());
@@ -153,5 +194,5 @@ fn what_was_altered_is_named() {
     bytes[5] ^= 1;
     fs::write(&model, bytes).unwrap();
     let error = Journal::open(directory.path()).unwrap().restore(&mut new()).unwrap_err();
-    assert!(matches!(error, JournalError::Model { .. }), "{error}");
+    assert!(matches!(error, JournalError::Damage { .. }), "{error}");
 }

@@ -1,0 +1,86 @@
+//! How the updates of a cohort become the next model.
+
+use serde::{Deserialize, Serialize};
+
+/// Updates become one by `aggregation`, and that one moves the model by `optimizer`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Strategy {
+    /// How the updates of a cohort become one.
+    pub aggregation: Aggregation,
+    /// How that one moves the model.
+    pub optimizer: ServerOptimizer,
+    /// The step size of the optimizer, above 0.
+    pub server_learning_rate: f64,
+}
+
+/// How the updates of a cohort become one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Aggregation {
+    /// Their mean, of which the server needs nothing but their sum.
+    Mean {
+        /// The weights of the mean.
+        weighting: Weighting,
+    },
+}
+
+/// How an aggregate moves the model: it takes the place of a gradient, with the opposite sign.
+///
+/// It sees what has been released and nothing else, so privacy costs nothing more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ServerOptimizer {
+    /// Adds it: federated averaging (McMahan et al., 1602.05629).
+    Sgd,
+    /// Adds a decaying sum of all of them: FedAvgM (Hsu, Qi and Brown, 1909.06335).
+    Momentum {
+        /// How much of the sum is kept from round to round, 0 to 1, 1 excluded.
+        momentum: f64,
+    },
+    /// Scales each coordinate by how much it has moved (Reddi et al., 2003.00295, algorithm 2).
+    Adaptive {
+        /// How a coordinate's movement is remembered.
+        second_moment: SecondMoment,
+        /// How much of the mean direction is kept from round to round, 0 to 1, 1 excluded.
+        beta1: f64,
+        /// The degree of adaptivity, above 0: no coordinate counts as having moved less.
+        tau: f64,
+    },
+}
+
+/// How an adaptive optimizer remembers the squares of what a coordinate has moved.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SecondMoment {
+    /// FedAdagrad: adds them up.
+    Adagrad,
+    /// FedAdam: averages them.
+    Adam {
+        /// How much of the average is kept from round to round, 0 to 1, 1 excluded.
+        beta2: f64,
+    },
+    /// FedYogi: goes towards them by steps as large as they are.
+    Yogi {
+        /// One less the part of a square that a step takes, 0 to 1, 1 excluded.
+        beta2: f64,
+    },
+}
+
+/// The weights of a mean of updates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Weighting {
+    /// Every update counts the same; with privacy, over the expected cohort.
+    Uniform,
+    /// An update counts as many times as its client has examples, up to `max`. Refused where privacy is on:
+    /// a client's weight would reveal its data and change the sensitivity.
+    Examples {
+        /// The largest weight of one client.
+        max: u32,
+    },
+}
+
+impl Strategy {
+    /// The weights of the mean; uniform where the aggregate is no mean.
+    pub fn weighting(&self) -> Weighting {
+        match self.aggregation {
+            Aggregation::Mean { weighting } => weighting,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! `[strategy]` as it is typed, and what it means.
+
+use serde::{Deserialize, Serialize};
+
+use super::Invalid;
+use super::strategy::{Aggregation, SecondMoment, ServerOptimizer, Strategy, Weighting};
+use super::validate::invalid;
+
+/// `[strategy]`
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum StrategyFile {
+    /// `kind = "fedavg"`
+    Fedavg {
+        /// `"uniform"` or `"examples"`.
+        weighting: WeightingFile,
+        /// The largest weight of one client; only with `weighting = "examples"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_examples: Option<u32>,
+        /// Factor on the mean update.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
+    /// `kind = "fedavgm"`
+    Fedavgm {
+        /// `"uniform"` or `"examples"`.
+        weighting: WeightingFile,
+        /// The largest weight of one client; only with `weighting = "examples"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_examples: Option<u32>,
+        /// Factor on the sum of mean updates.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+        /// How much of the sum is kept from round to round.
+        #[serde(default = "nine_tenths")]
+        momentum: f64,
+    },
+    /// `kind = "fedadagrad"`
+    Fedadagrad {
+        /// `"uniform"` or `"examples"`.
+        weighting: WeightingFile,
+        /// The largest weight of one client; only with `weighting = "examples"`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_examples: Option<u32>,
+        /// The most that a coordinate moves in the first round.
+        server_learning_rate: f64,
+        /// How much of the mean direction is kept from round to round.
+        #[serde(default)]
+        beta1: f64,
+        /// The degree of adaptivity.
+        #[serde(default = "one_thousandth")]
+        tau: f64,
+    },
+    /// `kind = "fedadam"`
+    Fedadam(AdaptiveFile),
+    /// `kind = "fedyogi"`
+    Fedyogi(AdaptiveFile),
+}
+
+/// The keys of `"fedadam"` and `"fedyogi"`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptiveFile {
+    /// `"uniform"` or `"examples"`.
+    pub weighting: WeightingFile,
+    /// The largest weight of one client; only with `weighting = "examples"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_examples: Option<u32>,
+    /// About as much as a coordinate moves in a round.
+    pub server_learning_rate: f64,
+    /// How much of the mean direction is kept from round to round.
+    #[serde(default = "nine_tenths")]
+    pub beta1: f64,
+    /// How much of the mean square is kept from round to round.
+    #[serde(default = "ninety_nine_hundredths")]
+    pub beta2: f64,
+    /// The degree of adaptivity.
+    #[serde(default = "one_thousandth")]
+    pub tau: f64,
+}
+
+/// `strategy.weighting`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightingFile {
+    /// Every update counts the same.
+    Uniform,
+    /// By number of examples.
+    Examples,
+}
+
+impl TryFrom<&StrategyFile> for Strategy {
+    type Error = Invalid;
+
+    fn try_from(file: &StrategyFile) -> Result<Self, Invalid> {
+        let strategy = match *file {
+            StrategyFile::Fedavg { weighting, max_examples, server_learning_rate } => Strategy {
+                aggregation: mean(weighting, max_examples)?,
+                optimizer: ServerOptimizer::Sgd,
+                server_learning_rate,
+            },
+            StrategyFile::Fedavgm { weighting, max_examples, server_learning_rate, momentum } => Strategy {
+                aggregation: mean(weighting, max_examples)?,
+                optimizer: ServerOptimizer::Momentum { momentum: kept("momentum", momentum)? },
+                server_learning_rate,
+            },
+            StrategyFile::Fedadagrad { weighting, max_examples, server_learning_rate, beta1, tau } => {
+                Strategy {
+                    aggregation: mean(weighting, max_examples)?,
+                    optimizer: adaptive(SecondMoment::Adagrad, beta1, tau)?,
+                    server_learning_rate,
+                }
+            }
+            StrategyFile::Fedadam(keys) => {
+                let second_moment = SecondMoment::Adam { beta2: kept("beta2", keys.beta2)? };
+                keys.strategy(second_moment)?
+            }
+            StrategyFile::Fedyogi(keys) => {
+                let second_moment = SecondMoment::Yogi { beta2: kept("beta2", keys.beta2)? };
+                keys.strategy(second_moment)?
+            }
+        };
+        above_zero("server_learning_rate", strategy.server_learning_rate)?;
+        Ok(strategy)
+    }
+}
+
+impl AdaptiveFile {
+    fn strategy(&self, second_moment: SecondMoment) -> Result<Strategy, Invalid> {
+        Ok(Strategy {
+            aggregation: mean(self.weighting, self.max_examples)?,
+            optimizer: adaptive(second_moment, self.beta1, self.tau)?,
+            server_learning_rate: self.server_learning_rate,
+        })
+    }
+}
+
+fn mean(weighting: WeightingFile, max_examples: Option<u32>) -> Result<Aggregation, Invalid> {
+    let weighting = match (weighting, max_examples) {
+        (WeightingFile::Uniform, None) => Weighting::Uniform,
+        (WeightingFile::Uniform, Some(_)) => {
+            return Err(invalid(
+                "strategy.max_examples",
+                "has no meaning with weighting = \"uniform\": remove it",
+            ));
+        }
+        (WeightingFile::Examples, Some(max)) if max > 0 => Weighting::Examples { max },
+        (WeightingFile::Examples, Some(_)) => {
+            return Err(invalid("strategy.max_examples", "must be at least 1"));
+        }
+        (WeightingFile::Examples, None) => {
+            return Err(invalid(
+                "strategy.max_examples",
+                "is missing: weighting = \"examples\" needs the largest weight of one client",
+            ));
+        }
+    };
+    Ok(Aggregation::Mean { weighting })
+}
+
+fn adaptive(second_moment: SecondMoment, beta1: f64, tau: f64) -> Result<ServerOptimizer, Invalid> {
+    let (beta1, tau) = (kept("beta1", beta1)?, above_zero("tau", tau)?);
+    Ok(ServerOptimizer::Adaptive { second_moment, beta1, tau })
+}
+
+/// A part of something that is kept from round to round: not all of it, or nothing would ever be forgotten.
+fn kept(key: &str, part: f64) -> Result<f64, Invalid> {
+    if (0.0..1.0).contains(&part) {
+        return Ok(part);
+    }
+    Err(invalid(&format!("strategy.{key}"), format!("is {part}, but must be at least 0 and below 1")))
+}
+
+fn above_zero(key: &str, value: f64) -> Result<f64, Invalid> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(value);
+    }
+    Err(invalid(&format!("strategy.{key}"), format!("is {value}, but must be a finite number above 0")))
+}
+
+impl From<&Strategy> for StrategyFile {
+    fn from(strategy: &Strategy) -> Self {
+        let Strategy { aggregation, optimizer, server_learning_rate } = *strategy;
+        let Aggregation::Mean { weighting } = aggregation;
+        let (weighting, max_examples) = match weighting {
+            Weighting::Uniform => (WeightingFile::Uniform, None),
+            Weighting::Examples { max } => (WeightingFile::Examples, Some(max)),
+        };
+        match optimizer {
+            ServerOptimizer::Sgd => StrategyFile::Fedavg { weighting, max_examples, server_learning_rate },
+            ServerOptimizer::Momentum { momentum } => {
+                StrategyFile::Fedavgm { weighting, max_examples, server_learning_rate, momentum }
+            }
+            ServerOptimizer::Adaptive { second_moment, beta1, tau } => {
+                let keys =
+                    |beta2| AdaptiveFile { weighting, max_examples, server_learning_rate, beta1, beta2, tau };
+                match second_moment {
+                    SecondMoment::Adagrad => {
+                        StrategyFile::Fedadagrad { weighting, max_examples, server_learning_rate, beta1, tau }
+                    }
+                    SecondMoment::Adam { beta2 } => StrategyFile::Fedadam(keys(beta2)),
+                    SecondMoment::Yogi { beta2 } => StrategyFile::Fedyogi(keys(beta2)),
+                }
+            }
+        }
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn nine_tenths() -> f64 {
+    0.9
+}
+
+fn ninety_nine_hundredths() -> f64 {
+    0.99
+}
+
+fn one_thousandth() -> f64 {
+    0.001
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adaptive_file() -> AdaptiveFile {
+        AdaptiveFile {
+            weighting: WeightingFile::Examples,
+            max_examples: Some(7),
+            server_learning_rate: 0.1,
+            beta1: 0.9,
+            beta2: 0.99,
+            tau: 0.001,
+        }
+    }
+
+    #[test]
+    fn every_kind_comes_back_as_it_was() {
+        let (weighting, max_examples, server_learning_rate) = (WeightingFile::Uniform, None, 0.5);
+        for file in [
+            StrategyFile::Fedavg { weighting, max_examples, server_learning_rate },
+            StrategyFile::Fedavgm { weighting, max_examples, server_learning_rate, momentum: 0.9 },
+            StrategyFile::Fedadagrad { weighting, max_examples, server_learning_rate, beta1: 0.0, tau: 0.1 },
+            StrategyFile::Fedadam(adaptive_file()),
+            StrategyFile::Fedyogi(adaptive_file()),
+        ] {
+            assert_eq!(StrategyFile::from(&Strategy::try_from(&file).unwrap()), file);
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let refused = |change: fn(&mut AdaptiveFile)| {
+            let mut keys = adaptive_file();
+            change(&mut keys);
+            Strategy::try_from(&StrategyFile::Fedyogi(keys)).expect_err("the change makes no sense").key
+        };
+        assert_eq!(refused(|keys| keys.beta1 = 1.0), "strategy.beta1");
+        assert_eq!(refused(|keys| keys.beta2 = f64::NAN), "strategy.beta2");
+        assert_eq!(refused(|keys| keys.tau = 0.0), "strategy.tau");
+        assert_eq!(refused(|keys| keys.server_learning_rate = -1.0), "strategy.server_learning_rate");
+        assert_eq!(refused(|keys| keys.max_examples = None), "strategy.max_examples");
+    }
+}

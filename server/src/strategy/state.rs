@@ -1,0 +1,77 @@
+//! What a strategy remembers from round to round.
+
+use skep_privacy::canonical::{CanonicalError, Reader, Writer};
+
+/// What a strategy remembers from round to round, beside the model: one number of each kind for each parameter, or none.
+///
+/// It follows from releases alone, so it is as public as the models. Whoever goes on from a model needs the state after the
+/// same round to go on identically.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServerState {
+    /// The direction that the optimizer is moving in.
+    pub(super) first_moment: Vec<f64>,
+    /// The squares of what each coordinate has moved.
+    pub(super) second_moment: Vec<f64>,
+}
+
+impl ServerState {
+    /// Whether nothing is remembered: before the first round, and with strategies that need nothing.
+    pub fn is_empty(&self) -> bool {
+        self.first_moment.is_empty() && self.second_moment.is_empty()
+    }
+
+    /// The canonical encoding.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::new(DOMAIN);
+        for moment in [&self.first_moment, &self.second_moment] {
+            writer.u64(moment.len() as u64);
+            for &value in moment {
+                writer.f64(value);
+            }
+        }
+        writer.finish()
+    }
+
+    /// Decodes a canonical encoding.
+    ///
+    /// # Errors
+    /// [`CanonicalError`] for anything but the bytes of [`ServerState::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CanonicalError> {
+        let mut reader = Reader::new(bytes, DOMAIN)?;
+        let mut moment = || {
+            let len = reader.u64()?;
+            // A length that the bytes do not bear out ends at their end, before much is allocated.
+            (0..len).map(|_| reader.f64()).collect::<Result<Vec<_>, _>>()
+        };
+        let state = ServerState { first_moment: moment()?, second_moment: moment()? };
+        reader.finish()?;
+        Ok(state)
+    }
+
+    /// Whether this is the state of a model with so many parameters.
+    pub fn fits(&self, parameters: usize) -> bool {
+        [&self.first_moment, &self.second_moment]
+            .iter()
+            .all(|moment| moment.is_empty() || moment.len() == parameters)
+    }
+}
+
+const DOMAIN: &str = "skep server state v1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_comes_back_bit_for_bit_and_nothing_else_does() {
+        let state = ServerState { first_moment: vec![0.1, -0.0, 1e-310], second_moment: vec![f64::MAX; 3] };
+        let bytes = state.to_bytes();
+        let back = ServerState::from_bytes(&bytes).unwrap();
+        assert_eq!(back.to_bytes(), bytes);
+        assert_eq!(back, state);
+        assert_eq!(ServerState::from_bytes(&bytes[..bytes.len() - 1]), Err(CanonicalError::Truncated));
+        let longer = [bytes.as_slice(), &[0]].concat();
+        assert_eq!(ServerState::from_bytes(&longer), Err(CanonicalError::LeftOver(1)));
+        assert!(state.fits(3) && !state.fits(4) && ServerState::default().fits(4));
+    }
+}
