@@ -150,10 +150,14 @@ pub struct Simulate {
     /// Where to keep the results: a new, an empty or a results directory.
     ///
     /// It gets `experiment.toml` (as resolved), `rounds.jsonl`, `summary.json`, `model.safetensors`, `ledger.skep` and
-    /// `report.html`.
-    /// Results that are there already are replaced.
+    /// `report.html`; until the run has ended, `checkpoint.skep` for --resume, which is secret.
+    /// Results that are there already are replaced, except those of a run that was stopped.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Go on where an earlier run into --out was stopped or killed, with the same result as if it had not been. With nothing to
+    /// go on from, begin.
+    #[arg(long, requires = "out", conflicts_with = "real")]
+    pub resume: bool,
     /// Where the files lie that `task.data` names by relative paths; beside the experiment file if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

@@ -39,6 +39,11 @@ impl Recorder {
         Recorder { progress, results, failure: None, records: Vec::new(), pace: Pace::new(started) }
     }
 
+    /// Goes on after rounds that an earlier process has run and written down.
+    pub(crate) fn knows(&mut self, records: Vec<RoundRecord>) {
+        self.records = records;
+    }
+
     /// Goes on after rounds that an earlier process has run.
     ///
     /// # Errors

@@ -89,7 +89,11 @@ fn verdict(
         End::BudgetExhausted(failure) => Err(failure),
         End::Interrupted => Err(Failure::Interrupted(match directory {
             Some(directory) => {
-                format!("interrupted: the results of {released} rounds are in {}", directory.display())
+                let further = if summary.transport == "memory" { "; --resume goes on" } else { "" };
+                format!(
+                    "interrupted: the results of {released} rounds are in {}{further}",
+                    directory.display()
+                )
             }
             None => format!("interrupted: {released} rounds were done"),
         })),

@@ -8,6 +8,7 @@
 //! | `model.safetensors` | the last model, with what it cost in its metadata |
 //! | `ledger.skep` | what was charged, for `skep audit`; not where the experiment names another |
 //! | `report.html` | all of it for people, see [`crate::report_page`] |
+//! | `checkpoint.skep` | until a simulation has ended, what it goes on from; secret |
 //!
 //! Every file but `rounds.jsonl` is there as a whole or not at all.
 
@@ -16,6 +17,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use skep_client::task;
 use skep_learning::ModelFile;
 use skep_protocol::experiment::Experiment;
@@ -44,12 +46,52 @@ impl Results {
         let fail = |error| Failure::file(directory, error);
         fs::create_dir_all(directory).map_err(fail)?;
         refuse_strangers(directory)?;
-        for name in FILES {
+        if directory.join(CHECKPOINT).exists() {
+            return Err(Failure::Usage {
+                problem: format!("--out {}: a run that was stopped waits here to go on", directory.display()),
+                help: Some(format!(
+                    "go on with --resume; or remove {CHECKPOINT} to start anew, which replaces it"
+                )),
+            });
+        }
+        for name in FILES.iter().filter(|name| **name != "rounds.jsonl") {
             remove_if_there(&directory.join(name)).map_err(fail)?;
         }
         write_whole(directory, "experiment.toml", experiment_file::to_toml(experiment).as_bytes())?;
-        let rounds = File::create(directory.join("rounds.jsonl")).map_err(fail)?;
+        let rounds = locked(&directory.join("rounds.jsonl"))?;
+        rounds.set_len(0).map_err(fail)?;
         Ok(Results { directory: directory.to_owned(), rounds })
+    }
+
+    /// Goes on with the results of a run that was stopped after this many rounds, and gives these rounds. What came after them is
+    /// going to be repeated.
+    ///
+    /// # Errors
+    /// [`Failure::Other`] when the rounds are not there or cannot be read.
+    pub(crate) fn resume(directory: &Path, rounds: u64) -> Result<(Self, Vec<RoundRecord>), Failure> {
+        refuse_strangers(directory)?;
+        let path = directory.join("rounds.jsonl");
+        let file = locked(&path)?;
+        for name in FILES.iter().filter(|name| !KEPT.contains(name)) {
+            remove_if_there(&directory.join(name)).map_err(|error| Failure::file(directory, error))?;
+        }
+        let fail = |error| Failure::file(&path, error);
+        let damaged = |reason: String| {
+            Failure::Other(format!(
+                "{}: {reason}, so the run cannot go on; start anew, without --resume, after removing {CHECKPOINT}",
+                path.display()
+            ))
+        };
+        let text = fs::read_to_string(&path).map_err(fail)?;
+        let wanted = usize::try_from(rounds).unwrap_or(usize::MAX);
+        let lines: Vec<&str> = text.split_inclusive('\n').take(wanted).collect();
+        if lines.len() < wanted || lines.last().is_some_and(|line| !line.ends_with('\n')) {
+            return Err(damaged(format!("it has not the {rounds} rounds that were run")));
+        }
+        let records = lines.iter().map(|line| serde_json::from_str(line)).collect::<Result<Vec<_>, _>>();
+        let records = records.map_err(|error| damaged(format!("a round cannot be read ({error})")))?;
+        file.set_len(lines.iter().map(|line| line.len() as u64).sum()).map_err(fail)?;
+        Ok((Results { directory: directory.to_owned(), rounds: file }, records))
     }
 
     /// Where the results are.
@@ -93,7 +135,46 @@ impl Results {
         write_whole(&self.directory, "model.safetensors", &model.encode())?;
         let mut json = serde_json::to_vec_pretty(summary).map_err(Failure::other)?;
         json.push(b'\n');
-        write_whole(&self.directory, "summary.json", &json)
+        write_whole(&self.directory, "summary.json", &json)?;
+        match summary.ended {
+            "interrupted" => Ok(()),
+            _ => remove_if_there(&self.directory.join(CHECKPOINT))
+                .map_err(|error| Failure::file(&self.directory, error)),
+        }
+    }
+}
+
+/// The summary in a results directory, if there is one.
+///
+/// # Errors
+/// [`Failure::Other`] when it cannot be read.
+pub(crate) fn summary(directory: &Path) -> Result<Option<Value>, Failure> {
+    let path = directory.join("summary.json");
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| Failure::Other(format!("{}: {error}", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::file(path, error)),
+    }
+}
+
+/// Whether the results in a directory are of this experiment.
+pub(crate) fn is_of(directory: &Path, experiment: &Experiment) -> bool {
+    let kept = fs::read_to_string(directory.join("experiment.toml"));
+    kept.is_ok_and(|kept| kept == experiment_file::to_toml(experiment))
+}
+
+/// A file to append to, which no other process does at the same time.
+fn locked(path: &Path) -> Result<File, Failure> {
+    let open = || File::options().append(true).create(true).open(path);
+    let file = open().map_err(|error| Failure::file(path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(Failure::Other(format!("{}: another process writes its results here", path.display())))
+        }
+        Err(fs::TryLockError::Error(error)) => Err(Failure::file(path, error)),
     }
 }
 
@@ -155,7 +236,10 @@ fn refuse_strangers(directory: &Path) -> Result<(), Failure> {
     let entries = fs::read_dir(directory).map_err(|error| Failure::file(directory, error))?;
     for entry in entries {
         let name = entry.map_err(|error| Failure::file(directory, error))?.file_name();
-        if !FILES.iter().any(|known| name == *known) {
+        // What a process left that was killed while it wrote.
+        if name.to_str().is_some_and(|name| name.starts_with(".temporary-")) {
+            remove_if_there(&directory.join(&name)).map_err(|error| Failure::file(directory, error))?;
+        } else if !FILES.iter().any(|known| name == *known) {
             return Err(Failure::Usage {
                 problem: format!(
                     "--out {}: the directory holds `{}`, which is no result of skep",
@@ -190,13 +274,18 @@ fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure
     write().map_err(|error| Failure::file(&path, error))
 }
 
-const FILES: [&str; 7] = [
+/// What a simulation that was stopped goes on from.
+pub(crate) const CHECKPOINT: &str = "checkpoint.skep";
+/// What a run that goes on needs of the one before it.
+const KEPT: [&str; 4] = ["experiment.toml", "rounds.jsonl", "ledger.skep", CHECKPOINT];
+const FILES: [&str; 8] = [
     "experiment.toml",
     "rounds.jsonl",
     "summary.json",
     "model.safetensors",
     "report.html",
     "ledger.skep",
+    CHECKPOINT,
     UNFINISHED,
 ];
 const UNFINISHED: &str = ".unfinished";

@@ -1,16 +1,21 @@
 //! `skep simulate`: a federation on this machine.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
 
+use serde_json::Value;
 use skep_learning::{Split, Subset};
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
 use skep_server::ledger::Place;
-use skep_simulations::{Clients, Ended, SimulationError, SimulationOptions, population, simulate};
+use skep_simulations::{
+    Checkpoint, CheckpointError, Checkpoints, Clients, Ended, Resume, SimulationError, SimulationOptions,
+    population, simulate,
+};
 
-use crate::arguments::Simulate;
+use crate::arguments::{Output, Simulate};
 use crate::experiment_file;
 use crate::failure::Failure;
 use crate::interrupt;
@@ -19,7 +24,7 @@ use crate::progress::Progress;
 use crate::real::{self, KeptLedger};
 use crate::recorder::Recorder;
 use crate::report::{self, End, Shown};
-use crate::results::Results;
+use crate::results::{self, Results};
 use crate::serve::ledger_failure;
 use crate::summary::{Run, Summary};
 
@@ -31,17 +36,35 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     let started = Instant::now();
     let experiment = experiment_file::read(arguments.file.as_deref(), arguments.data_dir.as_deref())?;
     interrupt::flag()?;
-    let root = root_key(arguments.seed)?;
+    if let Some(ended) = ended_before(arguments, &experiment)? {
+        return tell_ended(arguments, &ended);
+    }
+    let checkpoint = stopped_before(arguments, &experiment)?;
+    let root = match &checkpoint {
+        None => root_key(arguments.seed)?,
+        Some(checkpoint) => checkpoint.root().clone(),
+    };
     let data = (!arguments.real).then(|| population::data(&experiment)).transpose();
     let data = data.map_err(Failure::configuration)?;
     let test = match &data {
         Some(data) => data.test.clone(),
         None => population::test_data(&experiment).map_err(Failure::configuration)?,
     };
-    let results = arguments.out.as_deref().map(|out| Results::create(out, &experiment)).transpose()?;
+    let (results, resume) = match (&arguments.out, checkpoint) {
+        (Some(out), Some(checkpoint)) => {
+            let (results, records) = Results::resume(out, checkpoint.round().0)?;
+            eprintln!("going on after {}", checkpoint.round());
+            (Some(results), Some(Resume { checkpoint, records }))
+        }
+        (Some(out), None) => (Some(Results::create(out, &experiment)?), None),
+        (None, _) => (None, None),
+    };
     let mut recorder = Recorder::new(started, Progress::new(experiment.rounds.count), results);
+    if let Some(resume) = &resume {
+        recorder.knows(resume.records.clone());
+    }
     let ran = match &data {
-        Some(data) => in_memory(arguments, &experiment, data, &root, &mut recorder),
+        Some(data) => in_memory(arguments, &experiment, data, &root, resume, &mut recorder),
         None => over_sockets(arguments, log, &experiment, &root, &mut recorder),
     };
     let recorded = recorder.finish()?;
@@ -80,11 +103,20 @@ fn in_memory(
     experiment: &Experiment,
     data: &Split,
     root: &Key,
+    resume: Option<Resume>,
     recorder: &mut Recorder,
 ) -> Result<Ran, Failure> {
+    let ledger = ledger_place(arguments, experiment);
+    let checkpoints = arguments.out.as_ref().map(|out| Checkpoints {
+        path: out.join(results::CHECKPOINT),
+        before: [Some(out.join("rounds.jsonl")), kept(&ledger)].into_iter().flatten().collect(),
+        seed: arguments.seed,
+    });
     let options = SimulationOptions {
-        ledger: ledger_place(arguments, experiment),
+        ledger,
         seeded: arguments.seed.is_some(),
+        checkpoints,
+        resume,
         ..SimulationOptions::new(threads(arguments.threads))
     };
     let ran = simulate(experiment, data, root, &options, interrupt::flag()?, recorder).map_err(failure)?;
@@ -130,6 +162,49 @@ fn over_sockets(
         peak_rss_bytes: ran.peak_rss_bytes,
     };
     Ok(Ran { end: ran.end, run, model: ran.model })
+}
+
+/// What is left of a run into the same directory that was stopped, if this one goes on with it.
+fn stopped_before(arguments: &Simulate, experiment: &Experiment) -> Result<Option<Checkpoint>, Failure> {
+    let Some(out) = arguments.out.as_deref().filter(|_| arguments.resume) else { return Ok(None) };
+    Checkpoint::read(&out.join(results::CHECKPOINT), experiment, arguments.seed).map_err(
+        |error| match error {
+            CheckpointError::Other { .. } => Failure::configuration(error),
+            error => Failure::other(error),
+        },
+    )
+}
+
+/// The summary of a run that needs no `--resume`: it has ended.
+fn ended_before(arguments: &Simulate, experiment: &Experiment) -> Result<Option<Value>, Failure> {
+    let Some(out) = arguments.out.as_deref().filter(|_| arguments.resume) else { return Ok(None) };
+    let Some(summary) = results::summary(out)? else { return Ok(None) };
+    if out.join(results::CHECKPOINT).exists() {
+        return Ok(None);
+    }
+    match results::is_of(out, experiment) {
+        true => Ok(Some(summary)),
+        false => Err(Failure::Usage {
+            problem: format!("--out {}: the run here has ended, and is another one", out.display()),
+            help: Some("name another directory, or leave out --resume to replace it".to_owned()),
+        }),
+    }
+}
+
+fn tell_ended(arguments: &Simulate, summary: &Value) -> Result<(), Failure> {
+    eprintln!("nothing is left to do: this run has ended ({})", summary["ended"]);
+    if arguments.output == Output::Json {
+        println!("{}", serde_json::to_string(summary).map_err(Failure::other)?);
+    }
+    Ok(())
+}
+
+/// The file of a ledger.
+fn kept(ledger: &Place) -> Option<PathBuf> {
+    match ledger {
+        Place::Memory => None,
+        Place::PerRun(path) | Place::Shared(path) => Some(path.clone()),
+    }
 }
 
 /// The ledger that the experiment names, or one among the results.

@@ -5,6 +5,8 @@
 //! new file, before anything happens because of it; the ledger of a simulation is not synced, because nobody's privacy
 //! hangs on it.
 
+mod replay;
+
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::federation::{self, FederationError};
+
+pub use replay::{Mark, resumed};
 
 /// Where a simulation keeps its ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,14 @@ pub enum OpenError {
         /// Why not.
         source: LedgerError,
     },
+    /// A simulation was not stopped with this ledger.
+    #[error("{}: this is not the ledger that the run was stopped with, {records} records and more; start anew, without --resume", path.display())]
+    Mark {
+        /// The file.
+        path: PathBuf,
+        /// Records that it had when the run was written down.
+        records: u64,
+    },
     /// The experiment has no ledger.
     #[error(transparent)]
     Federation(#[from] FederationError),
@@ -101,6 +113,13 @@ enum Care {
     Buffered,
     /// As above, and they bear no time: the same run gives the same bytes.
     Timeless,
+}
+
+impl Care {
+    /// What the ledger of one simulation deserves.
+    const fn of_run(seeded: bool) -> Self {
+        if seeded { Care::Timeless } else { Care::Buffered }
+    }
 }
 
 impl Storage for LedgerFile {
@@ -176,7 +195,7 @@ pub fn simulated(
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
                 _ => {}
             }
-            open_file(path, if seeded { Care::Timeless } else { Care::Buffered }, own(), begin)
+            open_file(path, Care::of_run(seeded), own(), begin)
         }
         Place::Shared(path) if seeded => Err(OpenError::Seeded { path: path.clone() }),
         Place::Shared(path) => open_file(path, Care::Synced, shared_key(path)?, begin),
@@ -217,6 +236,21 @@ fn open_file(
     signer: Arc<Signer>,
     begin: impl FnOnce() -> Result<Genesis, OpenError>,
 ) -> Result<Ledger, OpenError> {
+    let (file, contents) = locked(path)?;
+    if contents.is_empty() && care == Care::Synced {
+        files::sync_parent(path).map_err(failed(path))?;
+    }
+    let storage = Box::new(LedgerFile { file, care, beside: seals(path) });
+    let opened = if contents.is_empty() {
+        Ledger::create(begin()?, signer, storage)
+    } else {
+        Ledger::open(&contents, signer, storage)
+    };
+    opened.map_err(|source| OpenError::Ledger { path: path.to_owned(), source })
+}
+
+/// The file, which no other process writes from now on, and its whole records.
+fn locked(path: &Path) -> Result<(File, Vec<u8>), OpenError> {
     let fail = failed(path);
     let mut file = files::private().read(true).append(true).create(true).open(path).map_err(&fail)?;
     file.try_lock().map_err(|error| match error {
@@ -233,16 +267,7 @@ fn open_file(
         file.seek(io::SeekFrom::End(0)).map_err(&fail)?;
         contents.truncate(whole);
     }
-    if contents.is_empty() && care == Care::Synced {
-        files::sync_parent(path).map_err(&fail)?;
-    }
-    let storage = Box::new(LedgerFile { file, care, beside: seals(path) });
-    let opened = if contents.is_empty() {
-        Ledger::create(begin()?, signer, storage)
-    } else {
-        Ledger::open(&contents, signer, storage)
-    };
-    opened.map_err(|source| OpenError::Ledger { path: path.to_owned(), source })
+    Ok((file, contents))
 }
 
 /// Bytes at the beginning of a file up to an incomplete last record. Everything else that is wrong with it is left for

@@ -9,6 +9,7 @@ use skep_server::federation::{FederationError, PlanningError, RoundError};
 use skep_server::ledger;
 use thiserror::Error;
 
+use crate::checkpoint::CheckpointError;
 use crate::fault::FaultError;
 
 /// Why there is no report.
@@ -32,6 +33,9 @@ pub enum SimulationError {
     /// There is no ledger to charge rounds to.
     #[error(transparent)]
     Ledger(#[from] ledger::OpenError),
+    /// A checkpoint cannot be written.
+    #[error("the run cannot be kept: {0}")]
+    Checkpoint(#[from] CheckpointError),
     /// A round cannot be planned, for another reason than the budget.
     #[error(transparent)]
     Planning(PlanningError),

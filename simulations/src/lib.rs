@@ -14,6 +14,7 @@
 
 mod audit;
 mod bench;
+mod checkpoint;
 mod clients;
 mod data;
 mod error;
@@ -38,6 +39,7 @@ mod workers;
 
 pub use audit::{AuditError, AuditOptions, AuditReport, CONFIDENCE, audit};
 pub use bench::{BenchReport, Rounds, Stage, bench};
+pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Resume};
 pub use clients::Clients;
 pub use error::SimulationError;
 pub use fault::{Corruption, Fault, FaultError, FaultKind, Moment};

@@ -12,6 +12,7 @@ use skep_server::federation::{PlannedRound, PlanningError};
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::roster::Contiguous;
 
+use crate::checkpoint::{Checkpoint, Keeper};
 use crate::clients::public_cohort;
 use crate::error::SimulationError;
 use crate::round::{Masks, World};
@@ -52,7 +53,8 @@ pub enum Ended {
     Finished,
     /// The privacy budget allows no further round; those that were run stand.
     BudgetExhausted(BudgetExhausted),
-    /// It was asked to stop. A round that was open then is aborted, and stays charged.
+    /// It was asked to stop. A round that was open then is aborted, and stays charged; where checkpoints are written it is left
+    /// open, for the process that goes on.
     Interrupted,
 }
 
@@ -63,7 +65,10 @@ pub(crate) fn run<T: Trainer>(
     observer: &mut dyn Observer,
 ) -> Result<SimulationReport, SimulationError> {
     let started = Instant::now();
-    let mut rounds = Vec::new();
+    let mut rounds = std::mem::take(&mut world.done);
+    let mut last = world.checkpoint();
+    let start = |checkpoints| Keeper::start(checkpoints, world.federation.experiment(), &last);
+    let mut keeper = world.checkpoints.take().map(start).transpose()?;
     let ended = loop {
         if world.interrupted.load(Ordering::Relaxed) {
             break Ended::Interrupted;
@@ -83,13 +88,19 @@ pub(crate) fn run<T: Trainer>(
         let measured = world.evaluate_every.is_some_and(|every| {
             next.0.is_multiple_of(every.get()) || next.0 == world.federation.experiment().rounds.count
         });
-        rounds.push(run_round(
-            &mut world,
-            planned,
-            measured.then_some(&mut *evaluator as &mut dyn Evaluator),
-            observer,
-        )?);
+        let evaluator = measured.then_some(&mut *evaluator as &mut dyn Evaluator);
+        match run_round(&mut world, planned, evaluator, observer, keeper.is_some())? {
+            Some(record) => rounds.push(record),
+            None => break Ended::Interrupted,
+        }
+        if let Some(keeper) = &mut keeper {
+            last = world.checkpoint();
+            keeper.keep(last.clone())?;
+        }
     };
+    if let Some(keeper) = keeper {
+        keeper.finish(last)?;
+    }
     Ok(SimulationReport {
         ended,
         model: world.federation.model(),
@@ -105,15 +116,27 @@ pub(crate) fn run<T: Trainer>(
     })
 }
 
+impl<T> World<'_, T> {
+    /// Between two rounds, what another process needs to go on.
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint::of(&self.federation, &self.root, self.now, self.masks)
+    }
+}
+
+/// Runs a round; `None` if it was interrupted and `goes_on` in another process.
 fn run_round<T: Trainer>(
     world: &mut World<'_, T>,
     planned: PlannedRound,
     evaluator: Option<&mut dyn Evaluator>,
     observer: &mut dyn Observer,
-) -> Result<RoundRecord, SimulationError> {
+    goes_on: bool,
+) -> Result<Option<RoundRecord>, SimulationError> {
     let invited = u32::try_from(planned.cohort.len()).expect("validated: at most u32::MAX clients");
     observer.round_opened(planned.plan.plan(), invited);
     let closed = world.run(planned, observer)?;
+    if goes_on && closed.outcome == Outcome::Aborted(AbortReason::Stopped) {
+        return Ok(None);
+    }
     let summary = world.federation.close(closed.outcome)?;
     let model = world.federation.model();
     // Who interrupts does not wait for a measurement.
@@ -128,5 +151,5 @@ fn run_round<T: Trainer>(
     };
     let record = RoundRecord::new(&summary, &closed.progress, evaluation, closed.cost);
     observer.round_closed(&record, &model);
-    Ok(record)
+    Ok(Some(record))
 }

@@ -13,6 +13,7 @@ use skep_server::ledger::{self, Place};
 use skep_server::record::Observer;
 use skep_server::serve::ServeOptions;
 
+use crate::checkpoint::{Checkpoint, Checkpoints, Resume};
 use crate::clients::Clients;
 use crate::error::SimulationError;
 use crate::fault::{Fault, Script};
@@ -43,6 +44,10 @@ pub struct SimulationOptions {
     pub ledger: Place,
     /// Whether others know what `root` follows from; the ledger then certifies nothing.
     pub seeded: bool,
+    /// Where the simulation is kept between rounds, for another process to go on from.
+    pub checkpoints: Option<Checkpoints>,
+    /// Where it goes on, if it was stopped before.
+    pub resume: Option<Resume>,
 }
 
 impl SimulationOptions {
@@ -58,6 +63,8 @@ impl SimulationOptions {
             limits,
             ledger: Place::Memory,
             seeded: false,
+            checkpoints: None,
+            resume: None,
         }
     }
 }
@@ -97,6 +104,22 @@ pub(crate) fn federation(
     Ok(Federation::new(experiment.clone(), segments, model, ledger, ServerKeys::from_root(root))?)
 }
 
+/// The federation at a checkpoint.
+fn resumed(
+    experiment: &Experiment,
+    root: &Key,
+    options: &SimulationOptions,
+    checkpoint: &Checkpoint,
+) -> Result<Federation, SimulationError> {
+    let key = root.derive(Purpose::Ledger, 0, 0);
+    let ledger = ledger::resumed(&options.ledger, &key, options.seeded, &checkpoint.ledger)?;
+    let (segments, model) = (population::segments(experiment), checkpoint.model.to_vec());
+    let keys = ServerKeys::from_root(root);
+    let mut federation = Federation::new(experiment.clone(), segments, model.clone(), ledger, keys)?;
+    federation.resume(checkpoint.round(), model, checkpoint.strategy.clone())?;
+    Ok(federation)
+}
+
 /// [`simulate`] with clients that are there already; the model is measured on `test`.
 pub(crate) fn simulate_clients(
     experiment: &Experiment,
@@ -109,14 +132,19 @@ pub(crate) fn simulate_clients(
 ) -> Result<SimulationReport, SimulationError> {
     let participants = Participants::new(&experiment.task, clients, root)?;
     let mut test_set = TestSet::new(&experiment.task, test.clone())?;
-    let model = population::initial_model(experiment)?;
-    let federation = federation(experiment, model, root, &options.ledger, options.seeded)?;
+    let federation = match &options.resume {
+        None => {
+            let model = population::initial_model(experiment)?;
+            federation(experiment, model, root, &options.ledger, options.seeded)?
+        }
+        Some(resume) => resumed(experiment, root, options, &resume.checkpoint)?,
+    };
     with_world(federation, root, &participants, options, interrupted, |world| {
         schedule::run(world, &mut test_set, observer)
     })
 }
 
-/// Calls `run` with a world at time zero.
+/// Calls `run` with a world at time zero, or where it is resumed.
 pub(crate) fn with_world<T: Trainer>(
     federation: Federation,
     root: &Key,
@@ -127,6 +155,10 @@ pub(crate) fn with_world<T: Trainer>(
 ) -> Result<SimulationReport, SimulationError> {
     let experiment = federation.experiment().clone();
     let script = Script::new(&options.faults, experiment.population.clients)?;
+    let (now, masks, done) = match &options.resume {
+        None => (Time::ZERO, Masks::default(), Vec::new()),
+        Some(Resume { checkpoint, records }) => (checkpoint.now, checkpoint.masks, records.clone()),
+    };
     Workers::with(trainer, options.threads.get(), |workers| {
         run(World {
             task: &experiment.task,
@@ -140,11 +172,13 @@ pub(crate) fn with_world<T: Trainer>(
             federation,
             machine: ServerMachine::new(options.limits),
             network: Network::new(),
-            now: Time::ZERO,
+            now,
             connections: 0,
             computes_masks: experiment.fidelity == Fidelity::Protocol,
             root: root.clone(),
-            masks: Masks::default(),
+            masks,
+            done,
+            checkpoints: options.checkpoints.clone(),
         })
     })
 }

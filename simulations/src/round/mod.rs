@@ -14,6 +14,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::{Deserialize, Serialize};
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Task;
@@ -22,8 +23,9 @@ use skep_protocol::round::server::{Event, ServerMachine};
 use skep_protocol::round::{Outcome, Phase, Progress, client};
 use skep_protocol::{ClientId, Round, Span, Time};
 use skep_server::federation::{Federation, PlannedRound};
-use skep_server::record::{Cost, Observer};
+use skep_server::record::{Cost, Observer, RoundRecord};
 
+use crate::checkpoint::Checkpoints;
 use crate::error::SimulationError;
 use crate::fault::{Moment, Script};
 use crate::latency::Latency;
@@ -54,10 +56,14 @@ pub(crate) struct World<'a, T> {
     pub(crate) root: Key,
     /// What masks have been computed so far.
     pub(crate) masks: Masks,
+    /// Rounds that an earlier process has run.
+    pub(crate) done: Vec<RoundRecord>,
+    /// Where the simulation is kept between rounds, if it is.
+    pub(crate) checkpoints: Option<Checkpoints>,
 }
 
 /// Work that only the full protocol of secure aggregation does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Masks {
     /// Masks added to updates: each client's own, and one for each of its neighbours.
     pub applied: u64,
