@@ -25,6 +25,7 @@ mod model_file;
 mod native;
 mod optimizer;
 mod partition;
+pub mod scrub;
 mod source;
 mod training;
 pub mod workload;
