@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use skep_learning::Classes;
+use skep_learning::scrub::{Format, Kind};
 use skep_protocol::ClientId;
 use skep_protocol::net::invitation::Address;
 
@@ -351,6 +352,42 @@ pub enum DataCommand {
     /// Shape, classes, missing values and clients of a CSV or an IDX file, plain or compressed with gzip, and what
     /// `task.data` of an experiment would say of it.
     Inspect(Inspect),
+    /// Write a file of records without what is personal in them.
+    ///
+    /// Leaves out duplicates, empty and malformed records. In the others, mail addresses, telephone numbers, links, internet
+    /// addresses, payment cards, IBANs and numbers of persons become words like `[EMAIL]`. Prints counts and no content.
+    Scrub(Scrub),
+}
+
+/// Arguments of `skep data scrub`.
+#[derive(Debug, Args)]
+pub struct Scrub {
+    /// The records: CSV or TSV with a header line, a JSON object a line, or a text a line.
+    pub file: PathBuf,
+    /// The file to write; must not be there yet. Only you can read it.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// What FILE is; its name says it if not given.
+    #[arg(long, value_name = "csv|tsv|jsonl|text")]
+    pub format: Option<Format>,
+    /// The columns, or keys, whose text is scrubbed; all if not given.
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub columns: Option<Vec<String>>,
+    /// Columns, or keys, to leave out.
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub drop: Vec<String>,
+    /// Kinds that stay: url, email, iban, identity, card, ip, phone.
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
+    pub keep: Vec<Kind>,
+    /// More to replace: a regular expression, and the word in capitals that takes its place. May be given several times.
+    #[arg(long = "pattern", value_name = "NAME=REGEX")]
+    pub patterns: Vec<String>,
+    /// Keep records that occur again.
+    #[arg(long)]
+    pub keep_duplicates: bool,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// Arguments of `skep data inspect`.

@@ -37,6 +37,7 @@ mod recorder;
 mod report;
 mod report_page;
 mod results;
+mod scrub;
 mod serve;
 mod server_state;
 mod simulate;
@@ -56,6 +57,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Simulate(arguments) => simulate::run(&arguments, &log),
         Command::Init(arguments) => init::run(&arguments),
         Command::Data(DataCommand::Inspect(arguments)) => inspect::run(&arguments),
+        Command::Data(DataCommand::Scrub(arguments)) => scrub::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Privacy(command) => Ok(privacy::run(&command, &mut std::io::stdout().lock())?),

@@ -270,7 +270,7 @@ const PHONE_WORDS: [&str; 29] = [
 mod tests {
     use super::*;
 
-    fn parts<'a>(find: fn(&str) -> Vec<Range<usize>>, text: &'a str) -> Vec<&'a str> {
+    fn parts(find: fn(&str) -> Vec<Range<usize>>, text: &str) -> Vec<&str> {
         find(text).into_iter().map(|range| &text[range]).collect()
     }
 

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,19 @@ impl Kind {
     pub const ALL: [Kind; 7] =
         [Kind::Url, Kind::Email, Kind::Iban, Kind::Identity, Kind::Card, Kind::Ip, Kind::Phone];
 
+    /// The kind's name in policies and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Url => "url",
+            Kind::Email => "email",
+            Kind::Iban => "iban",
+            Kind::Identity => "identity",
+            Kind::Card => "card",
+            Kind::Ip => "ip",
+            Kind::Phone => "phone",
+        }
+    }
+
     /// The word that stands in brackets where something of this kind stood.
     pub fn placeholder(self) -> &'static str {
         match self {
@@ -75,6 +89,17 @@ impl Kind {
             Kind::Ip => contact::addresses(text),
             Kind::Phone => contact::phones(text),
         }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            let names: Vec<&str> = Kind::ALL.into_iter().map(Kind::name).collect();
+            format!("`{text}` is no kind of personal data: take one of {}", names.join(", "))
+        })
     }
 }
 
