@@ -15,6 +15,7 @@ use crate::audit::Audit;
 use crate::clients;
 use crate::data::DataSource;
 use crate::ledger::{Budget, LedgerCommand};
+use crate::model::ModelCommand;
 use crate::privacy::PrivacyCommand;
 
 /// Federated learning over data that never leaves its owners, with the cost in privacy on every model.
@@ -113,6 +114,14 @@ pub enum Command {
     /// With an invitation the client first gets a certificate for a key that never leaves its state directory. Without
     /// one it continues as who it is there. Ends when the server says that the federation is over.
     Join(Join),
+    /// Ask a model what examples are.
+    ///
+    /// Everything that is needed is in the model file that `skep simulate --out` and `skep serve --out` leave: the
+    /// architecture, what the numbers are called and divided by, and the names of the classes. Prints a line for each example.
+    Predict(Predict),
+    /// Look into a model file, or put it to use.
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// The server of `skep simulate --real`; told what to do on standard input.
     #[command(hide = true)]
     LocalServer,
@@ -480,6 +489,35 @@ pub struct Init {
     /// The column of the CSV file that says whose example a line is.
     #[arg(long, value_name = "COLUMN", requires = "data")]
     pub client: Option<String>,
+}
+
+/// Arguments of `skep predict`.
+#[derive(Debug, Args)]
+pub struct Predict {
+    /// A model file.
+    pub model: PathBuf,
+    /// The examples, or `-` for standard input; the format is told by how they begin.
+    ///
+    /// A CSV file has a header line; columns are found by the names in the model, and others are left alone. A file of JSON
+    /// Lines has a list of numbers or an object a line. An IDX file holds images. Each may be compressed with gzip.
+    #[arg(long, value_name = "FILE|-")]
+    pub input: PathBuf,
+    /// The columns of a CSV file to take, in the model's order: for models whose numbers have no names.
+    #[arg(long, value_name = "COLUMN,COLUMN,...", value_delimiter = ',')]
+    pub features: Option<Vec<String>>,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Predicted,
+}
+
+/// How predictions are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Predicted {
+    /// A JSON object a line, with the class and the probability of each.
+    #[default]
+    Jsonl,
+    /// A header line, then the class and the probabilities in the order of the classes.
+    Csv,
 }
 
 /// How a result is printed.

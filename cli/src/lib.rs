@@ -4,7 +4,7 @@
 //! | file | what it is about |
 //! | --- | --- |
 //! | `experiment_file` | TOML, and diagnostics that point into it |
-//! | `bench`, `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `clients`, `status`, `join`, `privacy`, `audit`, `ledger` | a command each |
+//! | `bench`, `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `clients`, `status`, `join`, `privacy`, `audit`, `ledger`, `predict`, `model` | a command each |
 //! | `audit_empirical` | what a federation is seen to give away |
 //! | `real` | the processes of `simulate --real` |
 //! | `recorder`, `progress`, `operator_log`, `results`, `summary`, `report`, `report_page` | what is seen and kept of a run |
@@ -27,7 +27,9 @@ mod invite;
 mod join;
 pub mod ledger;
 mod machine;
+pub mod model;
 mod operator_log;
+mod predict;
 pub mod privacy;
 mod privacy_words;
 mod progress;
@@ -70,6 +72,8 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Revoke(arguments) => clients::revoke(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Join(arguments) => join::run(&arguments, log_format),
+        Command::Predict(arguments) => predict::run(&arguments),
+        Command::Model(command) => model::run(&command),
         Command::LocalServer => real::run_server(),
         Command::LocalClients => real::run_clients(),
     }

@@ -129,8 +129,10 @@ impl Results {
             "report.html",
             page(experiment, records, summary, &model, shown)?.as_bytes(),
         )?;
+        let interface = population::interface(experiment).map_err(Failure::configuration)?;
         let model =
             ModelFile::new(task::architecture(&experiment.task), model, metadata(experiment, summary))
+                .and_then(|model| model.with_interface(interface))
                 .map_err(Failure::other)?;
         write_whole(&self.directory, "model.safetensors", &model.encode())?;
         let mut json = serde_json::to_vec_pretty(summary).map_err(Failure::other)?;

@@ -49,6 +49,19 @@ pub(crate) struct Stacked {
     pub(crate) output: Shape,
 }
 
+/// One layer of a model, as a table of its layers shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LayerSummary {
+    /// The beginning of its tensors' names.
+    pub name: String,
+    /// What it does.
+    pub kind: &'static str,
+    /// What it gives for an example.
+    pub output: Shape,
+    /// Numbers that are learned in it.
+    pub parameters: usize,
+}
+
 /// The nonlinearity after a hidden layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -163,6 +176,15 @@ impl Architecture {
             }
         }
         segments
+    }
+
+    /// All layers from the input on, the last one included. Empty if there is no such model.
+    pub fn summary(&self) -> Vec<LayerSummary> {
+        let summarized = |Stacked { name, layer, input, output }: Stacked| {
+            let parameters = layer.tensors(input).iter().map(|(_, shape)| product(shape)).sum();
+            LayerSummary { name, kind: layer.word(), output, parameters }
+        };
+        self.stack().unwrap_or_default().into_iter().map(summarized).collect()
     }
 
     /// All layers from the input on, the last one included, with the shapes between them.

@@ -138,6 +138,17 @@ pub fn read(path: &Path, columns: &Columns, classes: &Classes) -> Result<Table, 
     parse(file, path, columns, classes)
 }
 
+/// The names of the features in the header of `path`, in their order.
+///
+/// # Errors
+/// [`CsvError`], which names the file and the column.
+pub fn feature_names(path: &Path, columns: &Columns) -> Result<Vec<String>, CsvError> {
+    let file = open(path).map_err(|source| CsvError::Open { path: path.to_owned(), source })?;
+    let mut reader = table_reader(file);
+    let header = reader.headers().map_err(|source| CsvError::Malformed { path: path.to_owned(), source })?;
+    Ok(Header::new(header, path, columns)?.feature_names())
+}
+
 fn parse(source: impl Read, path: &Path, columns: &Columns, classes: &Classes) -> Result<Table, CsvError> {
     let malformed = |source| CsvError::Malformed { path: path.to_owned(), source };
     let mut reader = table_reader(source);
@@ -219,6 +230,21 @@ pub(crate) fn find_column(names: &[String], column: &str, path: &Path) -> Result
     })
 }
 
+/// The number in a value of a line.
+pub(crate) fn feature(path: &Path, line: u64, column: &str, value: &str) -> Result<f32, CsvError> {
+    let (path, column) = (|| path.to_owned(), || column.to_owned());
+    if value.is_empty() {
+        return Err(CsvError::Missing { path: path(), line, column: column() });
+    }
+    let number = value.parse().ok().filter(|number: &f32| number.is_finite());
+    number.ok_or_else(|| CsvError::NotANumber {
+        path: path(),
+        line,
+        column: column(),
+        value: value.to_owned(),
+    })
+}
+
 /// One line below the header.
 struct Line<'a> {
     header: &'a Header<'a>,
@@ -242,14 +268,7 @@ impl Line<'_> {
     }
 
     fn feature(&self, at: usize) -> Result<f32, CsvError> {
-        let value = self.value(at)?;
-        let number = value.parse().ok().filter(|number: &f32| number.is_finite());
-        number.ok_or_else(|| CsvError::NotANumber {
-            path: self.header.path.to_owned(),
-            line: self.number(),
-            column: self.header.names[at].clone(),
-            value: value.to_owned(),
-        })
+        feature(self.header.path, self.number(), &self.header.names[at], &self.record[at])
     }
 
     fn label(&self, classes: &Classes) -> Result<u32, CsvError> {

@@ -48,7 +48,8 @@ fn number(text: &str) -> f32 {
 /// One line an image: 64 pixel values and the digit, separated by commas.
 const FILE: &[u8] = include_bytes!("../data/optdigits.csv.gz");
 const EMBEDDED: &str = "the embedded file never changes and the tests read all of it";
-const DARKEST: f32 = 16.0;
+/// The largest pixel value in the file.
+pub const DARKEST: f32 = 16.0;
 const HELD_OUT_EVERY: usize = 5;
 
 #[cfg(test)]

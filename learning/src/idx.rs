@@ -62,6 +62,9 @@ pub enum IdxFault {
 /// Most elements a file may hold, 4 GiB of features: the memory a hostile header can ask for.
 pub const MAX_BYTES: usize = 1 << 30;
 
+/// The largest pixel value.
+pub const BRIGHTEST: f32 = 255.0;
+
 /// Reads images (2 or more dimensions, the first counts them) and their labels (1 dimension), each
 /// file plain or compressed with gzip. Images become rows of features scaled from 0..=255 to 0..=1.
 ///
@@ -155,7 +158,7 @@ impl<R: Read> IdxArray<R> {
             return Err(IdxFault::Dimensions { actual: 1, needed: IMAGES });
         }
         let shape = (*images, product(rest));
-        Array2::from_shape_vec(shape, self.read(|byte| f32::from(byte) / 255.0)?)
+        Array2::from_shape_vec(shape, self.read(|byte| f32::from(byte) / BRIGHTEST)?)
             .map_err(|_| DatasetError::Empty { rows: shape.0, columns: shape.1 }.into())
     }
 
@@ -163,6 +166,51 @@ impl<R: Read> IdxArray<R> {
         match self.dimensions.len() {
             1 => Ok(self.read(u32::from)?.into()),
             actual => Err(IdxFault::Dimensions { actual, needed: LABELS }),
+        }
+    }
+}
+
+/// Images read one by one, each the bytes of its pixels as numbers.
+pub(crate) struct Images<R> {
+    array: IdxArray<R>,
+    left: usize,
+    pixels: usize,
+}
+
+impl<R: Read> Images<R> {
+    /// Reads the header.
+    pub(crate) fn begin(source: R) -> Result<Self, IdxFault> {
+        let array = IdxArray::begin(source)?;
+        match array.dimensions.as_slice() {
+            [] | [_] => Err(IdxFault::Dimensions { actual: array.dimensions.len(), needed: IMAGES }),
+            [images, rest @ ..] => {
+                let (left, pixels) = (*images, product(rest));
+                Ok(Images { array, left, pixels })
+            }
+        }
+    }
+
+    /// Pixels of an image.
+    pub(crate) fn pixels(&self) -> usize {
+        self.pixels
+    }
+
+    /// The next image; `None` after the last, behind which nothing may follow.
+    pub(crate) fn next_image(&mut self) -> Result<Option<Vec<f32>>, IdxFault> {
+        let promised = product(&self.array.dimensions);
+        let done = promised - self.left * self.pixels;
+        let wanted = if self.left == 0 { 1 } else { self.pixels };
+        let mut bytes = Vec::with_capacity(wanted);
+        self.array.elements.by_ref().take(wanted as u64).read_to_end(&mut bytes)?;
+        match (self.left, bytes.len()) {
+            (0, 0) => Ok(None),
+            (left, found) if left == 0 || found < wanted => {
+                Err(IdxFault::Length { promised, found: done + found })
+            }
+            _ => {
+                self.left -= 1;
+                Ok(Some(bytes.into_iter().map(f32::from).collect()))
+            }
         }
     }
 }

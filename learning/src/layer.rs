@@ -1,5 +1,7 @@
 //! The layers that models are made of, and the shapes between them.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -179,6 +181,27 @@ impl Layer {
             Self::Flatten => "flatten",
             Self::EmbeddingBag { .. } => "embedding_bag",
             Self::LayerNorm => "layer_norm",
+        }
+    }
+}
+
+impl Layer {
+    /// What it does, in a word.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Activation(Activation::Relu) => "relu",
+            Self::Activation(Activation::Sigmoid) => "sigmoid",
+            Self::Activation(Activation::Tanh) => "tanh",
+            other => other.kind(),
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vector(len) => write!(f, "{len}"),
+            Self::Image { height, width, channels } => write!(f, "{height} x {width} x {channels}"),
         }
     }
 }

@@ -17,6 +17,7 @@ mod floor;
 pub mod idx;
 mod initialization;
 pub mod inspect;
+mod interface;
 mod kernel;
 mod layer;
 mod learner;
@@ -25,18 +26,22 @@ mod model_file;
 mod native;
 mod optimizer;
 mod partition;
+mod predictor;
 pub mod scrub;
 mod source;
 mod training;
+mod unlabelled;
 pub mod workload;
 
 pub use architecture::{
-    Activation, Architecture, ArchitectureError, MAX_CLASSES, MAX_HIDDEN_LAYERS, MAX_PARAMETERS, Segment,
+    Activation, Architecture, ArchitectureError, LayerSummary, MAX_CLASSES, MAX_HIDDEN_LAYERS,
+    MAX_PARAMETERS, Segment,
 };
 pub use burn_learner::{BurnLearner, BurnModel};
 pub use classes::Classes;
 pub use dataset::{Dataset, DatasetError, Owners, Split, Subset};
 pub use floor::exercise;
+pub use interface::{ExampleError, Input, Interface, InterfaceError};
 pub use layer::{Layer, LayerFault, MAX_WIDTH, Shape};
 pub use learner::{LearnError, Learner, TrainReport, Turn};
 pub use metrics::{ClassScores, Confusion, Evaluation};
@@ -44,4 +49,6 @@ pub use model_file::{ModelFile, ModelFileError, TensorFault, canonical_bytes};
 pub use native::NativeLearner;
 pub use optimizer::{Optimizer, OptimizerError};
 pub use partition::{Alpha, Partition, PartitionError, Scheme, partition};
+pub use predictor::{PredictError, Prediction, Predictor};
 pub use training::{Batch, Training, TrainingError};
+pub use unlabelled::{Unlabelled, UnlabelledError};

@@ -91,6 +91,14 @@ pub(crate) fn cross_entropy(logits: &[f32], label: usize) -> f64 {
     largest + sum.ln() - f64::from(logits[label])
 }
 
+/// The softmax of `logits`, which are finite, computed in f64.
+pub(crate) fn probabilities(logits: &[f32]) -> Vec<f32> {
+    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let powers: Vec<f64> = logits.iter().map(|&logit| (f64::from(logit) - largest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.iter().map(|power| (power / sum) as f32).collect()
+}
+
 /// The class with the largest logit, the first of several.
 pub(crate) fn predicted_class(logits: &[f32]) -> usize {
     let mut best = 0;

@@ -2,7 +2,7 @@
 //!
 //! Each segment of the flat parameters is a tensor of `f32` under the segment's name and shape
 //! (dense weights are `[inputs, outputs]`; PyTorch's `Linear` has them transposed). The
-//! architecture, as JSON, and whatever the caller has to say are in the file's metadata.
+//! architecture and the [`Interface`], as JSON, and whatever the caller has to say are in the file's metadata.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -13,13 +13,14 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::{Architecture, ArchitectureError, MAX_PARAMETERS, Segment};
+use crate::{Architecture, ArchitectureError, Interface, InterfaceError, MAX_PARAMETERS, Segment};
 
 /// A model with what is to be said about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelFile {
     architecture: Architecture,
     parameters: Vec<f32>,
+    interface: Option<Interface>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -38,8 +39,14 @@ pub enum ModelFileError {
         actual: usize,
     },
     /// The caller's metadata uses a key of ours.
-    #[error("the metadata key `{ARCHITECTURE}` is reserved")]
+    #[error("the metadata keys `{ARCHITECTURE}` and `{INTERFACE}` are reserved")]
     ReservedKey,
+    /// The interface is not that of the architecture.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// The metadata describes no interface we know.
+    #[error("the metadata `{INTERFACE}` is not understood: {0}")]
+    UnknownInterface(serde_json::Error),
     /// The file cannot be opened, read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -97,7 +104,8 @@ impl ModelFile {
     /// rounds, the privacy that was spent.
     ///
     /// # Errors
-    /// [`ModelFileError`] if the parameters do not fit, or the metadata has the key `architecture`.
+    /// [`ModelFileError`] if the parameters do not fit, or the metadata has the key `architecture` or
+    /// `interface`.
     pub fn new(
         architecture: Architecture,
         parameters: Vec<f32>,
@@ -108,10 +116,34 @@ impl ModelFile {
         if expected != actual {
             return Err(ModelFileError::ParameterCount { expected, actual });
         }
-        if metadata.contains_key(ARCHITECTURE) {
+        if metadata.contains_key(ARCHITECTURE) || metadata.contains_key(INTERFACE) {
             return Err(ModelFileError::ReservedKey);
         }
-        Ok(Self { architecture, parameters, metadata })
+        Ok(Self { architecture, parameters, interface: None, metadata })
+    }
+
+    /// The same model, which says how it is used.
+    ///
+    /// # Errors
+    /// [`ModelFileError::Interface`] if it is used otherwise.
+    pub fn with_interface(self, interface: Interface) -> Result<Self, ModelFileError> {
+        interface.check(&self.architecture)?;
+        Ok(Self { interface: Some(interface), ..self })
+    }
+
+    /// How it is used; by what its architecture tells where the file says nothing.
+    pub fn interface(&self) -> Interface {
+        self.interface.clone().unwrap_or_else(|| Interface::of(&self.architecture))
+    }
+
+    /// Whether the file says how it is used.
+    pub fn has_interface(&self) -> bool {
+        self.interface.is_some()
+    }
+
+    /// Gives the flat parameters alone.
+    pub fn into_parameters(self) -> Vec<f32> {
+        self.parameters
     }
 
     /// What kind of model it is.
@@ -149,8 +181,14 @@ impl ModelFile {
         let architecture: Architecture =
             serde_json::from_str(&text).map_err(ModelFileError::UnknownArchitecture)?;
         architecture.check()?;
+        let interface = metadata.remove(INTERFACE).map(|text| serde_json::from_str(&text)).transpose();
+        let interface = interface.map_err(ModelFileError::UnknownInterface)?;
         let parameters = read_segments(&architecture.segments(), &SafeTensors::deserialize(bytes)?)?;
-        Self::new(architecture, parameters, metadata)
+        let model = Self::new(architecture, parameters, metadata)?;
+        match interface {
+            Some(interface) => model.with_interface(interface),
+            None => Ok(model),
+        }
     }
 
     /// Writes the file `path`, in one step as far as a reader can see: first beside it, under the
@@ -185,6 +223,9 @@ impl ModelFile {
     fn header(&self) -> Vec<u8> {
         let mut metadata = self.metadata.clone();
         metadata.insert(ARCHITECTURE.into(), json(&self.architecture));
+        if let Some(interface) = &self.interface {
+            metadata.insert(INTERFACE.into(), json(interface));
+        }
         let mut entries = vec![format!("\"__metadata__\":{}", json(&metadata))];
         for segment in self.architecture.segments() {
             let start = segment.offset * size_of::<f32>();
@@ -251,6 +292,7 @@ fn read_segments(segments: &[Segment], tensors: &SafeTensors) -> Result<Vec<f32>
 }
 
 const ARCHITECTURE: &str = "architecture";
+const INTERFACE: &str = "interface";
 
 /// All parameters, and as much header as the safetensors format allows.
 const MAX_BYTES: u64 = 8 + 100_000_000 + 4 * MAX_PARAMETERS as u64;

@@ -8,7 +8,12 @@ use flate2::bufread::MultiGzDecoder;
 
 /// Opens a file; what is compressed with gzip is decompressed on the way.
 pub(crate) fn open(path: &Path) -> Result<Box<dyn Read>> {
-    let mut file = BufReader::new(File::open(path)?);
+    unpacked(File::open(path)?)
+}
+
+/// What a source gives; what is compressed with gzip is decompressed on the way.
+pub(crate) fn unpacked(source: impl Read + 'static) -> Result<Box<dyn Read>> {
+    let mut file = BufReader::new(source);
     let compressed = file.fill_buf()?.starts_with(&GZIP);
     Ok(if compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
 }

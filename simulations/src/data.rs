@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skep_learning::csv::{self, Columns, CsvError};
 use skep_learning::idx::{self, IdxError};
-use skep_learning::{Classes, Dataset, DatasetError, Split, Subset, digits};
+use skep_learning::{Classes, Dataset, DatasetError, Input, Interface, Split, Subset, digits};
 use skep_protocol::experiment::{CountOrNames, CsvData, Data, Experiment, Files, IdxPair};
 use thiserror::Error;
 
@@ -89,6 +89,24 @@ pub fn class_names(experiment: &Experiment) -> Vec<String> {
     (0..classes.count()).map(|class| classes.name(class)).collect()
 }
 
+/// How a model of the experiment is used: what its examples are in files, and what its classes are called.
+///
+/// # Errors
+/// [`DataError`] when the header of a table cannot be read.
+pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
+    let numbers = |columns, divisor| Input::Numbers { columns, divisor };
+    let input = match &experiment.data {
+        Data::Digits => numbers(None, digits::DARKEST),
+        Data::Csv(csv) => {
+            let (Files::Apart { test: file, .. } | Files::HeldOut { all: file, .. }) = &csv.files;
+            numbers(Some(csv::feature_names(file, &columns(csv))?), 1.0)
+        }
+        Data::Idx(_) => numbers(None, idx::BRIGHTEST),
+        Data::Workload(_) => numbers(None, 1.0),
+    };
+    Ok(Interface { input, classes: class_names(experiment) })
+}
+
 /// Reads `files`; `path` says which file is at fault when nothing can be held out.
 fn split<F>(
     files: &Files<F>,
@@ -110,15 +128,18 @@ fn whole(dataset: Dataset) -> Subset {
 }
 
 fn table(experiment: &Experiment, csv: &CsvData, path: &Path) -> Result<Dataset, DataError> {
-    let columns = Columns {
+    expected(experiment, path, csv::read(path, &columns(csv), &classes(&csv.classes))?.dataset)
+}
+
+fn columns(csv: &CsvData) -> Columns {
+    Columns {
         label: csv.label.clone(),
         client: csv.client.clone(),
         features: match &csv.features {
             CountOrNames::Count(_) => None,
             CountOrNames::Names(names) => Some(names.clone()),
         },
-    };
-    expected(experiment, path, csv::read(path, &columns, &classes(&csv.classes))?.dataset)
+    }
 }
 
 fn images(experiment: &Experiment, pair: &IdxPair) -> Result<Dataset, DataError> {

@@ -70,15 +70,44 @@ impl NativeLearner {
     fn check(&self, parameters: &[f32], data: &Subset) -> Result<(), LearnError> {
         let shape = (self.architecture.inputs(), self.architecture.classes());
         check_fit(self.network.parameter_count(), parameters.len(), shape, data)?;
+        let features = data.dataset().features();
+        data.rows().iter().try_for_each(|&row| self.check_words(row, features.row(row)))
+    }
+
+    /// Whether row number `row` has word numbers where the model takes some.
+    fn check_words<'a>(
+        &self,
+        row: usize,
+        numbers: impl IntoIterator<Item = &'a f32>,
+    ) -> Result<(), LearnError> {
         let Some(bag) = self.network.bag() else { return Ok(()) };
-        for &row in data.rows() {
-            let mut words = data.dataset().features().row(row).into_iter();
-            if let Some(word) = words.find(|word| !bag.is_word(**word)) {
-                let (word, vocabulary) = (word.to_string(), bag.vocabulary);
-                return Err(LearnError::Word { row, word, vocabulary });
-            }
+        match numbers.into_iter().find(|word| !bag.is_word(**word)) {
+            Some(word) => Err(LearnError::Word { row, word: word.to_string(), vocabulary: bag.vocabulary }),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The logits of examples, one row of `inputs` numbers after the other: so many rows of `classes` numbers.
+    ///
+    /// # Errors
+    /// [`LearnError`] if the parameters or the numbers do not fit the model.
+    pub(crate) fn logits(&mut self, parameters: &[f32], numbers: &[f32]) -> Result<Vec<f32>, LearnError> {
+        let (expected, actual) = (self.network.parameter_count(), parameters.len());
+        if expected != actual {
+            return Err(LearnError::ParameterCount { expected, actual });
+        }
+        let (inputs, classes) = (self.architecture.inputs(), self.architecture.classes());
+        for (row, numbers) in numbers.chunks_exact(inputs).enumerate() {
+            self.check_words(row, numbers)?;
+        }
+        let mut logits = Vec::with_capacity(numbers.len() / inputs * classes);
+        for numbers in numbers.chunks(EVALUATED_AT_ONCE * inputs) {
+            let examples = numbers.len() / inputs;
+            self.workspace.reserve(&self.network, examples);
+            self.workspace.input(numbers.len()).copy_from_slice(numbers);
+            logits.extend(self.network.forward(parameters, examples, None, &mut self.workspace).iter());
+        }
+        Ok(logits)
     }
 
     /// Copies the examples of `data` at `positions` to where the network reads them.

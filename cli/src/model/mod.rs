@@ -1,0 +1,51 @@
+//! `skep model`: a model file as a product.
+
+mod show;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use skep_learning::ModelFile;
+
+use crate::failure::Failure;
+
+/// What to do with a model file.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Say what a model is: architecture, parameters, what it cost in privacy, and which ledger vouches for it.
+    Show(Show),
+}
+
+/// Arguments of `skep model show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// A model file.
+    pub model: PathBuf,
+    /// Print one JSON object instead.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs `skep model`.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) fn run(command: &ModelCommand) -> Result<(), Failure> {
+    match command {
+        ModelCommand::Show(arguments) => show::run(arguments),
+    }
+}
+
+/// Reads a model file that was named on the command line.
+///
+/// # Errors
+/// [`Failure::Usage`], which names the file.
+pub(crate) fn load(path: &Path) -> Result<ModelFile, Failure> {
+    ModelFile::load(path).map_err(|error| Failure::Usage {
+        problem: match error {
+            skep_learning::ModelFileError::File { .. } => error.to_string(),
+            error => format!("{}: {error}", path.display()),
+        },
+        help: Some("name the model.safetensors of a results directory".to_owned()),
+    })
+}

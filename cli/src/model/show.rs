@@ -1,0 +1,191 @@
+//! `skep model show`: what a model file says of its model, in words and as JSON.
+//!
+//! The digest is computed; everything else is what the file's writer claims. Whether that is true is for `skep audit` to say,
+//! with the ledger.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+use skep_learning::{Input, ModelFile};
+use skep_privacy::ledger::SignedCheckpoint;
+use skep_protocol::Digest;
+
+use super::{Show, load};
+use crate::failure::Failure;
+
+/// Runs `skep model show`.
+///
+/// # Errors
+/// [`Failure::Usage`] when it is no model file, [`Failure::Other`] when its parameters are not those that its metadata name.
+pub(crate) fn run(arguments: &Show) -> Result<(), Failure> {
+    let model = load(&arguments.model)?;
+    let shown = Shown::new(&model);
+    match arguments.json {
+        true => println!("{}", shown.json()),
+        false => print!("{}", shown.text()),
+    }
+    match shown.said("model_sha256") {
+        Some(said) if said != shown.digest => Err(Failure::Other(format!(
+            "{}: the parameters have the digest {}, but the metadata name {said}: the file was changed after it was written",
+            arguments.model.display(),
+            shown.digest
+        ))),
+        _ => Ok(()),
+    }
+}
+
+struct Shown<'a> {
+    model: &'a ModelFile,
+    digest: String,
+}
+
+/// The keys of the metadata that are shown under other names.
+const EPSILONS: [(&str, &str); 3] = [
+    ("epsilon", "against whoever receives the model"),
+    ("epsilon_server", "against the server"),
+    ("epsilon_alone", "against the server if all other clients were its own"),
+];
+
+impl<'a> Shown<'a> {
+    fn new(model: &'a ModelFile) -> Self {
+        Shown { model, digest: Digest::of_model(model.parameters()).to_string() }
+    }
+
+    /// What the metadata say; `none` counts as nothing.
+    fn said(&self, key: &str) -> Option<&'a str> {
+        self.model.metadata().get(key).map(String::as_str).filter(|said| *said != "none")
+    }
+
+    /// Ledger and number of records that a checkpoint in the metadata names.
+    fn checkpoint(&self) -> Option<(String, u64)> {
+        let checkpoint = SignedCheckpoint::parse(self.said("ledger_checkpoint")?).ok()?;
+        let checkpoint = checkpoint.unverified();
+        Some((checkpoint.origin.clone(), checkpoint.size))
+    }
+
+    fn json(&self) -> Value {
+        let model = self.model;
+        let interface = model.interface();
+        let privacy: Map<String, Value> =
+            EPSILONS.iter().map(|(key, _)| ((*key).to_owned(), self.number(key))).collect();
+        json!({
+            "architecture": model.architecture(),
+            "layers": model.architecture().summary(),
+            "parameters": model.parameters().len(),
+            "bytes": size_of_val(model.parameters()),
+            "model_sha256": self.digest,
+            "digest_as_in_metadata": self.said("model_sha256").map(|said| said == self.digest),
+            "input": interface.input,
+            "classes": interface.classes,
+            "has_interface": model.has_interface(),
+            "privacy": privacy,
+            "delta": self.number("delta"),
+            "noise_seeded": self.said("noise_seeded").map(|said| said == "true"),
+            "ledger": self.checkpoint().map(|(ledger, records)| json!({ "name": ledger, "records": records })),
+            "metadata": model.metadata(),
+        })
+    }
+
+    fn number(&self, key: &str) -> Value {
+        self.said(key).and_then(|said| said.parse::<f64>().ok()).into()
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |label: &str, value: String| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{label:<12}{value}");
+        };
+        let parameters = self.model.parameters();
+        line("task", self.said("task").unwrap_or("not said").to_owned());
+        line("takes", self.takes());
+        for layer in self.model.architecture().summary() {
+            let learned = match layer.parameters {
+                0 => String::new(),
+                parameters => format!(", {parameters} parameters"),
+            };
+            line("layer", format!("{:<20}{:<14}gives {}{learned}", layer.name, layer.kind, layer.output));
+        }
+        line("parameters", format!("{}, {} bytes", parameters.len(), size_of_val(parameters)));
+        line("classes", self.classes());
+        self.privacy(&mut line);
+        self.lineage(&mut line);
+        text
+    }
+
+    fn takes(&self) -> String {
+        let Input::Numbers { columns, divisor } = self.model.interface().input;
+        let named = match columns {
+            Some(columns) => format!("{}: {}", columns.len(), shortened(&columns)),
+            None => format!("{}", self.model.architecture().input()),
+        };
+        let divided = if divisor == 1.0 { String::new() } else { format!(", each divided by {divisor}") };
+        let unsaid =
+            if self.model.has_interface() { "" } else { "; the file does not say how they are made" };
+        format!("numbers, {named}{divided}{unsaid}")
+    }
+
+    fn classes(&self) -> String {
+        let classes = self.model.interface().classes;
+        format!("{}: {}", classes.len(), shortened(&classes))
+    }
+
+    fn privacy(&self, line: &mut impl FnMut(&str, String)) {
+        let delta = self.said("delta");
+        for (key, whom) in EPSILONS {
+            match (self.said(key), delta, key) {
+                (Some(epsilon), Some(delta), _) => {
+                    line("privacy", format!("epsilon {epsilon} at delta {delta}, {whom}"));
+                }
+                (None, _, "epsilon_alone") => {}
+                _ => line("privacy", format!("nothing is promised {whom}")),
+            }
+        }
+        if let (Some(unit), Some(adjacency)) = (self.said("unit"), self.said("adjacency")) {
+            line(
+                "hides",
+                format!(
+                    "{unit}s ({adjacency}), proven by accountant {}",
+                    self.said("accountant").unwrap_or("not said")
+                ),
+            );
+        }
+        if self.said("noise_seeded") == Some("true") {
+            line(
+                "not private",
+                "the noise followed from a seed, and hides nothing from whoever knows it".to_owned(),
+            );
+        }
+    }
+
+    fn lineage(&self, line: &mut impl FnMut(&str, String)) {
+        line("rounds", self.said("rounds").unwrap_or("not said").to_owned());
+        line(
+            "mode",
+            format!(
+                "{}, secure aggregation {}",
+                self.said("mode").unwrap_or("not said"),
+                if self.said("secure_aggregation") == Some("true") { "on" } else { "off" }
+            ),
+        );
+        line("made by", self.said("made_by").unwrap_or("not said").to_owned());
+        line("sha256", self.digest.clone());
+        line(
+            "ledger",
+            match self.checkpoint() {
+                Some((ledger, records)) => format!(
+                    "{ledger}, {records} records; `skep audit LEDGER --model FILE` says whether it vouches for this model"
+                ),
+                None => "none: nothing vouches for what is said here".to_owned(),
+            },
+        );
+    }
+}
+
+/// The first names of many.
+fn shortened(names: &[String]) -> String {
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown}, ...") } else { shown }
+}
+
+const SHOWN: usize = 12;

@@ -1,0 +1,241 @@
+//! What a model is fed with and what its answers are called: what somebody who has nothing but the model file needs to
+//! use it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::Architecture;
+
+/// How an example becomes the numbers that a model takes, and what its classes are called.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interface {
+    /// What an example is before anything is done to it.
+    pub input: Input,
+    /// The names of the classes, in the order of their numbers.
+    pub classes: Vec<String>,
+}
+
+/// What an example is, as it stands in files and requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Input {
+    /// Numbers, each of which is divided by the same one.
+    Numbers {
+        /// What the numbers are called, in their order; none where only their order is known, as of pixels.
+        columns: Option<Vec<String>>,
+        /// What each number is divided by before the model sees it: 255 for bytes, 1 for numbers that are taken as
+        /// they are. Finite and above 0.
+        divisor: f32,
+    },
+}
+
+/// Why an interface is not that of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InterfaceError {
+    /// It names another number of classes.
+    #[error("the interface names {named} classes, the architecture has {classes}")]
+    Classes {
+        /// Classes of the architecture.
+        classes: usize,
+        /// Names in the interface.
+        named: usize,
+    },
+    /// It names another number of columns.
+    #[error("the interface names {named} columns, the architecture takes {inputs} numbers")]
+    Columns {
+        /// Numbers that the architecture takes.
+        inputs: usize,
+        /// Names in the interface.
+        named: usize,
+    },
+    /// Numbers cannot be divided by that.
+    #[error("the interface divides numbers by what is not finite and above 0")]
+    Divisor,
+}
+
+/// Why a JSON value is not an example.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ExampleError {
+    /// It is neither a list nor an object.
+    #[error("an example is a list of numbers or an object with a number for each column")]
+    Kind,
+    /// It is an object, and the model's numbers have no names.
+    #[error("this model's numbers have no names: give them as a list, in their order")]
+    Unnamed,
+    /// It has another number of numbers.
+    #[error("has {actual} numbers, the model takes {expected}")]
+    Count {
+        /// Numbers that the model takes.
+        expected: usize,
+        /// Numbers given.
+        actual: usize,
+    },
+    /// A column is missing.
+    #[error("column `{0}` is missing")]
+    Missing(String),
+    /// Something is not a finite number that `f32` can hold.
+    #[error("{place}: {value} is not a finite number")]
+    NotANumber {
+        /// The column, or the place in the list.
+        place: String,
+        /// What stands there, shortened.
+        value: String,
+    },
+    /// Lists inside lists beyond the dimensions of an image.
+    #[error("lists are nested deeper than the rows, pixels and channels of an image")]
+    Nested,
+}
+
+impl Interface {
+    /// Classes called by their numbers and `inputs` numbers without names, taken as they are: all that an architecture
+    /// alone tells.
+    pub fn of(architecture: &Architecture) -> Self {
+        let classes = (0..architecture.classes()).map(|class| class.to_string()).collect();
+        Interface { input: Input::Numbers { columns: None, divisor: 1.0 }, classes }
+    }
+
+    /// Refuses what is not the interface of a model of `architecture`.
+    ///
+    /// # Errors
+    /// [`InterfaceError`].
+    pub fn check(&self, architecture: &Architecture) -> Result<(), InterfaceError> {
+        let (classes, named) = (architecture.classes(), self.classes.len());
+        if classes != named {
+            return Err(InterfaceError::Classes { classes, named });
+        }
+        let Input::Numbers { columns, divisor } = &self.input;
+        if let Some(columns) = columns.as_ref().filter(|columns| columns.len() != architecture.inputs()) {
+            return Err(InterfaceError::Columns { inputs: architecture.inputs(), named: columns.len() });
+        }
+        if divisor.is_finite() && *divisor > 0.0 { Ok(()) } else { Err(InterfaceError::Divisor) }
+    }
+
+    /// The names of the numbers, if they have any.
+    pub fn columns(&self) -> Option<&[String]> {
+        let Input::Numbers { columns, .. } = &self.input;
+        columns.as_deref()
+    }
+
+    /// Makes the numbers of examples those that the model takes.
+    pub(crate) fn prepare(&self, numbers: &mut [f32]) {
+        let Input::Numbers { divisor, .. } = self.input;
+        numbers.iter_mut().for_each(|number| *number /= divisor);
+    }
+
+    /// The numbers of an example of a model that takes `inputs` numbers, unprepared: from a list, which may be nested as an
+    /// image is, or from an object with the columns' names, whose other members are left alone.
+    ///
+    /// # Errors
+    /// [`ExampleError`].
+    pub fn example(&self, inputs: usize, value: &Value) -> Result<Vec<f32>, ExampleError> {
+        match value {
+            Value::Array(list) => {
+                let mut numbers = Vec::new();
+                flatten(list, MAX_NESTING, &mut numbers)?;
+                match numbers.len() {
+                    actual if actual != inputs => Err(ExampleError::Count { expected: inputs, actual }),
+                    _ => Ok(numbers),
+                }
+            }
+            Value::Object(members) => {
+                let columns = self.columns().ok_or(ExampleError::Unnamed)?;
+                columns
+                    .iter()
+                    .map(|column| match members.get(column) {
+                        Some(Value::Null) | None => Err(ExampleError::Missing(column.clone())),
+                        Some(value) => number(value, || format!("column `{column}`")),
+                    })
+                    .collect()
+            }
+            _ => Err(ExampleError::Kind),
+        }
+    }
+}
+
+fn flatten(list: &[Value], deeper: usize, numbers: &mut Vec<f32>) -> Result<(), ExampleError> {
+    for value in list {
+        match value {
+            Value::Array(_) if deeper == 0 => return Err(ExampleError::Nested),
+            Value::Array(list) => flatten(list, deeper - 1, numbers)?,
+            value => {
+                let place = numbers.len() + 1;
+                numbers.push(number(value, || format!("number {place}"))?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn number(value: &Value, place: impl Fn() -> String) -> Result<f32, ExampleError> {
+    value.as_f64().map(|number| number as f32).filter(|number| number.is_finite()).ok_or_else(|| {
+        let text: String = value.to_string().chars().take(SHOWN).collect();
+        ExampleError::NotANumber { place: place(), value: text }
+    })
+}
+
+/// Rows, pixels and channels: lists in lists in a list.
+const MAX_NESTING: usize = 2;
+
+/// Characters of a wrong value that an error repeats.
+const SHOWN: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn interface(columns: Option<&[&str]>) -> Interface {
+        let columns = columns.map(|columns| columns.iter().map(|&column| column.to_owned()).collect());
+        Interface {
+            input: Input::Numbers { columns, divisor: 2.0 },
+            classes: vec!["no".into(), "yes".into()],
+        }
+    }
+
+    #[test]
+    fn an_example_is_a_list_or_an_object() {
+        let named = interface(Some(&["age", "heat"]));
+        let example = json!({ "heat": 38.5, "ward": "north", "age": 61 });
+        assert_eq!(named.example(2, &example), Ok(vec![61.0, 38.5]));
+        assert_eq!(named.example(2, &json!([61, 38.5])), Ok(vec![61.0, 38.5]));
+        let image = json!([[[1], [2]], [[3], [4]]]);
+        assert_eq!(interface(None).example(4, &image), Ok(vec![1.0, 2.0, 3.0, 4.0]));
+        let mut numbers = vec![61.0, 38.5];
+        named.prepare(&mut numbers);
+        assert_eq!(numbers, [30.5, 19.25]);
+    }
+
+    #[test]
+    fn what_is_no_example_is_told_where_it_is_wrong() {
+        let named = interface(Some(&["age", "heat"]));
+        let refused = |value| named.example(2, &value).unwrap_err().to_string();
+        assert_eq!(refused(json!({ "age": 1 })), "column `heat` is missing");
+        assert_eq!(refused(json!({ "age": 1, "heat": null })), "column `heat` is missing");
+        assert_eq!(
+            refused(json!({ "age": "old", "heat": 1 })),
+            "column `age`: \"old\" is not a finite number"
+        );
+        assert_eq!(refused(json!([1, 1e39])), "number 2: 1e+39 is not a finite number");
+        assert_eq!(refused(json!([1])), "has 1 numbers, the model takes 2");
+        assert_eq!(refused(json!("text")), ExampleError::Kind.to_string());
+        assert_eq!(refused(json!([[[[1]]]])), ExampleError::Nested.to_string());
+        assert_eq!(interface(None).example(2, &json!({})), Err(ExampleError::Unnamed));
+    }
+
+    #[test]
+    fn an_interface_belongs_to_an_architecture() {
+        let architecture = Architecture::Softmax { inputs: 2, classes: 2 };
+        assert_eq!(Interface::of(&architecture).check(&architecture), Ok(()));
+        assert_eq!(interface(Some(&["age", "heat"])).check(&architecture), Ok(()));
+        let narrow = interface(Some(&["age"])).check(&architecture);
+        assert_eq!(narrow, Err(InterfaceError::Columns { inputs: 2, named: 1 }));
+        let wide = Architecture::Softmax { inputs: 2, classes: 3 };
+        assert_eq!(interface(None).check(&wide), Err(InterfaceError::Classes { classes: 3, named: 2 }));
+        let mut zero = interface(None);
+        zero.input = Input::Numbers { columns: None, divisor: 0.0 };
+        assert_eq!(zero.check(&architecture), Err(InterfaceError::Divisor));
+    }
+}

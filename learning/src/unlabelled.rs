@@ -1,0 +1,328 @@
+//! Examples without labels, one after the other: what a model is asked about. From CSV with a header line, JSON Lines, or
+//! IDX; plain or compressed with gzip; from a file or a stream.
+
+use std::io::{BufRead, BufReader, Read, stdin};
+use std::path::{Path, PathBuf};
+
+use ::csv::{Reader, StringRecord};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::csv::{CsvError, column_names, feature, find_column, table_reader};
+use crate::idx::{IdxError, Images};
+use crate::source::{BoundedLines, open, unpacked};
+use crate::{ExampleError, Interface};
+
+/// Reads examples for one model.
+pub struct Unlabelled<'a> {
+    path: PathBuf,
+    interface: &'a Interface,
+    inputs: usize,
+    format: Format,
+}
+
+enum Format {
+    Csv {
+        reader: Reader<BoundedLines<Source>>,
+        names: Vec<String>,
+        features: Vec<usize>,
+        record: StringRecord,
+    },
+    Jsonl {
+        reader: BufReader<BoundedLines<Source>>,
+        line: u64,
+    },
+    Idx(Images<Source>),
+}
+
+type Source = Box<dyn Read>;
+
+/// Why examples cannot be read. Lines and images count from 1.
+#[derive(Debug, Error)]
+pub enum UnlabelledError {
+    /// The file cannot be opened or read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A table is not what it should be.
+    #[error(transparent)]
+    Csv(#[from] CsvError),
+    /// Images are not what they should be.
+    #[error(transparent)]
+    Idx(#[from] IdxError),
+    /// A table has another number of columns than the model takes, whose numbers have no names.
+    #[error(
+        "{}, line 1: {actual} columns, but the model takes {expected} numbers, which have no names; \
+         say which columns they are",
+        path.display()
+    )]
+    Columns {
+        /// The file.
+        path: PathBuf,
+        /// Numbers that the model takes.
+        expected: usize,
+        /// Columns in the header.
+        actual: usize,
+    },
+    /// Columns were named for something that has none, or not as many as the model takes.
+    #[error("{}: {named} columns were named; {needed}", path.display())]
+    Named {
+        /// The file.
+        path: PathBuf,
+        /// Columns named.
+        named: usize,
+        /// What is needed instead.
+        needed: String,
+    },
+    /// A line is not JSON.
+    #[error("{}, line {line}: not JSON: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Line.
+        line: u64,
+        /// What and in which column.
+        source: serde_json::Error,
+    },
+    /// A line of JSON is no example.
+    #[error("{}, line {line}: {source}", path.display())]
+    Example {
+        /// The file.
+        path: PathBuf,
+        /// Line.
+        line: u64,
+        /// What is wrong.
+        source: ExampleError,
+    },
+    /// Images of another size.
+    #[error("{}: an image has {actual} pixels, the model takes {expected} numbers", path.display())]
+    Pixels {
+        /// The file.
+        path: PathBuf,
+        /// Numbers that the model takes.
+        expected: usize,
+        /// Pixels of an image.
+        actual: usize,
+    },
+}
+
+/// What standard input is called in errors.
+const STANDARD_INPUT: &str = "standard input";
+
+impl<'a> Unlabelled<'a> {
+    /// Opens `path`, or standard input where it is `-`, for a model that takes `inputs` numbers. What it holds is told by how
+    /// it begins. The columns of a table are found by the names in the interface; where it has none, `features` names them,
+    /// or all columns are taken.
+    ///
+    /// # Errors
+    /// [`UnlabelledError`].
+    pub fn open(
+        path: &Path,
+        interface: &'a Interface,
+        inputs: usize,
+        features: Option<&[String]>,
+    ) -> Result<Self, UnlabelledError> {
+        let (path, source) = match path.to_str() {
+            Some("-") => (PathBuf::from(STANDARD_INPUT), unpacked(stdin())),
+            _ => (path.to_owned(), open(path)),
+        };
+        match source {
+            Ok(source) => Self::read(path, source, interface, inputs, features),
+            Err(source) => Err(UnlabelledError::File { path, source }),
+        }
+    }
+
+    fn read(
+        path: PathBuf,
+        source: Source,
+        interface: &'a Interface,
+        inputs: usize,
+        features: Option<&[String]>,
+    ) -> Result<Self, UnlabelledError> {
+        let mut source = BufReader::new(source);
+        let first = match source.fill_buf() {
+            Ok(bytes) => bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace()),
+            Err(source) => return Err(UnlabelledError::File { path, source }),
+        };
+        let source: Source = Box::new(source);
+        let format = match (first, features) {
+            (Some(b'{' | b'[' | 0), Some(named)) => {
+                let (named, needed) = (named.len(), "only the columns of a CSV file can be".to_owned());
+                return Err(UnlabelledError::Named { path, named, needed });
+            }
+            (Some(b'{' | b'['), None) => {
+                Format::Jsonl { reader: BufReader::new(BoundedLines::new(source)), line: 0 }
+            }
+            (Some(0), None) => {
+                let images = Images::begin(source).map_err(|fault| IdxError { path: path.clone(), fault })?;
+                if images.pixels() != inputs {
+                    return Err(UnlabelledError::Pixels { path, expected: inputs, actual: images.pixels() });
+                }
+                Format::Idx(images)
+            }
+            (_, features) => table(&path, source, interface, inputs, features)?,
+        };
+        Ok(Unlabelled { path, interface, inputs, format })
+    }
+
+    /// What the examples are read from, as errors name it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The numbers of the next example, as they stand there; `None` at the end.
+    ///
+    /// # Errors
+    /// [`UnlabelledError`], which names the file, the line and the column.
+    pub fn next_example(&mut self) -> Result<Option<Vec<f32>>, UnlabelledError> {
+        let path = &self.path;
+        match &mut self.format {
+            Format::Csv { reader, names, features, record } => {
+                let more = reader.read_record(record);
+                if !more.map_err(|source| CsvError::Malformed { path: path.clone(), source })? {
+                    return Ok(None);
+                }
+                let line = record.position().map_or(0, |position| position.line());
+                let numbers = features.iter().map(|&at| feature(path, line, &names[at], &record[at]));
+                Ok(Some(numbers.collect::<Result<_, _>>()?))
+            }
+            Format::Jsonl { reader, line } => {
+                loop {
+                    let mut text = String::new();
+                    let read = reader.read_line(&mut text);
+                    if read.map_err(|source| UnlabelledError::File { path: path.clone(), source })? == 0 {
+                        return Ok(None);
+                    }
+                    *line += 1;
+                    if text.trim().is_empty() {
+                        continue;
+                    }
+                    let (path, line) = (|| path.clone(), *line);
+                    let value: Value = serde_json::from_str(&text)
+                        .map_err(|source| UnlabelledError::Json { path: path(), line, source })?;
+                    let example = self.interface.example(self.inputs, &value);
+                    return example.map(Some).map_err(|source| UnlabelledError::Example {
+                        path: path(),
+                        line,
+                        source,
+                    });
+                }
+            }
+            Format::Idx(images) => {
+                let next = images.next_image().map_err(|fault| IdxError { path: path.clone(), fault })?;
+                Ok(next)
+            }
+        }
+    }
+}
+
+fn table(
+    path: &Path,
+    source: Source,
+    interface: &Interface,
+    inputs: usize,
+    features: Option<&[String]>,
+) -> Result<Format, UnlabelledError> {
+    let mut reader = table_reader(source);
+    let header = reader.headers().map_err(|source| CsvError::Malformed { path: path.to_owned(), source })?;
+    let names = column_names(header, path)?;
+    let features = match (interface.columns(), features) {
+        (Some(columns), None) => columns,
+        (Some(columns), Some(named)) => {
+            let needed = format!("the model takes {}", columns.join(", "));
+            return Err(UnlabelledError::Named { path: path.to_owned(), named: named.len(), needed });
+        }
+        (None, Some(named)) if named.len() != inputs => {
+            let needed = format!("the model takes {inputs} numbers");
+            return Err(UnlabelledError::Named { path: path.to_owned(), named: named.len(), needed });
+        }
+        (None, Some(named)) => named,
+        (None, None) if names.len() != inputs => {
+            let (expected, actual) = (inputs, names.len());
+            return Err(UnlabelledError::Columns { path: path.to_owned(), expected, actual });
+        }
+        (None, None) => &names,
+    };
+    let features =
+        features.iter().map(|feature| find_column(&names, feature, path)).collect::<Result<_, _>>()?;
+    Ok(Format::Csv { reader, names, features, record: StringRecord::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Input;
+
+    fn interface(columns: Option<&[&str]>) -> Interface {
+        let columns = columns.map(|columns| columns.iter().map(|&column| column.to_owned()).collect());
+        Interface {
+            input: Input::Numbers { columns, divisor: 1.0 },
+            classes: vec!["no".into(), "yes".into()],
+        }
+    }
+
+    fn all(
+        bytes: &[u8],
+        columns: Option<&[&str]>,
+        features: Option<&[&str]>,
+    ) -> Result<Vec<Vec<f32>>, String> {
+        let interface = interface(columns);
+        let features = features.map(|names| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        let source: Source = Box::new(std::io::Cursor::new(bytes.to_vec()));
+        let read = Unlabelled::read("asked".into(), source, &interface, 2, features.as_deref());
+        let mut read = read.map_err(|error| error.to_string())?;
+        let mut rows = Vec::new();
+        while let Some(row) = read.next_example().map_err(|error| error.to_string())? {
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    #[test]
+    fn the_same_examples_are_read_from_every_format() {
+        let expected = Ok(vec![vec![61.0, 38.0], vec![7.0, 37.0]]);
+        let named = Some(&["age", "heat"][..]);
+        assert_eq!(all(b"heat,ward,age\n38,north,61\n37,south,7\n", named, None), expected);
+        assert_eq!(all(b"a,b\n61,38\n7,37\n", None, None), expected);
+        assert_eq!(all(b"heat,ward,age\n38,n,61\n37,s,7\n", None, named), expected);
+        assert_eq!(all(b"[61, 38]\n\n {\"heat\": 37, \"age\": 7}\n", named, None), expected);
+        let idx = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 61, 38, 7, 37];
+        assert_eq!(all(&idx, None, None), expected);
+        assert_eq!(all(b"age,heat\n", named, None), Ok(vec![]));
+    }
+
+    #[test]
+    fn an_error_names_file_line_and_column() {
+        let named = Some(&["age", "heat"][..]);
+        let refused = |bytes: &[u8], columns, features| all(bytes, columns, features).unwrap_err();
+        assert_eq!(
+            refused(b"age,heat\n1,2\nold,3\n", named, None),
+            "asked, line 3, column `age`: `old` is not a finite number"
+        );
+        let missing = refused(b"age,heat\n1,\n", named, None);
+        assert!(missing.starts_with("asked, line 2, column `heat`: the value is missing"), "{missing}");
+        assert_eq!(refused(b"age\n1\n", named, None), "asked, line 1: no column `heat`; there are: age");
+        let wide = refused(b"a,b,c\n1,2,3\n", None, None);
+        assert!(wide.starts_with("asked, line 1: 3 columns, but the model takes 2 numbers"), "{wide}");
+        let other = refused(b"a,b,c\n1,2,3\n", named, named);
+        assert_eq!(other, "asked: 2 columns were named; the model takes age, heat");
+        assert_eq!(
+            refused(b"[1, 2]\n{\"age\": \"x\"}\n", named, None),
+            "asked, line 2: column `age`: \"x\" is not a finite number"
+        );
+        let broken = refused(b"[1, 2]\n[1, \n", None, None);
+        assert!(broken.starts_with("asked, line 2: not JSON: EOF"), "{broken}");
+        let columns = refused(b"[1, 2]\n", None, named);
+        assert_eq!(columns, "asked: 2 columns were named; only the columns of a CSV file can be");
+        let pixels = refused(&[0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 3, 1, 2, 3], None, None);
+        assert_eq!(pixels, "asked: an image has 3 pixels, the model takes 2 numbers");
+        let cut = refused(&[0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 2, 1, 2, 3], None, None);
+        assert_eq!(cut, "asked: promises 4 elements, but 3 follow");
+        let more = refused(&[0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 2, 1, 2, 3], None, None);
+        assert_eq!(more, "asked: promises 2 elements, but 3 follow");
+    }
+}
