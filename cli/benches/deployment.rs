@@ -300,11 +300,7 @@ fn experiment(mode: &str, clients: u64, rounds: u64) -> ExperimentFile {
         task: TaskFile {
             data: DataFile::Digits,
             model: ModelFile::Mlp { hidden: vec![HIDDEN], activation: Activation::Relu },
-            training: TrainingFile {
-                learning_rate: 1.0,
-                local_epochs: 1,
-                batch_size: BatchFile::Word(BatchWord::Full),
-            },
+            training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),
         },
         population: PopulationFile { clients, partition: PartitionFile::Iid {}, ledger: None },
         rounds: RoundsFile {

@@ -1,9 +1,10 @@
 //! The task of a federation in the words of `skep-learning`.
 
 use skep_learning::{
-    Activation, Architecture, ArchitectureError, Batch, Layer, Learner, NativeLearner, Shape, Subset,
-    Training, TrainingError,
+    Activation, Architecture, ArchitectureError, Batch, Layer, Learner, NativeLearner, Optimizer, Shape,
+    Subset, Training, TrainingError,
 };
+use skep_protocol::Round;
 use skep_protocol::experiment::{self, Model, Task};
 use thiserror::Error;
 
@@ -92,17 +93,34 @@ fn layer(layer: experiment::Layer) -> Layer {
     }
 }
 
-/// The task's local training.
+/// The task's local training in a round.
 ///
 /// # Errors
 /// [`TrainingError`] when a number is out of range.
-pub fn training(task: &Task) -> Result<Training, TrainingError> {
-    let batch = match task.training.batch {
+pub fn training(task: &Task, round: Round) -> Result<Training, TrainingError> {
+    let asked = &task.training;
+    let batch = match asked.batch {
         experiment::Batch::Full => Batch::Full,
         experiment::Batch::Size(size) => Batch::Size(size as usize),
         experiment::Batch::InOrder(size) => Batch::InOrder(size as usize),
     };
-    Training::new(task.training.learning_rate, task.training.local_epochs, batch)
+    let training = Training::new(asked.learning_rate_in(round), asked.local_epochs, batch)?;
+    let training = training.with_optimizer(optimizer(asked.optimizer))?.with_proximal(asked.proximal)?;
+    asked.gradient_clip_norm.map_or(Ok(training), |norm| training.with_clip_norm(norm))
+}
+
+fn optimizer(optimizer: experiment::Optimizer) -> Optimizer {
+    match optimizer {
+        experiment::Optimizer::Sgd { momentum, nesterov, weight_decay } => {
+            Optimizer::Sgd { momentum, nesterov, weight_decay }
+        }
+        experiment::Optimizer::Adam { beta1, beta2, epsilon, weight_decay } => {
+            Optimizer::Adam { beta1, beta2, epsilon, weight_decay }
+        }
+        experiment::Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
+            Optimizer::AdamW { beta1, beta2, epsilon, weight_decay }
+        }
+    }
 }
 
 /// A learner for the task's model.
@@ -137,8 +155,7 @@ mod tests {
     use super::*;
 
     fn task(model: Model) -> Task {
-        let training =
-            TrainingOfTask { learning_rate: 0.5, local_epochs: 2, batch: experiment::Batch::Size(8) };
+        let training = TrainingOfTask::plain(0.5, 2, experiment::Batch::Size(8));
         Task { name: "digits".into(), seed: 1, inputs: 64, classes: 10, model, training }
     }
 
@@ -168,9 +185,18 @@ mod tests {
 
     #[test]
     fn the_training_is_the_tasks() {
-        let training = training(&task(Model::Softmax)).unwrap();
-        assert_eq!((training.learning_rate(), training.local_epochs()), (0.5, 2));
-        assert_eq!(training.batch(), Batch::Size(8));
+        let mut task = task(Model::Softmax);
+        let plain = training(&task, Round(3)).unwrap();
+        assert_eq!(plain, Training::new(0.5, 2, Batch::Size(8)).unwrap());
+        let (beta1, beta2, epsilon, weight_decay) = (0.8, 0.9, 1e-6, 0.1);
+        task.training.optimizer = experiment::Optimizer::Adam { beta1, beta2, epsilon, weight_decay };
+        task.training.proximal = 0.3;
+        task.training.gradient_clip_norm = Some(2.0);
+        task.training.schedule = experiment::Schedule::Step { every: 2, factor: 0.5 };
+        let adam = Optimizer::Adam { beta1, beta2, epsilon, weight_decay };
+        let expected = Training::new(0.25, 2, Batch::Size(8)).unwrap().with_optimizer(adam).unwrap();
+        let expected = expected.with_proximal(0.3).unwrap().with_clip_norm(2.0).unwrap();
+        assert_eq!(training(&task, Round(3)), Ok(expected));
     }
 
     #[test]

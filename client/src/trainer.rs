@@ -15,10 +15,10 @@ use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
 use skep_privacy::packing;
 use skep_privacy::prg::{Key, PrgError, Purpose};
 use skep_privacy::update::{QuantizedUpdate, Update};
-use skep_protocol::ClientId;
 use skep_protocol::experiment::{Task, Weighting};
 use skep_protocol::plan::{Plan, VerifiedPlan};
 use skep_protocol::round::Decline;
+use skep_protocol::{ClientId, Round};
 
 use crate::task::{self, TaskError};
 
@@ -98,7 +98,7 @@ impl Participant {
         task: &Task,
     ) -> Result<Self, TaskError> {
         task::check_data(task, &data)?;
-        task::training(task)?;
+        task::training(task, Round(1))?;
         Ok(Self::with_learner(id, make(task)?, data, keys))
     }
 
@@ -129,7 +129,7 @@ impl Participant {
     pub fn train(&mut self, plan: &VerifiedPlan, task: &Task, base: &[f32]) -> Result<Trained, Decline> {
         plan.check(task, &task.digest())?;
         let plan = plan.plan();
-        let training = task::training(task).map_err(|_| Decline::WrongTask)?;
+        let training = task::training(task, plan.round).map_err(|_| Decline::WrongTask)?;
         let order = self.order_key(plan, task);
         let report = self
             .learner

@@ -12,10 +12,10 @@ use skep_learning::{Evaluation, LearnError, Learner, Subset, TrainReport, Traini
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::packing;
 use skep_privacy::prg::{Key, Purpose};
-use skep_protocol::ClientId;
 use skep_protocol::experiment::{Task, Weighting};
 use skep_protocol::plan::{Plan, Promise, Segment};
 use skep_protocol::round::Decline;
+use skep_protocol::{ClientId, Round};
 use support::{base_model, data, local_plan, plan_of, private_plan, signed, task, weighted_plan};
 
 fn keys(seed: u64) -> ClientKeys {
@@ -34,7 +34,7 @@ fn coordinates(plan: Plan) -> Vec<i32> {
 /// What the learner alone gives in round 1 for client 1.
 fn plain_update() -> Vec<f32> {
     let order = Key::from_seed(task().seed).derive(Purpose::BatchOrder, 1, 1);
-    let training = skep_client::task::training(&task()).unwrap();
+    let training = skep_client::task::training(&task(), Round(1)).unwrap();
     let mut learner = learner_for(&task()).unwrap();
     learner.train(&base_model(), &data(), &training, Turn::new(*order.expose())).unwrap().update
 }

@@ -70,7 +70,7 @@ fn task() -> Task {
         inputs: 64,
         classes: 10,
         model: Model::Softmax,
-        training: Training { learning_rate: 1.0, local_epochs: 1, batch: Batch::Full },
+        training: Training::plain(1.0, 1, Batch::Full),
     }
 }
 

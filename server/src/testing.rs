@@ -24,11 +24,7 @@ pub(crate) fn private_file() -> ExperimentFile {
         task: TaskFile {
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
-            training: TrainingFile {
-                learning_rate: 1.0,
-                local_epochs: 1,
-                batch_size: BatchFile::Word(BatchWord::Full),
-            },
+            training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),
         },
         population: PopulationFile { clients: 4, partition: PartitionFile::Iid {}, ledger: None },
         rounds: RoundsFile { count: 3, sampling: SamplingFile::All {}, min_updates: 1, deadline_s: 10.0 },

@@ -267,7 +267,7 @@ impl Stages {
         learner: &mut dyn Learner,
         grid: Grid,
     ) -> Result<Contribution, SimulationError> {
-        let training = training(&experiment.task).map_err(skep_client::task::TaskError::from)?;
+        let training = training(&experiment.task, Round(1)).map_err(skep_client::task::TaskError::from)?;
         let missing = SimulationError::OutOfStep("a client of a benchmark cannot be trained");
         let data = timed(&mut self.data, || clients.get(client)).ok_or(missing)?;
         self.examples += data.len() as f64;

@@ -7,9 +7,9 @@ use skep_client::trainer::{ClientKeys, Participant};
 use skep_learning::Learner;
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::prg::Key;
-use skep_protocol::ClientId;
 use skep_protocol::experiment::Task;
 use skep_protocol::round::Decline;
+use skep_protocol::{ClientId, Round};
 
 use crate::clients::Clients;
 use crate::population::client_root;
@@ -33,7 +33,7 @@ impl<'a> Participants<'a> {
         if let Clients::Shares(shares) = clients {
             shares.iter().try_for_each(|share| check_data(task, share))?;
         }
-        training(task)?;
+        training(task, Round(1))?;
         let idle = Mutex::new(vec![learner_for(task)?]);
         Ok(Participants { task, clients, root, idle })
     }

@@ -35,11 +35,7 @@ pub(crate) fn file() -> ExperimentFile {
         task: TaskFile {
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
-            training: TrainingFile {
-                learning_rate: 2.0,
-                local_epochs: 5,
-                batch_size: BatchFile::Word(BatchWord::Full),
-            },
+            training: TrainingFile::plain(2.0, 5, BatchFile::Word(BatchWord::Full)),
         },
         population: PopulationFile {
             clients: 20,

@@ -16,8 +16,7 @@ use skep_protocol::experiment::file::{
 use skep_simulations::{Ended, SimulationOptions, SimulationReport, population, simulate};
 
 fn reference(seed: u64, rounds: u64) -> ExperimentFile {
-    let training =
-        TrainingFile { learning_rate: 2.0, local_epochs: 5, batch_size: BatchFile::Word(BatchWord::Full) };
+    let training = TrainingFile::plain(2.0, 5, BatchFile::Word(BatchWord::Full));
     ExperimentFile {
         name: "digits".into(),
         seed,

@@ -28,7 +28,7 @@ fn workload(
         task: TaskFile {
             data: DataFile::Workload(name),
             model,
-            training: TrainingFile { learning_rate: 0.1, local_epochs: 1, batch_size },
+            training: TrainingFile::plain(0.1, 1, batch_size),
         },
         population: PopulationFile { clients, partition: PartitionFile::Generated {}, ledger: None },
         rounds: RoundsFile {

@@ -23,7 +23,7 @@ pub fn task() -> Task {
         inputs: 3,
         classes: 2,
         model: Model::Softmax,
-        training: Training { learning_rate: 0.1, local_epochs: 1, batch: Batch::Full },
+        training: Training::plain(0.1, 1, Batch::Full),
     }
 }
 

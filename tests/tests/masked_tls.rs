@@ -46,11 +46,7 @@ fn file(deadline_s: f64) -> ExperimentFile {
         task: TaskFile {
             data: DataFile::Digits,
             model: ModelFile::Mlp { hidden: vec![WIDTH as u32], activation: Activation::Relu },
-            training: TrainingFile {
-                learning_rate: 1e-30,
-                local_epochs: 1,
-                batch_size: BatchFile::Word(BatchWord::Full),
-            },
+            training: TrainingFile::plain(1e-30, 1, BatchFile::Word(BatchWord::Full)),
         },
         population: PopulationFile { clients: CLIENTS, partition: PartitionFile::Iid {}, ledger: None },
         rounds: RoundsFile { count: 1, sampling: SamplingFile::All {}, min_updates: 7, deadline_s },

@@ -26,7 +26,7 @@ pub fn task() -> Task {
         inputs: digits::PIXELS as u32,
         classes: digits::CLASSES as u32,
         model: Model::Softmax,
-        training: Training { learning_rate: 0.5, local_epochs: 2, batch: Batch::Size(8) },
+        training: Training::plain(0.5, 2, Batch::Size(8)),
     }
 }
 

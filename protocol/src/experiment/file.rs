@@ -10,6 +10,9 @@ pub use super::data_file::{CsvFile, DataFile, IdxFile};
 pub use super::layers::Layer;
 pub use super::strategy_file::{AdaptiveFile, StrategyFile, WeightingFile};
 pub use super::task::Activation;
+pub use super::training_file::{
+    BatchFile, BatchWord, InOrderFile, OptimizerFile, ScheduleFile, TrainingFile,
+};
 pub use super::workload::Workload;
 
 /// The whole file.
@@ -79,46 +82,6 @@ pub enum ModelFile {
         #[serde(default = "yes")]
         dropout: bool,
     },
-}
-
-/// `[task.training]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainingFile {
-    /// Step size of local SGD.
-    pub learning_rate: f64,
-    /// Passes over a client's examples in one round.
-    pub local_epochs: u32,
-    /// Examples in one step, or `"full"`.
-    pub batch_size: BatchFile,
-}
-
-/// `task.training.batch_size`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected a number of examples, { in_order = NUMBER } or \"full\"")]
-pub enum BatchFile {
-    /// A number of examples.
-    Size(u32),
-    /// A word.
-    Word(BatchWord),
-    /// A number of examples, in the order of the data.
-    InOrder(InOrderFile),
-}
-
-/// `{ in_order = NUMBER }`: the same batches in every epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InOrderFile {
-    /// Examples in one step.
-    pub in_order: u32,
-}
-
-/// The words that `batch_size` knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BatchWord {
-    /// All of the client's examples.
-    Full,
 }
 
 /// `[population]`

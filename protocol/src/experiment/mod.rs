@@ -10,6 +10,8 @@ mod layers;
 mod strategy;
 mod strategy_file;
 mod task;
+mod training;
+mod training_file;
 mod validate;
 mod workload;
 
@@ -20,7 +22,8 @@ use skep_privacy::quantities::{
 pub use data::{CountOrNames, CsvData, Data, Files, IdxData, IdxPair};
 pub use layers::{Layer, simple_cnn};
 pub use strategy::{Aggregation, SecondMoment, ServerOptimizer, Strategy, Weighting};
-pub use task::{Activation, Batch, Model, Task, Training};
+pub use task::{Activation, Model, Task};
+pub use training::{Batch, Optimizer, Schedule, Training};
 pub use validate::Invalid;
 pub use workload::Workload;
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Training;
 use super::layers::{self, Layer};
 use crate::canonical::Writer;
 use crate::ids::Digest;
@@ -54,28 +55,6 @@ pub enum Activation {
     Sigmoid,
     /// tanh(x)
     Tanh,
-}
-
-/// Local training by stochastic gradient descent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Training {
-    /// Step size, above 0.
-    pub learning_rate: f64,
-    /// Passes over the client's examples in one round, at least 1.
-    pub local_epochs: u32,
-    /// Examples in one step.
-    pub batch: Batch,
-}
-
-/// How many examples one step sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Batch {
-    /// All of the client's.
-    Full,
-    /// So many, at least 1, in another random order each epoch; the last batch of an epoch may be smaller.
-    Size(u32),
-    /// So many, always in the order of the data.
-    InOrder(u32),
 }
 
 /// The most that a task may ask of a client's memory: inputs, classes and widths.
@@ -132,16 +111,7 @@ impl Task {
         if self.parameter_count().is_none() {
             return Err(("task.model", format!("has more than {MAX_PARAMETERS} parameters")));
         }
-        if !(self.training.learning_rate.is_finite() && self.training.learning_rate > 0.0) {
-            return Err(("task.training.learning_rate", "must be a finite number above 0".into()));
-        }
-        if self.training.local_epochs == 0 {
-            return Err(("task.training.local_epochs", "must be at least 1".into()));
-        }
-        if matches!(self.training.batch, Batch::Size(0) | Batch::InOrder(0)) {
-            return Err(("task.training.batch_size", "must be \"full\" or at least 1".into()));
-        }
-        Ok(())
+        self.training.check()
     }
 
     /// The digest that a plan names the task by.
@@ -168,12 +138,7 @@ impl Task {
                 });
             }
         }
-        writer.f64(self.training.learning_rate).u32(self.training.local_epochs);
-        match self.training.batch {
-            Batch::Full => writer.u32(0),
-            Batch::Size(size) => writer.u32(size),
-            Batch::InOrder(size) => writer.u32(u32::MAX).u32(size),
-        };
+        self.training.write(&mut writer);
         Digest::of(&writer.finish())
     }
 }

@@ -8,12 +8,11 @@ use skep_privacy::quantities::{QuantityError, Sampling, SamplingRate};
 use thiserror::Error;
 
 use super::file::{
-    BatchFile, BatchWord, DataFile, ExperimentFile, FidelityFile, InOrderFile, ModelFile, PartitionFile,
-    PopulationFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
+    DataFile, ExperimentFile, FidelityFile, ModelFile, PartitionFile, PopulationFile, RoundsFile,
+    SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
 };
 use super::{
-    Batch, Data, Experiment, Fidelity, Model, Partition, Population, Rounds, Strategy, Task, Training,
-    simple_cnn,
+    Data, Experiment, Fidelity, Model, Partition, Population, Rounds, Strategy, Task, Training, simple_cnn,
 };
 use crate::time::Span;
 
@@ -69,15 +68,7 @@ fn task(file: &ExperimentFile, data: &Data) -> Result<Task, Invalid> {
                 Model::Layers { image: Some(*image), layers: simple_cnn(*dropout) }
             }
         },
-        training: Training {
-            learning_rate: file.task.training.learning_rate,
-            local_epochs: file.task.training.local_epochs,
-            batch: match file.task.training.batch_size {
-                BatchFile::Word(BatchWord::Full) => Batch::Full,
-                BatchFile::Size(size) => Batch::Size(size),
-                BatchFile::InOrder(InOrderFile { in_order }) => Batch::InOrder(in_order),
-            },
-        },
+        training: Training::from(&file.task.training),
     };
     task.check().map_err(|(key, problem)| invalid(key, problem))?;
     Ok(task)
@@ -249,15 +240,7 @@ fn task_file(experiment: &Experiment) -> TaskFile {
             }
             Model::Layers { image, layers } => ModelFile::Layers { image: *image, layers: layers.clone() },
         },
-        training: TrainingFile {
-            learning_rate: experiment.task.training.learning_rate,
-            local_epochs: experiment.task.training.local_epochs,
-            batch_size: match experiment.task.training.batch {
-                Batch::Full => BatchFile::Word(BatchWord::Full),
-                Batch::Size(size) => BatchFile::Size(size),
-                Batch::InOrder(in_order) => BatchFile::InOrder(InOrderFile { in_order }),
-            },
-        },
+        training: TrainingFile::from(&experiment.task.training),
     }
 }
 
@@ -269,7 +252,7 @@ const MAX_DEADLINE_S: f64 = 604_800.0;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::file::{ModeFile, PrivacyFile, WeightingFile};
+    use crate::experiment::file::{BatchFile, BatchWord, ModeFile, PrivacyFile, WeightingFile};
 
     pub(super) fn digits() -> ExperimentFile {
         ExperimentFile {
@@ -278,11 +261,7 @@ mod tests {
             task: TaskFile {
                 data: DataFile::Digits,
                 model: ModelFile::Softmax {},
-                training: TrainingFile {
-                    learning_rate: 2.0,
-                    local_epochs: 5,
-                    batch_size: BatchFile::Word(BatchWord::Full),
-                },
+                training: TrainingFile::plain(2.0, 5, BatchFile::Word(BatchWord::Full)),
             },
             population: PopulationFile {
                 clients: 100,

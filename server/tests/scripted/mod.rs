@@ -53,11 +53,7 @@ pub fn public_file(clients: u64, rounds: u64, deadline_s: f64) -> ExperimentFile
         task: TaskFile {
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
-            training: TrainingFile {
-                learning_rate: 1.0,
-                local_epochs: 1,
-                batch_size: BatchFile::Word(BatchWord::Full),
-            },
+            training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),
         },
         population: PopulationFile { clients, partition: PartitionFile::Iid {}, ledger: None },
         rounds: RoundsFile { count: rounds, sampling: SamplingFile::All {}, min_updates: 1, deadline_s },
