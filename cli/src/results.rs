@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use skep_client::task;
-use skep_learning::ModelFile;
+use skep_learning::{Interface, ModelFile};
 use skep_protocol::experiment::Experiment;
 use skep_server::record::RoundRecord;
 use skep_simulations::{TestSet, population};
@@ -35,6 +35,8 @@ use crate::summary::Summary;
 pub(crate) struct Results {
     directory: PathBuf,
     rounds: File,
+    /// How the model is used; it travels with it.
+    interface: Interface,
 }
 
 impl Results {
@@ -44,6 +46,8 @@ impl Results {
     /// [`Failure::Usage`] when something else is in it, [`Failure::Other`] when it cannot be written.
     pub(crate) fn create(directory: &Path, experiment: &Experiment) -> Result<Self, Failure> {
         let fail = |error| Failure::file(directory, error);
+        // Now, because its files may be gone when the run ends.
+        let interface = population::interface(experiment).map_err(Failure::configuration)?;
         fs::create_dir_all(directory).map_err(fail)?;
         refuse_strangers(directory)?;
         if directory.join(CHECKPOINT).exists() {
@@ -60,7 +64,7 @@ impl Results {
         write_whole(directory, "experiment.toml", experiment_file::to_toml(experiment).as_bytes())?;
         let rounds = locked(&directory.join("rounds.jsonl"))?;
         rounds.set_len(0).map_err(fail)?;
-        Ok(Results { directory: directory.to_owned(), rounds })
+        Ok(Results { directory: directory.to_owned(), rounds, interface })
     }
 
     /// Goes on with the results of a run that was stopped after this many rounds, and gives these rounds. What came after them is
@@ -68,7 +72,12 @@ impl Results {
     ///
     /// # Errors
     /// [`Failure::Other`] when the rounds are not there or cannot be read.
-    pub(crate) fn resume(directory: &Path, rounds: u64) -> Result<(Self, Vec<RoundRecord>), Failure> {
+    pub(crate) fn resume(
+        directory: &Path,
+        experiment: &Experiment,
+        rounds: u64,
+    ) -> Result<(Self, Vec<RoundRecord>), Failure> {
+        let interface = population::interface(experiment).map_err(Failure::configuration)?;
         refuse_strangers(directory)?;
         let path = directory.join("rounds.jsonl");
         let file = locked(&path)?;
@@ -91,7 +100,7 @@ impl Results {
         let records = lines.iter().map(|line| serde_json::from_str(line)).collect::<Result<Vec<_>, _>>();
         let records = records.map_err(|error| damaged(format!("a round cannot be read ({error})")))?;
         file.set_len(lines.iter().map(|line| line.len() as u64).sum()).map_err(fail)?;
-        Ok((Results { directory: directory.to_owned(), rounds: file }, records))
+        Ok((Results { directory: directory.to_owned(), rounds: file, interface }, records))
     }
 
     /// Where the results are.
@@ -129,10 +138,9 @@ impl Results {
             "report.html",
             page(experiment, records, summary, &model, shown)?.as_bytes(),
         )?;
-        let interface = population::interface(experiment).map_err(Failure::configuration)?;
         let model =
             ModelFile::new(task::architecture(&experiment.task), model, metadata(experiment, summary))
-                .and_then(|model| model.with_interface(interface))
+                .and_then(|model| model.with_interface(self.interface))
                 .map_err(Failure::other)?;
         write_whole(&self.directory, "model.safetensors", &model.encode())?;
         let mut json = serde_json::to_vec_pretty(summary).map_err(Failure::other)?;

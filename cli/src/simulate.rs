@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     };
     let (results, resume) = match (&arguments.out, checkpoint) {
         (Some(out), Some(checkpoint)) => {
-            let (results, records) = Results::resume(out, checkpoint.round().0)?;
+            let (results, records) = Results::resume(out, &experiment, checkpoint.round().0)?;
             eprintln!("going on after {}", checkpoint.round());
             (Some(results), Some(Resume { checkpoint, records }))
         }
@@ -234,7 +234,7 @@ pub(crate) fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
 
 fn failure(error: SimulationError) -> Failure {
     match error {
-        SimulationError::Partition(_) | SimulationError::Architecture(_) | SimulationError::Federation(_) => {
+        SimulationError::Partition(_) | SimulationError::Model(_) | SimulationError::Federation(_) => {
             Failure::Usage { problem: error.to_string(), help: None }
         }
         SimulationError::Ledger(error) => ledger_failure(error),

@@ -6,6 +6,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::Architecture;
+use crate::text::Preparation;
 
 /// How an example becomes the numbers that a model takes, and what its classes are called.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,11 @@ pub enum Input {
         /// they are. Finite and above 0.
         divisor: f32,
     },
+    /// A text.
+    Text {
+        /// How it becomes numbers.
+        preparation: Preparation,
+    },
 }
 
 /// Why an interface is not that of a model.
@@ -50,6 +56,14 @@ pub enum InterfaceError {
         /// Names in the interface.
         named: usize,
     },
+    /// Texts become another number of numbers.
+    #[error("the interface makes {made} numbers of a text, the architecture takes {inputs}")]
+    Text {
+        /// Numbers that the architecture takes.
+        inputs: usize,
+        /// Numbers that a text becomes.
+        made: usize,
+    },
     /// Numbers cannot be divided by that.
     #[error("the interface divides numbers by what is not finite and above 0")]
     Divisor,
@@ -61,6 +75,9 @@ pub enum ExampleError {
     /// It is neither a list nor an object.
     #[error("an example is a list of numbers or an object with a number for each column")]
     Kind,
+    /// It is no text, and the model takes texts.
+    #[error("an example is a text, or an object with a text called `text`")]
+    NotAText,
     /// It is an object, and the model's numbers have no names.
     #[error("this model's numbers have no names: give them as a list, in their order")]
     Unnamed,
@@ -105,31 +122,55 @@ impl Interface {
         if classes != named {
             return Err(InterfaceError::Classes { classes, named });
         }
-        let Input::Numbers { columns, divisor } = &self.input;
-        if let Some(columns) = columns.as_ref().filter(|columns| columns.len() != architecture.inputs()) {
-            return Err(InterfaceError::Columns { inputs: architecture.inputs(), named: columns.len() });
+        let inputs = architecture.inputs();
+        match &self.input {
+            Input::Numbers { columns: Some(columns), .. } if columns.len() != inputs => {
+                Err(InterfaceError::Columns { inputs, named: columns.len() })
+            }
+            Input::Numbers { divisor, .. } if !(divisor.is_finite() && *divisor > 0.0) => {
+                Err(InterfaceError::Divisor)
+            }
+            Input::Text { preparation } if preparation.features() != inputs => {
+                Err(InterfaceError::Text { inputs, made: preparation.features() })
+            }
+            Input::Numbers { .. } | Input::Text { .. } => Ok(()),
         }
-        if divisor.is_finite() && *divisor > 0.0 { Ok(()) } else { Err(InterfaceError::Divisor) }
     }
 
     /// The names of the numbers, if they have any.
     pub fn columns(&self) -> Option<&[String]> {
-        let Input::Numbers { columns, .. } = &self.input;
-        columns.as_deref()
+        match &self.input {
+            Input::Numbers { columns, .. } => columns.as_deref(),
+            Input::Text { .. } => None,
+        }
+    }
+
+    /// The numbers that a text becomes, if the model takes texts.
+    pub fn text(&self, text: &str) -> Option<Vec<f32>> {
+        match &self.input {
+            Input::Numbers { .. } => None,
+            Input::Text { preparation } => Some(preparation.prepare(text)),
+        }
     }
 
     /// Makes the numbers of examples those that the model takes.
     pub(crate) fn prepare(&self, numbers: &mut [f32]) {
-        let Input::Numbers { divisor, .. } = self.input;
-        numbers.iter_mut().for_each(|number| *number /= divisor);
+        if let Input::Numbers { divisor, .. } = self.input {
+            numbers.iter_mut().for_each(|number| *number /= divisor);
+        }
     }
 
     /// The numbers of an example of a model that takes `inputs` numbers, unprepared: from a list, which may be nested as an
-    /// image is, or from an object with the columns' names, whose other members are left alone.
+    /// image is, or from an object with the columns' names, whose other members are left alone. Of a model of texts, from a
+    /// text or an object with a text called `text`.
     ///
     /// # Errors
     /// [`ExampleError`].
     pub fn example(&self, inputs: usize, value: &Value) -> Result<Vec<f32>, ExampleError> {
+        if let Input::Text { preparation } = &self.input {
+            let text = value.as_str().or_else(|| value.get(TEXT)?.as_str());
+            return text.map(|text| preparation.prepare(text)).ok_or(ExampleError::NotAText);
+        }
         match value {
             Value::Array(list) => {
                 let mut numbers = Vec::new();
@@ -175,6 +216,9 @@ fn number(value: &Value, place: impl Fn() -> String) -> Result<f32, ExampleError
     })
 }
 
+/// What a text is called in an object.
+const TEXT: &str = "text";
+
 /// Rows, pixels and channels: lists in lists in a list.
 const MAX_NESTING: usize = 2;
 
@@ -206,6 +250,21 @@ mod tests {
         let mut numbers = vec![61.0, 38.5];
         named.prepare(&mut numbers);
         assert_eq!(numbers, [30.5, 19.25]);
+    }
+
+    #[test]
+    fn an_example_may_be_a_text() {
+        let json = r#"{"input":{"text":{"preparation":{"tokenizer":"words","lowercase":false,"stop_words":[],
+            "vocabulary":["sun","moon"],"length":2,"features":"words"}}},"classes":["no","yes"]}"#;
+        let texts: Interface = serde_json::from_str(json).unwrap();
+        assert_eq!(texts.example(2, &json!("the moon")), Ok(vec![1.0, -1.0]));
+        assert_eq!(texts.example(2, &json!({ "text": "sun, moon", "n": 1 })), Ok(vec![0.0, 1.0]));
+        for wrong in [json!(1), json!([1, 2]), json!({ "title": "sun" }), json!({ "text": null })] {
+            assert_eq!(texts.example(2, &wrong), Err(ExampleError::NotAText));
+        }
+        let architecture = |inputs| Architecture::Softmax { inputs, classes: 2 };
+        assert_eq!(texts.check(&architecture(2)), Ok(()));
+        assert_eq!(texts.check(&architecture(3)), Err(InterfaceError::Text { inputs: 3, made: 2 }));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Examples without labels, one after the other: what a model is asked about. From CSV with a header line, JSON Lines, or
-//! IDX; plain or compressed with gzip; from a file or a stream.
+//! Examples without labels, one after the other: what a model is asked about. From CSV with a header line, JSON Lines,
+//! IDX, or lines of text; plain or compressed with gzip; from a file or a stream.
 
-use std::io::{BufRead, BufReader, Read, stdin};
+use std::io::{BufRead, BufReader, Lines, Read, stdin};
 use std::path::{Path, PathBuf};
 
 use ::csv::{Reader, StringRecord};
@@ -33,6 +33,8 @@ enum Format {
         line: u64,
     },
     Idx(Images<Source>),
+    /// A text on each line.
+    Lines(Lines<BufReader<BoundedLines<Source>>>),
 }
 
 type Source = Box<dyn Read>;
@@ -116,7 +118,7 @@ const STANDARD_INPUT: &str = "standard input";
 impl<'a> Unlabelled<'a> {
     /// Opens `path`, or standard input where it is `-`, for a model that takes `inputs` numbers. What it holds is told by how
     /// it begins. The columns of a table are found by the names in the interface; where it has none, `features` names them,
-    /// or all columns are taken.
+    /// or all columns are taken. For a model of texts, each line is one, unless `features` names the column of a table.
     ///
     /// # Errors
     /// [`UnlabelledError`].
@@ -154,7 +156,7 @@ impl<'a> Unlabelled<'a> {
                 let (named, needed) = (named.len(), "only the columns of a CSV file can be".to_owned());
                 return Err(UnlabelledError::Named { path, named, needed });
             }
-            (Some(b'{' | b'['), None) => {
+            (Some(b'{' | b'[' | b'"'), None) => {
                 Format::Jsonl { reader: BufReader::new(BoundedLines::new(source)), line: 0 }
             }
             (Some(0), None) => {
@@ -163,6 +165,13 @@ impl<'a> Unlabelled<'a> {
                     return Err(UnlabelledError::Pixels { path, expected: inputs, actual: images.pixels() });
                 }
                 Format::Idx(images)
+            }
+            (_, None) if interface.text("").is_some() => {
+                Format::Lines(BufReader::new(BoundedLines::new(source)).lines())
+            }
+            (_, Some(named)) if interface.text("").is_some() && named.len() != 1 => {
+                let (named, needed) = (named.len(), "the texts stand in one column".to_owned());
+                return Err(UnlabelledError::Named { path, named, needed });
             }
             (_, features) => table(&path, source, interface, inputs, features)?,
         };
@@ -187,6 +196,9 @@ impl<'a> Unlabelled<'a> {
                     return Ok(None);
                 }
                 let line = record.position().map_or(0, |position| position.line());
+                if let Some(example) = features.first().and_then(|&at| self.interface.text(&record[at])) {
+                    return Ok(Some(example));
+                }
                 let numbers = features.iter().map(|&at| feature(path, line, &names[at], &record[at]));
                 Ok(Some(numbers.collect::<Result<_, _>>()?))
             }
@@ -212,6 +224,11 @@ impl<'a> Unlabelled<'a> {
                     });
                 }
             }
+            Format::Lines(lines) => {
+                let line = lines.next().transpose();
+                let line = line.map_err(|source| UnlabelledError::File { path: path.clone(), source })?;
+                Ok(line.and_then(|text| self.interface.text(text.trim())))
+            }
             Format::Idx(images) => {
                 let next = images.next_image().map_err(|fault| IdxError { path: path.clone(), fault })?;
                 Ok(next)
@@ -236,7 +253,7 @@ fn table(
             let needed = format!("the model takes {}", columns.join(", "));
             return Err(UnlabelledError::Named { path: path.to_owned(), named: named.len(), needed });
         }
-        (None, Some(named)) if named.len() != inputs => {
+        (None, Some(named)) if interface.text("").is_none() && named.len() != inputs => {
             let needed = format!("the model takes {inputs} numbers");
             return Err(UnlabelledError::Named { path: path.to_owned(), named: named.len(), needed });
         }
@@ -293,6 +310,26 @@ mod tests {
         let idx = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 61, 38, 7, 37];
         assert_eq!(all(&idx, None, None), expected);
         assert_eq!(all(b"age,heat\n", named, None), Ok(vec![]));
+    }
+
+    #[test]
+    fn texts_are_lines_json_or_a_column() {
+        let json = r#"{"input":{"text":{"preparation":{"tokenizer":"words","lowercase":false,"stop_words":[],
+            "vocabulary":["sun","moon"],"length":1,"features":"words"}}},"classes":["no","yes"]}"#;
+        let interface: Interface = serde_json::from_str(json).unwrap();
+        let all = |text: &str, features: Option<&[String]>| {
+            let source: Source = Box::new(std::io::Cursor::new(text.as_bytes().to_vec()));
+            let mut read = Unlabelled::read("asked".into(), source, &interface, 1, features).unwrap();
+            let mut rows = Vec::new();
+            while let Some(row) = read.next_example().unwrap() {
+                rows.extend(row);
+            }
+            rows
+        };
+        assert_eq!(all("the moon\n\nsun, moon\n", None), [1.0, -1.0, 0.0]);
+        assert_eq!(all("\"the moon\"\n{\"text\": \"sun\"}\n", None), [1.0, 0.0]);
+        let named = ["title".to_owned()];
+        assert_eq!(all("n,title\n1,\"sun, moon\"\n2,moon\n", Some(&named)), [0.0, 1.0]);
     }
 
     #[test]

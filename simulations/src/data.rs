@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use skep_learning::csv::{self, Columns, CsvError};
 use skep_learning::idx::{self, IdxError};
-use skep_learning::{Classes, Dataset, DatasetError, Input, Interface, Split, Subset, digits};
+use skep_learning::{
+    ArchitectureError, Classes, Dataset, DatasetError, Input, Interface, Split, Subset, digits,
+};
 use skep_protocol::experiment::{CountOrNames, CsvData, Data, Experiment, Files, IdxPair};
 use thiserror::Error;
 
 use crate::clients::generator;
+use crate::text::{self, TextDataError};
 
 /// Why an experiment's data cannot be used.
 #[derive(Debug, Error)]
@@ -20,6 +23,12 @@ pub enum DataError {
     /// Images or labels cannot be read.
     #[error(transparent)]
     Idx(#[from] IdxError),
+    /// Texts, their vocabulary or its vectors cannot be used.
+    #[error(transparent)]
+    Text(#[from] TextDataError),
+    /// The model is impossible.
+    #[error("task.model cannot be trained: {0}")]
+    Architecture(#[from] ArchitectureError),
     /// A file holds other examples than the experiment says.
     #[error("{}: has {found} features, but task.data.features says {expected}", path.display())]
     Features {
@@ -52,6 +61,10 @@ pub fn data(experiment: &Experiment) -> Result<Split, DataError> {
         Data::Digits => Ok(digits::load()),
         Data::Csv(csv) => split(&csv.files, |path| table(experiment, csv, path), |path| path),
         Data::Idx(idx) => split(&idx.files, |pair| images(experiment, pair), |pair| &pair.images),
+        Data::Text(data) => {
+            let preparation = text::preparation(data)?;
+            split(&data.files, |path| Ok(text::read(data, &preparation, path)?), |path| path)
+        }
         // Training examples are generated client by client.
         Data::Workload(workload) => {
             let test = generator(*workload).clients(0..experiment.population.clients.min(MEASURED));
@@ -74,6 +87,9 @@ pub fn test_data(experiment: &Experiment) -> Result<Subset, DataError> {
             table(experiment, csv, test).map(whole)
         }
         Data::Idx(idx) if let Files::Apart { test, .. } = &idx.files => images(experiment, test).map(whole),
+        Data::Text(data) if let Files::Apart { test, .. } = &data.files => {
+            Ok(whole(text::read(data, &text::preparation(data)?, test)?))
+        }
         _ => Ok(data(experiment)?.test),
     }
 }
@@ -84,6 +100,7 @@ pub fn class_names(experiment: &Experiment) -> Vec<String> {
         Data::Digits => Classes::Numbers(digits::CLASSES),
         Data::Csv(csv) => classes(&csv.classes),
         Data::Idx(idx) => classes(&idx.classes),
+        Data::Text(text) => classes(&text.classes),
         Data::Workload(workload) => Classes::Numbers(workload.classes() as usize),
     };
     (0..classes.count()).map(|class| classes.name(class)).collect()
@@ -92,7 +109,7 @@ pub fn class_names(experiment: &Experiment) -> Vec<String> {
 /// How a model of the experiment is used: what its examples are in files, and what its classes are called.
 ///
 /// # Errors
-/// [`DataError`] when the header of a table cannot be read.
+/// [`DataError`] when the header of a table, a vocabulary or its vectors cannot be read.
 pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
     let numbers = |columns, divisor| Input::Numbers { columns, divisor };
     let input = match &experiment.data {
@@ -102,6 +119,7 @@ pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
             numbers(Some(csv::feature_names(file, &columns(csv))?), 1.0)
         }
         Data::Idx(_) => numbers(None, idx::BRIGHTEST),
+        Data::Text(data) => Input::Text { preparation: text::preparation(data)? },
         Data::Workload(_) => numbers(None, 1.0),
     };
     Ok(Interface { input, classes: class_names(experiment) })
@@ -155,7 +173,7 @@ fn expected(experiment: &Experiment, path: &Path, dataset: Dataset) -> Result<Da
     Err(DataError::Features { path: path.to_owned(), expected, found })
 }
 
-fn classes(classes: &CountOrNames) -> Classes {
+pub(crate) fn classes(classes: &CountOrNames) -> Classes {
     match classes {
         CountOrNames::Count(count) => Classes::Numbers(*count as usize),
         CountOrNames::Names(names) => Classes::Names(names.clone()),

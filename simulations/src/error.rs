@@ -1,7 +1,7 @@
 //! Why a simulation cannot start or go on.
 
 use skep_client::task::TaskError;
-use skep_learning::{ArchitectureError, PartitionError};
+use skep_learning::PartitionError;
 use skep_privacy::prg::PrgError;
 use skep_protocol::round::Decline;
 use skep_protocol::round::server::OpenError;
@@ -10,6 +10,7 @@ use skep_server::ledger;
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
 use crate::fault::FaultError;
 
 /// Why there is no report.
@@ -18,9 +19,9 @@ pub enum SimulationError {
     /// The training data cannot be divided among the clients.
     #[error("the training data cannot be divided as population.partition says: {0}")]
     Partition(#[from] PartitionError),
-    /// The model cannot be trained.
-    #[error("task.model cannot be trained: {0}")]
-    Architecture(#[from] ArchitectureError),
+    /// The first model cannot be made.
+    #[error(transparent)]
+    Model(Box<DataError>),
     /// The data are not those of the task.
     #[error(transparent)]
     Task(#[from] TaskError),
@@ -54,4 +55,10 @@ pub enum SimulationError {
     /// The server's machine asked for what cannot be: a bug.
     #[error("the server's machine and the simulator disagree, which is a bug: {0}")]
     OutOfStep(&'static str),
+}
+
+impl From<DataError> for SimulationError {
+    fn from(error: DataError) -> Self {
+        SimulationError::Model(Box::new(error))
+    }
 }

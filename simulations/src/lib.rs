@@ -35,6 +35,7 @@ mod simulate;
 mod test_set;
 #[cfg(test)]
 mod testing;
+mod text;
 mod workers;
 
 pub use audit::{AuditError, AuditOptions, AuditReport, CONFIDENCE, audit};
@@ -49,3 +50,4 @@ pub use round::Masks;
 pub use schedule::{Ended, SimulationReport};
 pub use simulate::{SimulationOptions, simulate};
 pub use test_set::TestSet;
+pub use text::TextDataError;

@@ -3,12 +3,13 @@
 //! Simulations and federations of local processes share this, so that both learn the same.
 
 use skep_client::task::architecture;
-use skep_learning::{Alpha, ArchitectureError, PartitionError, Scheme, Subset, partition};
+use skep_learning::{Alpha, PartitionError, Scheme, Subset, partition};
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::experiment::{Data, Experiment, Partition};
 use skep_protocol::plan::Segment;
 
 use crate::clients::generator;
+use crate::text;
 
 pub use crate::data::{DataError, class_names, data, interface, test_data};
 
@@ -39,13 +40,18 @@ pub fn shares(experiment: &Experiment, train: &Subset) -> Result<Vec<Subset>, Pa
 /// The model before the first round.
 ///
 /// # Errors
-/// [`ArchitectureError`] when the model cannot be trained.
-pub fn initial_model(experiment: &Experiment) -> Result<Vec<f32>, ArchitectureError> {
+/// [`DataError`] when the model cannot be trained, or vectors that it starts from do not fit it.
+pub fn initial_model(experiment: &Experiment) -> Result<Vec<f32>, DataError> {
+    let architecture = architecture(&experiment.task);
     if let Data::Workload(workload) = experiment.data {
-        return generator(workload).initial_parameters(&architecture(&experiment.task));
+        return Ok(generator(workload).initial_parameters(&architecture)?);
     }
     let key = Key::from_seed(experiment.seed).derive(Purpose::InitialModel, 0, 0);
-    architecture(&experiment.task).initial_parameters(*key.expose())
+    let mut model = architecture.initial_parameters(*key.expose())?;
+    if let Data::Text(data) = &experiment.data {
+        text::start_from_vectors(data, &architecture, &mut model).map_err(DataError::Text)?;
+    }
+    Ok(model)
 }
 
 /// The parts of the model, in the order of its parameters.

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
+use skep_learning::text::TextFeatures;
 use skep_learning::{Input, ModelFile};
 use skep_privacy::ledger::SignedCheckpoint;
 use skep_protocol::Digest;
@@ -114,7 +115,22 @@ impl<'a> Shown<'a> {
     }
 
     fn takes(&self) -> String {
-        let Input::Numbers { columns, divisor } = self.model.interface().input;
+        let (columns, divisor) = match self.model.interface().input {
+            Input::Numbers { columns, divisor } => (columns, divisor),
+            Input::Text { preparation } => {
+                let made = match preparation.features {
+                    TextFeatures::Words => format!("the numbers of the first {}", preparation.length),
+                    TextFeatures::MeanVector(_) => {
+                        format!(
+                            "the mean vector, {} numbers, of the first {}",
+                            self.model.architecture().inputs(),
+                            preparation.length
+                        )
+                    }
+                };
+                return format!("texts: {made} of {} known words", preparation.vocabulary.len());
+            }
+        };
         let named = match columns {
             Some(columns) => format!("{}: {}", columns.len(), shortened(&columns)),
             None => format!("{}", self.model.architecture().input()),

@@ -15,6 +15,8 @@ pub enum Data {
     Csv(CsvData),
     /// Images and labels in the format of MNIST.
     Idx(IdxData),
+    /// Labelled texts.
+    Text(TextData),
     /// Synthetic, generated client by client. Fixes the first weights and the cohorts, too.
     Workload(Workload),
 }
@@ -43,6 +45,93 @@ pub struct IdxData {
     pub features: u32,
     /// What the labels 0, 1, 2, ... stand for.
     pub classes: CountOrNames,
+}
+
+/// Labelled texts, one a line, and what is made of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextData {
+    /// The files.
+    pub files: Files<PathBuf>,
+    /// How a line is divided.
+    pub format: TextFormat,
+    /// Where the text stands.
+    pub text: TextColumn,
+    /// Where the label stands.
+    pub label: TextColumn,
+    /// Where it stands whose example a line is, if anywhere.
+    pub client: Option<TextColumn>,
+    /// The classes that labels name: integers from 0, or these texts.
+    pub classes: CountOrNames,
+    /// What counts as a word.
+    pub tokenizer: Tokenizer,
+    /// Whether capital letters are made small first.
+    pub lowercase: bool,
+    /// A file of words that do not count.
+    pub stop_words: Option<PathBuf>,
+    /// The file of the words that do; a word's number is its line, from 0.
+    pub vocabulary: PathBuf,
+    /// So many words of a text count at most, at least 1.
+    pub length: u32,
+    /// Vectors of the words.
+    pub vectors: Option<VectorsFile>,
+    /// What is made of the words.
+    pub features: TextFeatures,
+}
+
+/// How a line of a file of texts is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextFormat {
+    /// By commas.
+    Csv,
+    /// By tabulators.
+    Tsv,
+    /// A JSON object on each line.
+    Jsonl,
+}
+
+/// Where something stands in a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected the number of a column, or a name")]
+pub enum TextColumn {
+    /// In this column, from 1, of a file without a header line.
+    Number(u32),
+    /// In the column or field of this name.
+    Name(String),
+}
+
+/// What counts as a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tokenizer {
+    /// Every character.
+    Characters,
+    /// What Unicode's rules say is a word.
+    Words,
+}
+
+/// A file of vectors of words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VectorsFile {
+    /// The file.
+    pub file: PathBuf,
+    /// The array in it, where it holds several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<String>,
+    /// Numbers of a vector.
+    pub width: u32,
+}
+
+/// What is made of the words of a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextFeatures {
+    /// Their numbers, padded with −1. Vectors, if there are any, are the first weights of the model's embedding.
+    #[default]
+    Words,
+    /// The mean of their vectors, which stay as they are.
+    MeanVector,
 }
 
 /// A file of images and the file of their labels.
@@ -101,6 +190,10 @@ impl Data {
             Data::Digits => 64,
             Data::Csv(csv) => csv.features.count(),
             Data::Idx(idx) => idx.features,
+            Data::Text(text) => match (text.features, &text.vectors) {
+                (TextFeatures::MeanVector, Some(vectors)) => vectors.width,
+                _ => text.length,
+            },
             Data::Workload(workload) => workload.features(),
         }
     }
@@ -111,7 +204,17 @@ impl Data {
             Data::Digits => 10,
             Data::Csv(csv) => csv.classes.count(),
             Data::Idx(idx) => idx.classes.count(),
+            Data::Text(text) => text.classes.count(),
             Data::Workload(workload) => workload.classes(),
+        }
+    }
+
+    /// Whether they say whose example each is.
+    pub fn has_clients(&self) -> bool {
+        match self {
+            Data::Csv(csv) => csv.client.is_some(),
+            Data::Text(text) => text.client.is_some(),
+            Data::Digits | Data::Idx(_) | Data::Workload(_) => false,
         }
     }
 
@@ -125,6 +228,12 @@ impl Data {
                 place(&mut pair.images);
                 place(&mut pair.labels);
             }),
+            Data::Text(text) => {
+                text.files.each_mut(place);
+                text.stop_words.iter_mut().for_each(place);
+                place(&mut text.vocabulary);
+                text.vectors.iter_mut().for_each(|vectors| place(&mut vectors.file));
+            }
         }
     }
 }

@@ -8,11 +8,14 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Invalid;
-use super::data::{CountOrNames, CsvData, Data, Files, IdxData, IdxPair};
+use super::data::{
+    CountOrNames, CsvData, Data, Files, IdxData, IdxPair, TextColumn, TextData, TextFeatures, TextFormat,
+    Tokenizer, VectorsFile,
+};
 use super::validate::invalid;
 use super::workload::Workload;
 
-/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"`, `"idx"` or `"workload"`.
+/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"`, `"idx"`, `"text"` or `"workload"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataFile {
     /// The embedded handwritten digits.
@@ -21,6 +24,8 @@ pub enum DataFile {
     Csv(CsvFile),
     /// `kind = "idx"`
     Idx(IdxFile),
+    /// `kind = "text"`
+    Text(TextFile),
     /// `kind = "workload"`
     Workload(Workload),
 }
@@ -68,6 +73,50 @@ pub struct IdxFile {
     pub classes: CountOrNames,
 }
 
+/// Labelled texts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextFile {
+    /// What simulated clients share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<PathBuf>,
+    /// What the server measures with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<PathBuf>,
+    /// Instead of `test`: the last of every so many texts of `train` is held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_out_every: Option<u32>,
+    /// How a line is divided.
+    pub format: TextFormat,
+    /// The column of the text: a name, or a number from 1 where there is no header line.
+    pub text: TextColumn,
+    /// The column of the label.
+    pub label: TextColumn,
+    /// The column that says whose example a line is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<TextColumn>,
+    /// How many classes there are, or what their labels are.
+    pub classes: CountOrNames,
+    /// What counts as a word.
+    pub tokenizer: Tokenizer,
+    /// Whether capital letters are made small first.
+    #[serde(default)]
+    pub lowercase: bool,
+    /// A file of words that do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_words: Option<PathBuf>,
+    /// A file with a word on each line.
+    pub vocabulary: PathBuf,
+    /// So many words of a text count at most.
+    pub length: u32,
+    /// Vectors of the words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<VectorsFile>,
+    /// `"words"` or `"mean-vector"`.
+    #[serde(default)]
+    pub features: TextFeatures,
+}
+
 /// The table that may stand in place of a word.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
@@ -75,6 +124,7 @@ enum DataTable {
     Digits {},
     Csv(CsvFile),
     Idx(IdxFile),
+    Text(TextFile),
     Workload { name: Workload },
 }
 
@@ -84,6 +134,7 @@ impl From<DataTable> for DataFile {
             DataTable::Digits {} => DataFile::Digits,
             DataTable::Csv(csv) => DataFile::Csv(csv),
             DataTable::Idx(idx) => DataFile::Idx(idx),
+            DataTable::Text(text) => DataFile::Text(text),
             DataTable::Workload { name } => DataFile::Workload(name),
         }
     }
@@ -95,6 +146,7 @@ impl Serialize for DataFile {
             DataFile::Digits => DIGITS.serialize(serializer),
             DataFile::Csv(csv) => DataTable::Csv(csv).serialize(serializer),
             DataFile::Idx(idx) => DataTable::Idx(idx).serialize(serializer),
+            DataFile::Text(text) => DataTable::Text(text).serialize(serializer),
             DataFile::Workload(name) => DataTable::Workload { name }.serialize(serializer),
         }
     }
@@ -141,6 +193,7 @@ impl TryFrom<&DataFile> for Data {
                 classes: several("task.data.classes", &csv.classes, 2)?,
             }),
             DataFile::Workload(workload) => Data::Workload(*workload),
+            DataFile::Text(text) => Data::Text(self::text(text)?),
             DataFile::Idx(idx) => Data::Idx(IdxData {
                 files: files(&idx.train, &idx.test, idx.hold_out_every)?,
                 features: several("task.data.features", &CountOrNames::Count(idx.features), 1)?.count(),
@@ -155,6 +208,7 @@ impl From<&Data> for DataFile {
         match data {
             Data::Digits => DataFile::Digits,
             Data::Workload(workload) => DataFile::Workload(*workload),
+            Data::Text(text) => DataFile::Text(text_file(text)),
             Data::Csv(csv) => {
                 let (train, test, hold_out_every) = parts(&csv.files);
                 DataFile::Csv(CsvFile {
@@ -173,6 +227,83 @@ impl From<&Data> for DataFile {
                 DataFile::Idx(IdxFile { train, test, hold_out_every, features: idx.features, classes })
             }
         }
+    }
+}
+
+fn text(file: &TextFile) -> Result<TextData, Invalid> {
+    let numbered = matches!(file.text, TextColumn::Number(_));
+    let columns =
+        [("text", Some(&file.text)), ("label", Some(&file.label)), ("client", file.client.as_ref())];
+    for (key, column) in columns {
+        let key = format!("task.data.{key}");
+        match column {
+            None => {}
+            Some(TextColumn::Number(_)) if file.format == TextFormat::Jsonl => {
+                return Err(invalid(&key, "must name a field: the objects of JSON have no numbered columns"));
+            }
+            Some(TextColumn::Number(0)) => {
+                return Err(invalid(&key, "must be at least 1: columns count from 1"));
+            }
+            Some(TextColumn::Number(_)) if numbered => {}
+            Some(TextColumn::Name(name)) if !numbered => named(&key, name).map(drop)?,
+            Some(_) => {
+                return Err(invalid(
+                    &key,
+                    "must be given as task.data.text is: by names from a header line, or by numbers without one",
+                ));
+            }
+        }
+    }
+    if file.length == 0 {
+        return Err(invalid("task.data.length", "must be at least 1"));
+    }
+    match &file.vectors {
+        Some(vectors) if vectors.width == 0 => {
+            return Err(invalid("task.data.vectors.width", "must be at least 1"));
+        }
+        None if file.features == TextFeatures::MeanVector => {
+            return Err(invalid(
+                "task.data.features",
+                "are the means of vectors: say of which with task.data.vectors",
+            ));
+        }
+        _ => {}
+    }
+    Ok(TextData {
+        files: files(&file.train, &file.test, file.hold_out_every)?,
+        format: file.format,
+        text: file.text.clone(),
+        label: file.label.clone(),
+        client: file.client.clone(),
+        classes: several("task.data.classes", &file.classes, 2)?,
+        tokenizer: file.tokenizer,
+        lowercase: file.lowercase,
+        stop_words: file.stop_words.clone(),
+        vocabulary: file.vocabulary.clone(),
+        length: file.length,
+        vectors: file.vectors.clone(),
+        features: file.features,
+    })
+}
+
+fn text_file(data: &TextData) -> TextFile {
+    let (train, test, hold_out_every) = parts(&data.files);
+    TextFile {
+        train,
+        test,
+        hold_out_every,
+        format: data.format,
+        text: data.text.clone(),
+        label: data.label.clone(),
+        client: data.client.clone(),
+        classes: data.classes.clone(),
+        tokenizer: data.tokenizer,
+        lowercase: data.lowercase,
+        stop_words: data.stop_words.clone(),
+        vocabulary: data.vocabulary.clone(),
+        length: data.length,
+        vectors: data.vectors.clone(),
+        features: data.features,
     }
 }
 
@@ -275,6 +406,48 @@ mod tests {
             assert_eq!(serde_json::from_str::<DataFile>(&json).unwrap(), file, "{json}");
         }
         assert_eq!(serde_json::to_string(&DataFile::Digits).unwrap(), "\"digits\"");
+    }
+
+    fn news() -> TextFile {
+        TextFile {
+            train: Some("dev.txt".into()),
+            test: Some("test.txt".into()),
+            hold_out_every: None,
+            format: TextFormat::Tsv,
+            text: TextColumn::Number(1),
+            label: TextColumn::Number(2),
+            client: None,
+            classes: CountOrNames::Count(10),
+            tokenizer: Tokenizer::Characters,
+            lowercase: false,
+            stop_words: Some("stop.txt".into()),
+            vocabulary: "words.txt".into(),
+            length: 32,
+            vectors: Some(VectorsFile { file: "v.npz".into(), array: None, width: 200 }),
+            features: TextFeatures::Words,
+        }
+    }
+
+    #[test]
+    fn texts_give_word_numbers_or_a_vector() {
+        let data = |change: fn(&mut TextFile)| {
+            let mut file = news();
+            change(&mut file);
+            Data::try_from(&DataFile::Text(file)).map_err(|invalid| invalid.key)
+        };
+        assert_eq!(data(|_| {}).unwrap().features(), 32);
+        assert_eq!(data(|f| f.features = TextFeatures::MeanVector).unwrap().features(), 200);
+        let file = DataFile::Text(news());
+        assert_eq!(DataFile::from(&data(|_| {}).unwrap()), file);
+        let json = serde_json::to_string(&file).unwrap();
+        assert_eq!(serde_json::from_str::<DataFile>(&json).unwrap(), file, "{json}");
+        let refused = |change| data(change).unwrap_err();
+        let meanless = |f: &mut TextFile| (f.features, f.vectors) = (TextFeatures::MeanVector, None);
+        assert_eq!(refused(meanless), "task.data.features");
+        assert_eq!(refused(|f| f.length = 0), "task.data.length");
+        assert_eq!(refused(|f| f.label = TextColumn::Name("label".into())), "task.data.label");
+        assert_eq!(refused(|f| f.text = TextColumn::Number(0)), "task.data.text");
+        assert_eq!(refused(|f| f.format = TextFormat::Jsonl), "task.data.text");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::data_file::{CsvFile, DataFile, IdxFile};
+pub use super::data_file::{CsvFile, DataFile, IdxFile, TextFile};
 pub use super::layers::Layer;
 pub use super::strategy_file::{AdaptiveFile, StrategyFile, WeightingFile};
 pub use super::task::Activation;

@@ -19,7 +19,10 @@ use skep_privacy::quantities::{
     Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
 };
 
-pub use data::{CountOrNames, CsvData, Data, Files, IdxData, IdxPair};
+pub use data::{
+    CountOrNames, CsvData, Data, Files, IdxData, IdxPair, TextColumn, TextData, TextFeatures, TextFormat,
+    Tokenizer, VectorsFile,
+};
 pub use layers::{Layer, simple_cnn};
 pub use strategy::{Aggregation, SecondMoment, ServerOptimizer, Strategy, Weighting};
 pub use task::{Activation, Model, Task};

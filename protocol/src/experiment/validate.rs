@@ -154,11 +154,10 @@ fn refuse_misplaced_columns(experiment: &Experiment) -> Result<(), Invalid> {
             "must be \"fixed\" with a workload, whose cohorts are public: nothing may be amplified by their secrecy",
         ));
     }
-    let client_column = matches!(&experiment.data, Data::Csv(csv) if csv.client.is_some());
-    if experiment.population.partition == Partition::Column && !client_column {
+    if experiment.population.partition == Partition::Column && !experiment.data.has_clients() {
         return Err(invalid(
             "population.partition",
-            "cannot be by column: only data of kind \"csv\" with `client`, a column of clients, have one",
+            "cannot be by column: only data of kind \"csv\" or \"text\" with `client`, a column of clients, have one",
         ));
     }
     Ok(())

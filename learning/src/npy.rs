@@ -1,0 +1,285 @@
+//! Arrays in NumPy's formats: a file of one array (NPY), or an archive of several (NPZ).
+//!
+//! An NPY file is the bytes `93 4E 55 4D 50 59`, a version, the length of a header, the header, which is a Python
+//! dictionary of `descr`, `fortran_order` and `shape`, and then the numbers (NumPy Enhancement Proposal 1, "A Simple File
+//! Format for NumPy Arrays"). An NPZ file is a ZIP archive of such files.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use zip::ZipArchive;
+use zip::result::ZipError;
+
+/// Numbers with a shape, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    /// Sizes of the dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// The numbers, rounded to `f32`.
+    pub values: Vec<f32>,
+    /// Whether they are bytes, as pixels are.
+    pub bytes: bool,
+}
+
+/// Why a file gives no array.
+#[derive(Debug, Error)]
+#[error("{}: {fault}", path.display())]
+pub struct NpyError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub fault: NpyFault,
+}
+
+/// What can be wrong with a file of arrays.
+#[derive(Debug, Error)]
+pub enum NpyFault {
+    /// It cannot be read, or ends too early.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// It is a damaged archive.
+    #[error(transparent)]
+    Zip(#[from] ZipError),
+    /// It is neither NPY nor NPZ.
+    #[error("is no NumPy file: it begins with neither \\x93NUMPY nor PK")]
+    Magic,
+    /// The header is not as NumPy writes it.
+    #[error("has a header without a readable `{0}`")]
+    Header(&'static str),
+    /// Numbers of a kind that is not read.
+    #[error("holds numbers of type `{0}`; save them as float32, float64, a whole number or bool")]
+    Type(String),
+    /// Column-major order.
+    #[error("is in Fortran's order; save numpy.ascontiguousarray(x)")]
+    Fortran,
+    /// More numbers than [`MAX_NUMBERS`].
+    #[error("promises the shape {0:?}, more than the limit of {MAX_NUMBERS} numbers")]
+    TooLarge(Vec<usize>),
+    /// An archive of several arrays, or of none, and none was named.
+    #[error("holds the arrays {0:?}; say which one")]
+    Ambiguous(Vec<String>),
+    /// An array that is not there.
+    #[error("has no array `{name}`; there are {present:?}")]
+    Missing {
+        /// The array asked for.
+        name: String,
+        /// The arrays in the archive.
+        present: Vec<String>,
+    },
+}
+
+/// Most numbers an array may have, 4 GiB of them: what a hostile header can ask for.
+pub const MAX_NUMBERS: usize = 1 << 30;
+
+/// Reads an array: the one in an NPY file, the one called `name` in an NPZ file, or its only one.
+///
+/// # Errors
+/// [`NpyError`], which names the file.
+pub fn read(path: &Path, name: Option<&str>) -> Result<Array, NpyError> {
+    let read = || {
+        let mut file = BufReader::new(File::open(path)?);
+        let mut start = [0; 6];
+        file.read_exact(&mut start).map_err(|_| NpyFault::Magic)?;
+        file.rewind()?;
+        match &start {
+            [b'P', b'K', ..] => in_archive(file, name),
+            MAGIC => one(file),
+            _ => Err(NpyFault::Magic),
+        }
+    };
+    read().map_err(|fault| NpyError { path: path.to_owned(), fault })
+}
+
+/// Whether a file begins as one of NumPy's does.
+pub fn is_numpy(start: &[u8]) -> bool {
+    start.starts_with(MAGIC) || start.starts_with(b"PK\x03\x04")
+}
+
+fn in_archive(file: impl Read + Seek, name: Option<&str>) -> Result<Array, NpyFault> {
+    let mut archive = ZipArchive::new(file)?;
+    let mut present = Vec::new();
+    for name in archive.file_names() {
+        let name = name?;
+        present.push(name.strip_suffix(".npy").unwrap_or(&name).to_owned());
+    }
+    present.sort();
+    let name = match (name, present.as_slice()) {
+        (Some(name), _) if present.iter().any(|known| known == name) => name.to_owned(),
+        (Some(name), _) => return Err(NpyFault::Missing { name: name.to_owned(), present }),
+        (None, [only]) => only.clone(),
+        (None, _) => return Err(NpyFault::Ambiguous(present)),
+    };
+    one(archive.by_name(&format!("{name}.npy"))?)
+}
+
+fn one(mut source: impl Read) -> Result<Array, NpyFault> {
+    let mut start = [0; 8];
+    source.read_exact(&mut start)?;
+    if start[..6] != *MAGIC {
+        return Err(NpyFault::Magic);
+    }
+    let mut length = [0; 4];
+    let width = if start[6] == 1 { 2 } else { 4 };
+    source.read_exact(&mut length[..width])?;
+    let mut header = String::new();
+    source.by_ref().take(u32::from_le_bytes(length).into()).read_to_string(&mut header)?;
+    let (kind, shape) = parse_header(&header)?;
+    let count = shape.iter().copied().fold(1, usize::saturating_mul);
+    if count > MAX_NUMBERS {
+        return Err(NpyFault::TooLarge(shape));
+    }
+    let (read, width, bytes) = reader(&kind)?;
+    let mut values = Vec::new();
+    let mut buffer = vec![0; width * BUFFERED];
+    while values.len() < count {
+        let wanted = &mut buffer[..width * BUFFERED.min(count - values.len())];
+        source.read_exact(wanted)?;
+        values.extend(wanted.chunks_exact(width).map(read));
+    }
+    Ok(Array { shape, values, bytes })
+}
+
+/// The type of the numbers, and the shape.
+fn parse_header(header: &str) -> Result<(String, Vec<usize>), NpyFault> {
+    let value = |key: &'static str| {
+        let at = header.find(&format!("'{key}':")).ok_or(NpyFault::Header(key))?;
+        Ok::<_, NpyFault>(header[at + key.len() + 3..].trim_start())
+    };
+    if value("fortran_order")?.starts_with("True") {
+        return Err(NpyFault::Fortran);
+    }
+    let kind = value("descr")?.strip_prefix('\'').and_then(|rest| rest.split('\'').next());
+    let kind = kind.ok_or(NpyFault::Header("descr"))?.to_owned();
+    let shape = value("shape")?.strip_prefix('(').and_then(|rest| rest.split(')').next());
+    let shape = shape.ok_or(NpyFault::Header("shape"))?;
+    let sizes = shape.split(',').map(str::trim).filter(|size| !size.is_empty()).map(str::parse);
+    Ok((kind, sizes.collect::<Result<_, _>>().map_err(|_| NpyFault::Header("shape"))?))
+}
+
+type ReadNumber = fn(&[u8]) -> f32;
+
+/// How a number of a type is read, how many bytes it has, and whether it is a byte itself.
+fn reader(kind: &str) -> Result<(ReadNumber, usize, bool), NpyFault> {
+    macro_rules! number {
+        ($type:ty, $from:ident) => {{
+            fn read(bytes: &[u8]) -> f32 {
+                bytes.try_into().map_or(f32::NAN, |bytes| <$type>::$from(bytes) as f32)
+            }
+            (read as ReadNumber, size_of::<$type>(), false)
+        }};
+    }
+    Ok(match kind {
+        "|u1" | "|b1" => (|bytes| f32::from(bytes[0]), 1, kind == "|u1"),
+        "|i1" => number!(i8, from_le_bytes),
+        "<i2" => number!(i16, from_le_bytes),
+        "<u2" => number!(u16, from_le_bytes),
+        "<i4" => number!(i32, from_le_bytes),
+        "<u4" => number!(u32, from_le_bytes),
+        "<i8" => number!(i64, from_le_bytes),
+        "<u8" => number!(u64, from_le_bytes),
+        "<f4" => number!(f32, from_le_bytes),
+        "<f8" => number!(f64, from_le_bytes),
+        ">i4" => number!(i32, from_be_bytes),
+        ">i8" => number!(i64, from_be_bytes),
+        ">f4" => number!(f32, from_be_bytes),
+        ">f8" => number!(f64, from_be_bytes),
+        _ => return Err(NpyFault::Type(kind.to_owned())),
+    })
+}
+
+const MAGIC: &[u8; 6] = b"\x93NUMPY";
+/// Numbers read at once.
+const BUFFERED: usize = 1 << 14;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::io::Write;
+
+    use zip::write::SimpleFileOptions;
+    use zip::{CompressionMethod, ZipWriter};
+
+    use super::*;
+
+    /// A file as NumPy writes it.
+    pub(crate) fn npy(kind: &str, shape: &str, numbers: &[u8]) -> Vec<u8> {
+        let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
+        while (10 + header.len() + 1) % 64 != 0 {
+            header.push(' ');
+        }
+        header.push('\n');
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.into_bytes());
+        bytes.extend(numbers);
+        bytes
+    }
+
+    /// An archive of two arrays.
+    fn archive(method: CompressionMethod) -> Vec<u8> {
+        let mut writer = ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = SimpleFileOptions::default().compression_method(method);
+        writer.start_file("x.npy", options).unwrap();
+        let numbers: Vec<u8> = [1.5_f32, -2.0].iter().flat_map(|number| number.to_le_bytes()).collect();
+        writer.write_all(&npy("<f4", "1, 2", &numbers)).unwrap();
+        writer.start_file("y.npy", options).unwrap();
+        writer.write_all(&npy("|u1", "3,", &[0, 7, 255])).unwrap();
+        writer.finish().unwrap().into_inner()
+    }
+
+    fn read_bytes(bytes: &[u8], name: Option<&str>) -> Result<Array, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vectors.npz");
+        std::fs::write(&path, bytes).unwrap();
+        read(&path, name).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn arrays_are_found_in_files_and_archives_stored_or_compressed() {
+        for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+            let bytes = archive(method);
+            let x = Array { shape: vec![1, 2], values: vec![1.5, -2.0], bytes: false };
+            assert_eq!(read_bytes(&bytes, Some("x")), Ok(x));
+            let y = Array { shape: vec![3], values: vec![0.0, 7.0, 255.0], bytes: true };
+            assert_eq!(read_bytes(&bytes, Some("y")), Ok(y));
+            let which = read_bytes(&bytes, None).unwrap_err();
+            assert!(
+                which.ends_with("vectors.npz: holds the arrays [\"x\", \"y\"]; say which one"),
+                "{which}"
+            );
+            assert!(read_bytes(&bytes, Some("z")).unwrap_err().contains("no array `z`"));
+        }
+    }
+
+    #[test]
+    fn every_type_of_number_is_read() {
+        let numbers =
+            |bytes: &[u8], kind| read_bytes(&npy(kind, "2,", bytes), None).map(|array| array.values);
+        assert_eq!(numbers(&[1, 0, 255, 255], "<i2"), Ok(vec![1.0, -1.0]));
+        let bytes: Vec<u8> = [3_i64, -4].iter().flat_map(|number| number.to_le_bytes()).collect();
+        assert_eq!(numbers(&bytes, "<i8"), Ok(vec![3.0, -4.0]));
+        let bytes: Vec<u8> = [0.5_f64, 2.0].iter().flat_map(|number| number.to_be_bytes()).collect();
+        assert_eq!(numbers(&bytes, ">f8"), Ok(vec![0.5, 2.0]));
+        assert!(numbers(&[0; 32], "<c16").unwrap_err().contains("type `<c16`"));
+    }
+
+    #[test]
+    fn what_is_no_array_is_refused() {
+        assert!(read_bytes(b"hello, world", None).unwrap_err().contains("no NumPy file"));
+        assert!(read_bytes(b"", None).unwrap_err().contains("no NumPy file"));
+        let short = npy("<f4", "2, 2", &[0; 15]);
+        assert!(read_bytes(&short, None).is_err());
+        let huge = npy("<f4", "99999999999, 99999999", &[]);
+        assert!(read_bytes(&huge, None).unwrap_err().contains("more than the limit"));
+        let fortran = String::from_utf8_lossy(&npy("<f4", "1,", &[0; 4])[10..]).replace("False", "True ");
+        let mut bytes = npy("<f4", "1,", &[0; 4]);
+        bytes.truncate(10);
+        bytes.extend(fortran.into_bytes());
+        assert!(read_bytes(&bytes, None).unwrap_err().contains("Fortran"));
+        let all = npy("<f4", "2, 2", &[0; 16]);
+        for length in 0..all.len() {
+            assert!(read_bytes(&all[..length], None).is_err(), "{length}");
+        }
+    }
+}
