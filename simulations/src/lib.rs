@@ -24,6 +24,7 @@ mod latency;
 mod masked_scenarios;
 mod membership;
 mod network;
+mod parallel;
 mod participants;
 pub mod population;
 mod round;

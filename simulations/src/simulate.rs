@@ -30,7 +30,7 @@ use crate::workers::{Trainer, Workers};
 /// [`SimulationOptions::evaluate_every`] none on its models.
 #[derive(Clone, Debug)]
 pub struct SimulationOptions {
-    /// Threads that train.
+    /// Threads that train, and compute what clients say.
     pub threads: NonZeroUsize,
     /// After how many rounds the model is measured, and after the last; never if not given.
     pub evaluate_every: Option<NonZeroU64>,
@@ -175,6 +175,7 @@ pub(crate) fn with_world<T: Trainer>(
             now,
             connections: 0,
             computes_masks: experiment.fidelity == Fidelity::Protocol,
+            threads: options.threads.get(),
             root: root.clone(),
             masks,
             done,

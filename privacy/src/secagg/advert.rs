@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::agreement::ExchangeKey;
-use super::party::{Identity, IdentityKey, Party, Peer, Signature, is_signed};
+use super::party::{Identity, IdentityKey, Party, Peer, Signature};
 use super::refusal::AdvertError;
 use super::session::{Check, Digest, Session};
 use super::wire::{Kind, Reader, message};
@@ -40,7 +40,7 @@ impl Advert {
     pub(super) fn verify(peer: &Peer<'_>, session: &Session) -> Result<Self, AdvertError> {
         let (advert, signature) = Self::read(peer.advert, session, peer.party)?;
         let text = signed_text(session, peer.party, &advert.body(session));
-        if session.makes(Check::Signatures) && !is_signed(&peer.identity, &text, &signature) {
+        if session.makes(Check::Signatures) && !session.is_signed(&peer.identity, &text, &signature) {
             return Err(AdvertError::Signature);
         }
         if session.makes(Check::SmallOrder) && [advert.channel, advert.mask].iter().any(has_small_order) {

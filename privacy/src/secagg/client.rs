@@ -26,7 +26,7 @@ use super::advert::{Advert, InDegrees, KeysSeen};
 use super::agreement::{ExchangeKey, ExchangeSecret, Seed};
 use super::kdf::{Use, commitment, derive};
 use super::mask::{Sign, SignedKey, mask_and_pack};
-use super::party::{Identity, IdentityKey, Party, Peer, Signature, is_signed};
+use super::party::{Identity, IdentityKey, Party, Peer, Signature};
 use super::refusal::{AdvertError, Refusal};
 use super::sealing::{self, SharePair};
 use super::session::{Check, Digest, Session};
@@ -370,7 +370,7 @@ impl Signed {
             // Surviving holders only, by the identities of their adverts.
             let identity = self.rest.holders.get(party).filter(|_| self.survivors.contains(party));
             let Some(identity) = identity.filter(|_| valid < threshold) else { continue };
-            let signed = is_signed(identity, &self.text, signature);
+            let signed = self.rest.session.is_signed(identity, &self.text, signature);
             *(if signed { &mut valid } else { &mut invalid }) += 1;
         }
         if valid < threshold && self.rest.session.makes(Check::Agreement) {

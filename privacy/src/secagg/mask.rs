@@ -6,7 +6,7 @@
 use std::sync::Mutex;
 use std::thread::Builder;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::session::Shape;
 use crate::packing::pack_residues;
@@ -69,19 +69,26 @@ fn add_stream(stream: &mut Keystream, sign: Sign, sums: &mut [u32], chunk: &mut 
     }
 }
 
-/// Masks a vector and packs the low bits of it. Nothing of the length of the vector but the result is made.
+/// Masks a vector and packs the low bits of it, on all cores if it is worth it. Nothing of the length of the vector but the
+/// result is made.
 pub(super) fn mask_and_pack(values: &[i32], keys: &[SignedKey], shape: Shape) -> Vec<u8> {
-    let mut masks = Masks::new(shape.generator, keys);
-    let mut packed = Vec::with_capacity(shape.packed_len());
-    let mut sums = [0; TILE];
-    for (index, tile) in (0..).zip(values.chunks(TILE)) {
-        let sums = &mut sums[..tile.len()];
-        sums.iter_mut().zip(tile).for_each(|(sum, &value)| *sum = value as u32);
-        masks.add_tile(index, sums);
-        // Tiles but the last are a whole number of bytes, because 2¹⁴·b is.
-        packed.extend(pack_residues(sums, shape.bits).expect("the session checked the width"));
-    }
-    sums.zeroize();
+    mask_and_pack_on(threads(values.len(), keys.len()), values, keys, shape)
+}
+
+fn mask_and_pack_on(threads: usize, values: &[i32], keys: &[SignedKey], shape: Shape) -> Vec<u8> {
+    let mut packed = vec![0; shape.packed_len()];
+    // Tiles but the last are a whole number of bytes, because 2¹⁴·b is.
+    let tiles = values.chunks(TILE).zip(packed.chunks_mut(TILE / 8 * shape.bits as usize));
+    on_threads(threads, tiles, || {
+        let mut masks = Masks::new(shape.generator, keys);
+        let mut sums = Zeroizing::new([0; TILE]);
+        move |index, (tile, packed): (&[i32], &mut [u8])| {
+            let sums = &mut sums[..tile.len()];
+            sums.iter_mut().zip(tile).for_each(|(sum, &value)| *sum = value as u32);
+            masks.add_tile(index, sums);
+            packed.copy_from_slice(&pack_residues(sums, shape.bits).expect("the session checked the width"));
+        }
+    });
     packed
 }
 
@@ -93,20 +100,35 @@ pub fn add_mask(sums: &mut [u32], key: &Key, generator: PrgId) {
 
 /// Adds the masks of all keys to sums, on all cores if it is worth it.
 pub(super) fn add_masks(sums: &mut [u32], keys: &[SignedKey], generator: PrgId) {
-    let tiles = sums.len().div_ceil(TILE);
+    add_masks_on(threads(sums.len(), keys.len()), sums, keys, generator);
+}
+
+fn add_masks_on(threads: usize, sums: &mut [u32], keys: &[SignedKey], generator: PrgId) {
+    on_threads(threads, sums.chunks_mut(TILE), || {
+        let mut masks = Masks::new(generator, keys);
+        move |index, tile: &mut [u32]| masks.add_tile(index, tile)
+    });
+}
+
+/// How many threads so many masks of so many numbers are worth.
+fn threads(len: usize, masks: usize) -> usize {
+    let tiles = len.div_ceil(TILE);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let worth = tiles * keys.len() / TILES_PER_THREAD;
-    add_masks_on(cores.min(tiles).min(worth).max(1), sums, keys, generator);
+    cores.min(tiles).min(tiles * masks / TILES_PER_THREAD).max(1)
 }
 
 /// Every thread takes one tile after the other, so neither their number nor their speed shows in the result.
-fn add_masks_on(threads: usize, sums: &mut [u32], keys: &[SignedKey], generator: PrgId) {
-    let tiles = Mutex::new((0..).zip(sums.chunks_mut(TILE)));
+fn on_threads<T: Send, W: FnMut(u64, T)>(
+    threads: usize,
+    tiles: impl Iterator<Item = T> + Send,
+    worker: impl Fn() -> W + Sync,
+) {
+    let tiles = Mutex::new((0..).zip(tiles));
     let next = || tiles.lock().expect("nothing panics while it holds the lock").next();
     let work = || {
-        let mut masks = Masks::new(generator, keys);
+        let mut worker = worker();
         while let Some((index, tile)) = next() {
-            masks.add_tile(index, tile);
+            worker(index, tile);
         }
     };
     std::thread::scope(|scope| {
@@ -181,6 +203,12 @@ mod tests {
             let mut shared = vec![1; 3 * TILE + 5];
             add_masks_on(threads, &mut shared, &keys(7), PrgId::Aes256Ctr);
             assert_eq!(shared, alone, "{threads} threads");
+        }
+        let shape = Shape { len: 3 * TILE + 5, bits: 13, generator: PrgId::Aes256Ctr };
+        let values = vec![-3; shape.len];
+        let alone = mask_and_pack_on(1, &values, &keys(7), shape);
+        for threads in 2..5 {
+            assert_eq!(mask_and_pack_on(threads, &values, &keys(7), shape), alone, "{threads} threads");
         }
     }
 

@@ -42,6 +42,10 @@ impl Opening {
         Ok(opening)
     }
 
+    pub(super) const fn session(&self) -> &Session {
+        &self.session
+    }
+
     pub(super) const fn shared(&self) -> &BTreeSet<Party> {
         &self.shared
     }

@@ -43,7 +43,7 @@ impl Identity for Ed25519KeyPair {
     }
 }
 
-pub(super) fn is_signed(key: &IdentityKey, text: &[u8], signature: &[u8]) -> bool {
+pub(super) fn is_signed(key: &IdentityKey, text: &[u8], signature: &Signature) -> bool {
     UnparsedPublicKey::new(&ED25519, key).verify(text, signature).is_ok()
 }
 

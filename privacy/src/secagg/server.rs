@@ -10,7 +10,7 @@ use super::advert::{Advert, InDegrees, KeysSeen};
 use super::client::{Consent, Envelope};
 use super::mask::SignedKey;
 use super::opening::Opening;
-use super::party::{IdentityKey, Party, Peer, Signature, is_signed};
+use super::party::{IdentityKey, Party, Peer, Signature};
 use super::refusal::{Abort, AdvertError, Phase, Rejection};
 use super::sealing::ENVELOPE_BYTES;
 use super::session::{Digest, Session};
@@ -235,7 +235,7 @@ impl Consistency {
         if self.signatures.contains_key(&from) {
             return Err(Rejection::Twice(from));
         }
-        if !is_signed(identity, &self.text, signature) {
+        if !self.opening.session().is_signed(identity, &self.text, signature) {
             return Err(Rejection::Signature);
         }
         self.signatures.insert(from, *signature);

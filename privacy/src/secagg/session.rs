@@ -1,12 +1,12 @@
 //! What everybody agrees on before the first message.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::digest::{Context, SHA256};
 
 use super::params::Params;
-use super::party::Party;
+use super::party::{IdentityKey, Party, Signature, is_signed};
 use crate::packing::packed_len;
 use crate::prg::PrgId;
 
@@ -73,6 +73,7 @@ struct Facts {
     shape: Shape,
     /// Ascending; empty in the complete graph, which needs no list.
     members: Vec<Party>,
+    verified: Arc<Mutex<BTreeSet<Digest>>>,
     #[cfg(test)]
     unchecked: Option<Check>,
 }
@@ -124,6 +125,7 @@ impl Session {
             params,
             shape,
             members,
+            verified: Arc::default(),
             #[cfg(test)]
             unchecked: None,
         })))
@@ -166,6 +168,25 @@ impl Session {
     /// The members in ascending order; nobody in a complete graph without a list.
     pub(super) fn members(&self) -> &[Party] {
         &self.0.members
+    }
+
+    /// Whether this is the signature of `key` on `text`. One that was found good is known by the digest of all three and not
+    /// tested again: where all clients are in one process, each would test what its neighbours have tested.
+    pub(super) fn is_signed(&self, key: &IdentityKey, text: &[u8], signature: &Signature) -> bool {
+        let mut hash = Context::new(&SHA256);
+        hash.update(key);
+        hash.update(signature);
+        hash.update(text);
+        let name = digest(hash);
+        let known = || self.0.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&name) {
+            return true;
+        }
+        let signed = is_signed(key, text, signature);
+        if signed {
+            known().insert(name);
+        }
+        signed
     }
 
     /// Whether a check is made.

@@ -17,11 +17,12 @@ use skep_protocol::round::client::{self, Made};
 use skep_protocol::round::server::Event;
 use skep_protocol::round::{AbortReason, Decline, Phase};
 use skep_protocol::{ClientId, Digest, Round};
-use skep_server::masking::Caller;
+use skep_server::masking::{Asked, Caller};
 
 use super::{Arrival, OpenRound};
 use crate::error::SimulationError;
 use crate::fault::{Corruption, Moment};
+use crate::parallel;
 use crate::population::client_root;
 use crate::workers::Trainer;
 
@@ -29,10 +30,34 @@ use crate::workers::Trainer;
 #[derive(Default)]
 pub(super) struct Masked {
     /// Clients between two steps, where the protocol is computed.
-    clients: Option<BTreeMap<ClientId, Masking>>,
+    clients: Option<BTreeMap<ClientId, Hidden>>,
     /// How many have answered in the phases after the input.
     agreed: u32,
     revealed: u32,
+}
+
+/// A client between two steps.
+struct Hidden {
+    masking: Masking,
+    /// The last phase whose request it has worked on.
+    worked: Option<Phase>,
+    /// What it will say in that phase; computed as soon as all are asked, on all threads.
+    ready: Option<Result<Vec<u8>, Decline>>,
+}
+
+impl Hidden {
+    fn step(&mut self, phase: Phase, request: &[u8]) -> Result<Vec<u8>, Decline> {
+        self.work(phase, request);
+        self.ready.take().unwrap_or(Err(Decline::OutOfTurn))
+    }
+
+    /// Each request is worked on once, however often it comes.
+    fn work(&mut self, phase: Phase, request: &[u8]) {
+        if self.worked < Some(phase) {
+            self.worked = Some(phase);
+            self.ready = Some(self.masking.step(phase, request));
+        }
+    }
 }
 
 impl Masked {
@@ -61,7 +86,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         let key = root.derive(Purpose::Mask, self.plan.plan().round.0, client.0);
         let credentials = Arc::new(Resident::new(&root));
         let (masking, advert) = Masking::begin(&self.plan, COHORT_MIN, client, &HERE, credentials, &key)?;
-        clients.insert(client, masking);
+        clients.insert(client, Hidden { masking, worked: None, ready: None });
         Ok(advert)
     }
 
@@ -70,9 +95,9 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         let answer = match &mut self.masked.clients {
             None => Vec::new(),
             Some(clients) => {
-                let masking = clients.get_mut(&client).ok_or(Decline::OutOfTurn)?;
-                let answer = masking.step(phase, request)?;
-                self.world.masks.applied += masking.masks().unwrap_or(0) as u64;
+                let hidden = clients.get_mut(&client).ok_or(Decline::OutOfTurn)?;
+                let answer = hidden.step(phase, request)?;
+                self.world.masks.applied += hidden.masking.masks().unwrap_or(0) as u64;
                 answer
             }
         };
@@ -134,6 +159,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         match asked {
             Err(reason) => self.handle_at_server(Event::PhaseFailed { round, reason }),
             Ok(asked) => {
+                self.make_ready(phase, &asked);
                 for (client, request) in asked {
                     let bytes = request.len() as u64;
                     self.bytes_down += bytes;
@@ -143,15 +169,29 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         }
     }
 
+    /// Has all that are asked work at once: what they make depends on nothing that happens before they are heard.
+    fn make_ready(&mut self, phase: Phase, asked: &[Asked]) {
+        let Some(clients) = &mut self.masked.clients else { return };
+        let work: Vec<_> = asked
+            .iter()
+            .filter_map(|(client, request)| Some((clients.remove_entry(client)?, request)))
+            .collect();
+        let made = parallel::map(self.world.threads, work, |((client, mut hidden), request)| {
+            hidden.work(phase, request);
+            (client, hidden)
+        });
+        clients.extend(made);
+    }
+
     /// Masks an update, and adds it up.
     pub(super) fn commit_masked(
         &mut self,
         client: ClientId,
         update: &Contribution,
     ) -> Result<(), SimulationError> {
-        let masking = self.masked.clients.as_mut().and_then(|clients| clients.get_mut(&client));
-        let masking = masking.ok_or(SimulationError::OutOfStep("a commit without masks"))?;
-        let mut packed = masking.mask(update).map_err(SimulationError::Masking)?;
+        let hidden = self.masked.clients.as_mut().and_then(|clients| clients.get_mut(&client));
+        let hidden = hidden.ok_or(SimulationError::OutOfStep("a commit without masks"))?;
+        let mut packed = hidden.masking.mask(update).map_err(SimulationError::Masking)?;
         if self.seats.get(&client).is_some_and(|seat| seat.corruption() == Some(Corruption::Mask)) {
             packed[0] ^= 1;
         }

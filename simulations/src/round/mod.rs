@@ -52,6 +52,8 @@ pub(crate) struct World<'a, T> {
     pub(crate) connections: u64,
     /// Whether the whole protocol of secure aggregation is computed.
     pub(crate) computes_masks: bool,
+    /// Threads that compute what clients say.
+    pub(crate) threads: usize,
     /// Where simulated clients' secrets come from.
     pub(crate) root: Key,
     /// What masks have been computed so far.
