@@ -42,9 +42,10 @@ pub const LEAST_LOCAL_SIGMA: u64 = 16;
 /// From this standard deviation on a finer grid changes nothing.
 pub const FINE_SIGMA: u64 = 16;
 
-/// Standard deviations of noise for which there is room on the wire: of a sum of shares, and of one local update.
+/// Standard deviations of noise for which there is room on the wire: of a sum of shares, which may wrap, and of one local update,
+/// whose accounting relies on it that none is ever clamped or refused for its norm.
 const SUM_TAIL: f64 = 5.0;
-const LOCAL_TAIL: u64 = 9;
+const LOCAL_TAIL: u64 = 16;
 
 /// What a client adds to each coordinate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -236,8 +237,8 @@ impl NoisedGrid {
         }
     }
 
-    /// Largest norm of an update with local noise, which an honest client exceeds with probability below 10⁻¹⁷: the norm of
-    /// d normal variables is above √d + 9 with probability at most e^(−81/2) (Laurent and Massart 2000, lemma 1).
+    /// Largest norm of an update with local noise, which an honest client exceeds with probability below 10⁻⁵⁵: the norm of
+    /// d normal variables is above √d + 16 with probability at most e^(−256/2) (Laurent and Massart 2000, lemma 1).
     pub(crate) fn norm_bound(&self) -> Option<u64> {
         let ClientNoise::Full { sigma } = self.noise else { return None };
         let root = ceil_sqrt(self.dimension() as u64);
@@ -291,8 +292,8 @@ impl QuantizedUpdate {
     /// Adds the noise of the grid, drawn in tiles from the substreams of `key`. The key must be fresh and secret: whoever
     /// knows it can subtract the noise, and so can whoever sees two updates with the same noise.
     ///
-    /// Shares wrap modulo 2ᵇ, as their sum does. Local noise beyond the wire's range, which has probability below 10⁻¹⁸ in a
-    /// coordinate, is clamped: post-processing.
+    /// Shares wrap modulo 2ᵇ, as their sum does. Local noise beyond the wire's range, which has probability below 10⁻⁵⁶ in a
+    /// coordinate, is clamped.
     ///
     /// # Errors
     /// [`Rejected::OtherGrid`] when the update was not made for this grid.

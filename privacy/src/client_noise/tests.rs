@@ -55,7 +55,7 @@ fn the_grid_is_as_coarse_as_the_noise_allows() {
     let quiet = NoisedGrid::for_shares(clip(), 650, 100, z(0.05), 80).unwrap();
     assert_eq!(quiet.exact().steps(), 1 << 12);
     let local = NoisedGrid::for_local(clip(), 650, 100, z(5.0)).unwrap();
-    assert_eq!((local.exact().steps(), local.wire_bits()), (1 << 11, 18));
+    assert_eq!((local.exact().steps(), local.wire_bits()), (1 << 11, 19));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn shares_below_two_grid_steps_on_the_finest_grid_are_refused() {
     let refused = NoisedGrid::for_local(clip(), 650, 100, z(1e-6)).unwrap_err();
     assert_eq!(refused, NoisedGridError::TooSmall { sigma: 2 });
     let refused = NoisedGrid::for_local(clip(), 650, 100, z(400_000.0));
-    assert!(refused.is_ok_and(|grid| grid.exact().steps() == 1 << 9));
+    assert!(refused.is_ok_and(|grid| grid.exact().steps() == 1 << 8));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn local_updates_pass_the_servers_tests_and_louder_ones_do_not() {
     let loud = vec![2 * sigma as i32; DIMENSION];
     assert!(matches!(Contribution::verify(loud, &grid.into()), Err(Rejected::Norm { .. })));
     let mut far = honest;
-    far[7] = 10 * sigma as i32;
+    far[7] = 17 * sigma as i32;
     assert!(matches!(Contribution::verify(far, &grid.into()), Err(Rejected::Range { index: 7, .. })));
 }
 
