@@ -64,6 +64,7 @@ pub fn read(path: Option<&Path>, data_dir: Option<&Path>) -> Result<Experiment, 
     let mut experiment = parse(&name, &text)?;
     let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     experiment.data.place_below(&directory(data_dir.unwrap_or(beside))?);
+    experiment.simulation.place_below(&directory(beside)?);
     Ok(experiment)
 }
 

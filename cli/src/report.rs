@@ -114,6 +114,14 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
     };
     line("model", quality(summary));
     line("rounds", rounds(summary));
+    if !summary.dropped.is_empty() {
+        let reasons: Vec<_> =
+            summary.dropped.iter().map(|(reason, clients)| format!("{clients} {reason}")).collect();
+        line("dropped", reasons.join(", "));
+    }
+    if let Some(seconds) = summary.virtual_seconds {
+        line("simulated", format!("{} of virtual time", spoken(seconds)));
+    }
     for (label, sentence) in summary.cost.lines(experiment) {
         line(label, sentence);
     }
@@ -136,6 +144,17 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
         },
     );
     text
+}
+
+/// A length of time in the units that suit it.
+pub(crate) fn spoken(seconds: f64) -> String {
+    let whole = seconds as u64;
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600..86_400 => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+        _ => format!("{} d {} h", whole / 86_400, whole / 3600 % 24),
+    }
 }
 
 fn quality(summary: &Summary) -> String {

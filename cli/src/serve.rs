@@ -66,6 +66,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
         bytes_up: bytes_before.0 + served.bytes_up,
         bytes_down: bytes_before.1 + served.bytes_down,
         peak_rss_bytes: machine::peak_rss_bytes(),
+        virtual_seconds: None,
     };
     let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
     let shown = Shown { test, simulated_clients: None };

@@ -10,6 +10,7 @@ use skep_learning::{Split, Subset};
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
 use skep_server::ledger::Place;
+use skep_server::record::OutcomeKind;
 use skep_simulations::{
     Checkpoint, CheckpointError, Checkpoints, Clients, Ended, Resume, SimulationError, SimulationOptions,
     population, simulate,
@@ -63,11 +64,15 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     if let Some(resume) = &resume {
         recorder.knows(resume.records.clone());
     }
+    let repeat = Repeat::of(arguments, &experiment);
     let ran = match &data {
         Some(data) => in_memory(arguments, &experiment, data, &root, resume, &mut recorder),
         None => over_sockets(arguments, log, &experiment, &root, &mut recorder),
     };
     let recorded = recorder.finish()?;
+    if ran.is_ok() && recorded.records.iter().any(|record| record.outcome != OutcomeKind::Aborted) {
+        repeat.dismiss();
+    }
     let Ran { end, run, model } = ran?;
     let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
     let simulated_clients = match arguments.out {
@@ -88,6 +93,33 @@ fn label_counts(experiment: &Experiment, data: Option<&Split>) -> Result<Option<
     match Clients::new(experiment, train).map_err(Failure::configuration)? {
         Clients::Shares(shares) => Ok(Some(shares.iter().map(Subset::label_counts).collect())),
         Clients::Generated { .. } => Ok(None),
+    }
+}
+
+/// Says how to repeat a run that fails, by an error or a panic.
+struct Repeat(Option<String>);
+
+impl Repeat {
+    fn of(arguments: &Simulate, experiment: &Experiment) -> Self {
+        let public = format!("seed = {} in the experiment file", experiment.seed);
+        Repeat((!arguments.real).then(|| match arguments.seed {
+            Some(seed) => format!("--seed {seed}, with {public}, repeats this run"),
+            None => format!(
+                "{public} repeats data, devices, availability and faults; --seed N fixes cohorts, rounding and noise, too"
+            ),
+        }))
+    }
+
+    fn dismiss(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Repeat {
+    fn drop(&mut self) {
+        if let Some(how) = &self.0 {
+            eprintln!("to repeat: {how}");
+        }
     }
 }
 
@@ -135,6 +167,7 @@ fn in_memory(
         bytes_up: ran.bytes_up,
         bytes_down: ran.bytes_down,
         peak_rss_bytes: machine::peak_rss_bytes(),
+        virtual_seconds: Some(ran.virtual_time.as_millis() as f64 / 1000.0),
     };
     Ok(Ran { end, run, model: ran.model.to_vec() })
 }
@@ -146,6 +179,13 @@ fn over_sockets(
     root: &Key,
     recorder: &mut Recorder,
 ) -> Result<Ran, Failure> {
+    if !experiment.simulation.is_ideal() {
+        return Err(Failure::Usage {
+            problem: "--real: this experiment says in [simulation] how clients behave, and real ones behave as they do"
+                .to_owned(),
+            help: Some("leave out --real, or take devices, availability and faults out of [simulation]".to_owned()),
+        });
+    }
     let processes = usize::from(arguments.processes.unwrap_or(PROCESSES));
     let division = real::Division { processes, threads: threads(arguments.threads), log };
     let ledger = KeptLedger { place: ledger_place(arguments, experiment), seeded: arguments.seed.is_some() };
@@ -160,6 +200,7 @@ fn over_sockets(
         bytes_up: ran.bytes_up,
         bytes_down: ran.bytes_down,
         peak_rss_bytes: ran.peak_rss_bytes,
+        virtual_seconds: None,
     };
     Ok(Ran { end: ran.end, run, model: ran.model })
 }

@@ -1,5 +1,7 @@
 //! The summary of a run: the object of `summary.json` and of `--output json`.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use skep_learning::Subset;
 use skep_protocol::Digest;
@@ -37,6 +39,10 @@ pub(crate) struct Summary {
     pub(crate) rounds_degraded: u64,
     /// Rounds that released nothing. Their budget is spent all the same.
     pub(crate) rounds_aborted: u64,
+    /// How many clients were refused or declined in all rounds, by reason.
+    pub(crate) dropped: BTreeMap<String, u64>,
+    /// What the rounds took in virtual time, in seconds; null where time was real.
+    pub(crate) virtual_seconds: Option<f64>,
     /// The trust mode.
     pub(crate) mode: &'static str,
     /// Whether the server saw sums of updates only.
@@ -95,6 +101,8 @@ pub(crate) struct Run {
     pub(crate) bytes_down: u64,
     /// Largest resident memory of all processes.
     pub(crate) peak_rss_bytes: Option<u64>,
+    /// From the first plan to the last outcome, if in virtual time.
+    pub(crate) virtual_seconds: Option<f64>,
 }
 
 impl Summary {
@@ -122,6 +130,8 @@ impl Summary {
             rounds_completed: count(OutcomeKind::Complete),
             rounds_degraded: count(OutcomeKind::Degraded),
             rounds_aborted: count(OutcomeKind::Aborted),
+            dropped: losses(records),
+            virtual_seconds: run.virtual_seconds,
             mode: experiment.privacy.mode(),
             secure_aggregation: experiment.privacy.secure_aggregation().is_some(),
             cost: Cost::spent(experiment, records),
@@ -141,6 +151,14 @@ impl Summary {
             cpu_caches: machine::cpu_caches(),
         }
     }
+}
+
+fn losses(records: &[RoundRecord]) -> BTreeMap<String, u64> {
+    let mut losses = BTreeMap::new();
+    for (reason, clients) in records.iter().flat_map(RoundRecord::losses) {
+        *losses.entry(reason).or_insert(0) += u64::from(clients);
+    }
+    losses
 }
 
 fn test_ids_digest(test: &Subset) -> Digest {

@@ -13,12 +13,34 @@ use harness::{SMALL, changed, command, path, skep};
 use serde_json::Value;
 use skep_privacy::audit::{Given, Verdict, audit};
 
-/// Long enough to be killed a few times, with a server that remembers more than the model.
-const LONG: [(&str, &str); 3] = [
+/// Long enough to be killed a few times, with a server that remembers more than the model, and clients that vanish, are
+/// slow or lie.
+const LONG: [(&str, &str); 5] = [
+    ("min_updates = 90", "min_updates = 60"),
+    ("[privacy]", REALISM),
     ("count = 60", "count = 200"),
     ("epsilon_limit = 8.0", "epsilon_limit = 1e6"),
     ("kind = \"fedavg\"", "kind = \"fedavgm\""),
 ];
+
+const REALISM: &str = "\
+[simulation.devices]
+latency_ms = { log-normal = { median = 80.0, spread = 1.6 } }
+examples_per_s = { log-normal = { median = 200.0, spread = 3.0 } }
+upload_bytes_per_s = { uniform = [2e4, 2e5] }
+slowdown = 0.5
+
+[simulation.availability]
+kind = \"diurnal\"
+online = 0.99
+day_s = 600
+
+[simulation.faults]
+dropout = 0.1
+straggler = 0.01
+corrupt = 0.01
+
+[privacy]";
 
 /// What must be the same, however often the run was killed.
 #[derive(Debug, PartialEq)]
@@ -89,6 +111,11 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     let ran = skep(&["simulate", path(&file), "--seed", "7", "--out", path(&out), "--threads", "1"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     let expected = results(&out);
+    let text = String::from_utf8_lossy(&expected.rounds).into_owned();
+    for reason in ["connection-lost", "digest-mismatch", "no-answer"] {
+        assert!(text.contains(reason), "{reason} is what happens to some");
+    }
+    assert!(text.contains("\"outcome\":\"degraded\""));
     let mut random = Random::new();
     for threads in ["1", "2"] {
         let out = directory.path().join(threads);
@@ -118,7 +145,7 @@ fn a_private_run_that_is_killed_charges_every_round_once() {
 
 /// A run of three rounds whose second is never finished, as an interrupted one leaves it.
 fn stopped(directory: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
-    let file = changed(directory, &[&SMALL[..], &[("count = 3", "count = 100000"), LONG[1]]].concat());
+    let file = changed(directory, &[&SMALL[..], &[("count = 3", "count = 100000"), LONG[3]]].concat());
     let out = directory.join("out");
     let mut run = command(&["simulate", path(&file), "--seed", "7", "--out", path(&out)])
         .stderr(Stdio::null())

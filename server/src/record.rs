@@ -55,6 +55,9 @@ pub struct RoundRecord {
     pub refusals: BTreeMap<Refusal, u32>,
     /// How many clients declined, by reason.
     pub declines: BTreeMap<Decline, u32>,
+    /// Of a simulation: which clients these were, by reason. Who was invited by a real server is nobody's business.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped: BTreeMap<String, Vec<ClientId>>,
     /// SHA-256 of the model after the round, as 64 hexadecimal digits.
     pub model_sha256: String,
 }
@@ -111,8 +114,40 @@ impl RoundRecord {
             bytes_down: cost.bytes_down,
             refusals,
             declines,
+            dropped: BTreeMap::new(),
             model_sha256: summary.model.to_string(),
         }
+    }
+}
+
+impl RoundRecord {
+    /// How many clients were refused or declined, by reason.
+    pub fn losses(&self) -> impl Iterator<Item = (String, u32)> + '_ {
+        let refusals = self.refusals.iter().map(|(reason, &clients)| (named(reason), clients));
+        refusals.chain(self.declines.iter().map(|(reason, &clients)| (named(reason), clients)))
+    }
+}
+
+/// Which clients were refused or declined, by reason.
+pub fn dropped(progress: &[(ClientId, Progress)]) -> BTreeMap<String, Vec<ClientId>> {
+    let mut dropped: BTreeMap<String, Vec<ClientId>> = BTreeMap::new();
+    for (client, progress) in progress {
+        let reason = match progress {
+            Progress::Refused(reason) => named(reason),
+            Progress::Declined(reason) | Progress::Withheld(reason) => named(reason),
+            _ => continue,
+        };
+        dropped.entry(reason).or_default().push(*client);
+    }
+    dropped
+}
+
+/// The name that a reason has in JSON.
+fn named(reason: &impl Serialize) -> String {
+    match serde_json::to_value(reason) {
+        Ok(serde_json::Value::String(name)) => name,
+        // Reasons are words.
+        other => format!("{other:?}"),
     }
 }
 

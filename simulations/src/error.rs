@@ -9,6 +9,7 @@ use skep_server::federation::{FederationError, PlanningError, RoundError};
 use skep_server::ledger;
 use thiserror::Error;
 
+use crate::availability::TraceError;
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::fault::FaultError;
@@ -28,6 +29,9 @@ pub enum SimulationError {
     /// The script of faults makes no sense.
     #[error(transparent)]
     Fault(#[from] FaultError),
+    /// The trace of who can be reached makes no sense.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// The federation cannot be set up.
     #[error(transparent)]
     Federation(#[from] FederationError),

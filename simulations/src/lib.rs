@@ -13,13 +13,14 @@
 //! ```
 
 mod audit;
+mod availability;
 mod bench;
 mod checkpoint;
 mod clients;
 mod data;
+mod devices;
 mod error;
 mod fault;
-mod latency;
 #[cfg(test)]
 mod masked_scenarios;
 mod membership;
@@ -40,12 +41,12 @@ mod text;
 mod workers;
 
 pub use audit::{AuditError, AuditOptions, AuditReport, CONFIDENCE, audit};
+pub use availability::TraceError;
 pub use bench::{BenchReport, Rounds, Stage, bench};
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Resume};
 pub use clients::Clients;
 pub use error::SimulationError;
 pub use fault::{Corruption, Fault, FaultError, FaultKind, Moment};
-pub use latency::Latency;
 pub use membership::{MembershipError, MembershipReport, membership};
 pub use round::Masks;
 pub use schedule::{Ended, SimulationReport};

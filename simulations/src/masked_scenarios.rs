@@ -1,12 +1,13 @@
 //! Whole simulations with secure aggregation: both fidelities give the same model, whoever drops out.
 
 use skep_protocol::experiment::file::{FidelityFile, RoundsFile, SecureAggregationFile};
+use skep_protocol::experiment::simulation::{Amount, Devices};
 use skep_protocol::round::Refusal;
 use skep_protocol::{ClientId, Round, Span};
 use skep_server::record::OutcomeKind;
 
 use crate::testing::{Run, masked_file};
-use crate::{Corruption, Fault, FaultKind, Latency, Masks, Moment, SimulationReport};
+use crate::{Corruption, Fault, FaultKind, Masks, Moment, SimulationReport};
 
 const MOMENTS: [Moment; 7] = [
     Moment::Opening,
@@ -36,7 +37,7 @@ fn both(faults: Vec<Fault>) -> SimulationReport {
     let run = |fidelity| {
         let mut run = Run::of(masked_file(fidelity));
         run.options.faults.clone_from(&faults);
-        run.options.latency = Latency { message: Span::from_millis(20), ..Latency::IDEAL };
+        run.file.simulation.devices = Some(Devices { latency_ms: Amount::Fixed(20.0), ..Devices::IDEAL });
         run.report()
     };
     let (sum, protocol) = (run(FidelityFile::Sum), run(FidelityFile::Protocol));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use skep_protocol::experiment::file::{ExperimentFile, RoundsFile, SamplingFile};
+use skep_protocol::experiment::simulation::{Amount, Availability, Devices, Distribution, Faults, LogNormal};
 use skep_protocol::plan::Plan;
 use skep_protocol::round::server::Limits;
 use skep_protocol::round::{Decline, Refusal};
@@ -12,9 +13,7 @@ use skep_protocol::{ClientId, Round, Span};
 use skep_server::record::{Observer, OutcomeKind, RoundRecord};
 
 use crate::testing::{Run, distributed_file, file, local_file, private_file};
-use crate::{
-    Corruption, Ended, Fault, FaultError, FaultKind, Latency, Moment, SimulationError, SimulationReport,
-};
+use crate::{Corruption, Ended, Fault, FaultError, FaultKind, Moment, SimulationError, SimulationReport};
 
 const EVERY_MOMENT: [Moment; 4] = [Moment::Opening, Moment::Training, Moment::Offering, Moment::Uploading];
 
@@ -37,12 +36,13 @@ fn outcomes(report: &SimulationReport) -> Vec<OutcomeKind> {
 
 /// Everybody is slow in a way of their own, and only four uploads fit at once.
 fn crowded(mut run: Run) -> Run {
-    run.options.latency = Latency {
-        message: Span::from_millis(40),
-        example_us: 2000,
-        bytes_per_s: Some(100_000),
-        jitter_percent: 80,
-    };
+    run.file.simulation.devices = Some(Devices {
+        latency_ms: Amount::Fixed(40.0),
+        examples_per_s: Some(Amount::Fixed(500.0)),
+        download_bytes_per_s: Some(Amount::Fixed(1e5)),
+        upload_bytes_per_s: Some(Amount::Fixed(1e5)),
+        slowdown: 0.8,
+    });
     run.options.limits = Limits { upload_memory_bytes: 8000, min_upload_bytes_per_s: 1000 };
     run
 }
@@ -180,6 +180,68 @@ fn who_comes_back_too_late_is_out() {
         let report = Run::with_fault(private_file(), vanish(at, Some(3500))).report();
         assert_eq!(report.rounds[1].refusals, [(Refusal::ConnectionLost, 1)].into(), "{at:?}");
     }
+}
+
+#[test]
+fn what_clients_do_follows_from_the_seed_and_not_from_threads_or_the_order_of_events() {
+    let mut file = private_file();
+    file.rounds = RoundsFile { count: 12, min_updates: 1, ..file.rounds };
+    file.population.clients = 60;
+    let amount = |median, spread| Amount::Drawn(Distribution::LogNormal(LogNormal { median, spread }));
+    file.simulation.devices = Some(Devices {
+        latency_ms: amount(100.0, 2.0),
+        examples_per_s: Some(amount(20.0, 3.0)),
+        upload_bytes_per_s: Some(Amount::Drawn(Distribution::OneOf(vec![1e3, 1e4]))),
+        slowdown: 0.5,
+        ..Devices::IDEAL
+    });
+    file.simulation.availability = Some(Availability::Diurnal { online: 0.5, spread: 0.5, day_s: 200.0 });
+    file.simulation.faults = Some(Faults { dropout: 0.1, straggler: 0.05, corrupt: 0.05, ..Faults::NONE });
+    file.simulation.round_every_s = Some(40.0);
+    let once = Run::of(file.clone()).report();
+    let lost: BTreeSet<_> = once.rounds.iter().flat_map(|record| record.refusals.keys().copied()).collect();
+    for reason in [Refusal::NoAnswer, Refusal::ConnectionLost, Refusal::Late, Refusal::DigestMismatch] {
+        assert!(lost.contains(&reason), "{reason:?} is not among {lost:?}");
+    }
+    assert!(once.virtual_time >= Span::from_millis(11 * 40_000));
+    for record in &once.rounds {
+        let dropped: usize = record.dropped.values().map(Vec::len).sum();
+        assert_eq!(dropped as u32, record.losses().map(|(_, clients)| clients).sum::<u32>());
+    }
+    for threads in [1, 2, 3] {
+        let mut run = Run::of(file.clone());
+        run.options = crate::testing::options(threads);
+        assert_eq!(results(&run.report()), results(&once));
+    }
+    // Who drops out does not depend on who else is slow.
+    let dropped = |file: &ExperimentFile| -> Vec<_> {
+        let report = Run::of(file.clone()).report();
+        report.rounds.iter().map(|record| record.dropped.get("digest-mismatch").cloned()).collect()
+    };
+    let mut alone = file.clone();
+    alone.simulation.faults = Some(Faults { corrupt: 0.05, ..Faults::NONE });
+    (alone.simulation.devices, alone.simulation.availability) = (None, None);
+    for (all, some) in dropped(&alone).iter().zip(dropped(&file)) {
+        let all = all.clone().unwrap_or_default();
+        assert!(some.unwrap_or_default().iter().all(|client| all.contains(client)));
+    }
+}
+
+#[test]
+fn a_client_that_cannot_be_reached_misses_the_round_or_comes_late_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace.csv");
+    // Client 0 is there, client 1 comes after two seconds, client 2 leaves before it has trained, the others never come.
+    std::fs::write(&trace, "client,from_s,to_s\n0,0,100\n1,2,100\n2,0,0.5\n").unwrap();
+    let mut file = private_file();
+    file.rounds = RoundsFile { count: 1, min_updates: 2, ..file.rounds };
+    file.simulation.devices = Some(Devices { examples_per_s: Some(Amount::Fixed(50.0)), ..Devices::IDEAL });
+    file.simulation.availability = Some(Availability::Trace { file: trace, repeat_s: None });
+    let report = Run::of(file).report();
+    let record = &report.rounds[0];
+    assert_eq!((record.updates, record.invited), (2, 20), "{record:?}");
+    assert_eq!(record.dropped["connection-lost"], [ClientId(2)]);
+    assert_eq!(record.dropped["no-answer"].len(), 17);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use skep_protocol::round::{AbortReason, Outcome};
 use skep_protocol::{Digest, Round, Span, Time};
 use skep_server::evaluate::Evaluator;
 use skep_server::federation::{PlannedRound, PlanningError};
-use skep_server::record::{Observer, RoundRecord};
+use skep_server::record::{Observer, RoundRecord, dropped};
 use skep_server::roster::Contiguous;
 
 use crate::checkpoint::{Checkpoint, Keeper};
@@ -75,6 +75,9 @@ pub(crate) fn run<T: Trainer>(
         }
         let roster = Contiguous(world.federation.experiment().population.clients);
         let next = Round(world.federation.round().0 + 1);
+        if let Some(every) = world.federation.experiment().simulation.round_every_s {
+            world.now = world.now.max(Time::from_millis((1000.0 * every * (next.0 - 1) as f64) as u64));
+        }
         let planned = match public_cohort(world.federation.experiment(), next) {
             None => world.federation.plan(&roster),
             Some(cohort) => world.federation.plan_public(&roster, cohort),
@@ -149,7 +152,10 @@ fn run_round<T: Trainer>(
             )
             .ok(),
     };
-    let record = RoundRecord::new(&summary, &closed.progress, evaluation, closed.cost);
+    let record = RoundRecord {
+        dropped: dropped(&closed.progress),
+        ..RoundRecord::new(&summary, &closed.progress, evaluation, closed.cost)
+    };
     observer.round_closed(&record, &model);
     Ok(Some(record))
 }

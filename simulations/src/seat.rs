@@ -4,8 +4,8 @@ use skep_protocol::experiment::Task;
 use skep_protocol::round::client::{ClientMachine, Packed};
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, Span};
 
+use crate::devices::Pace;
 use crate::fault::{Corruption, FaultKind, Moment};
-use crate::latency::Pace;
 use crate::network::Due;
 
 /// A client's machine and what surrounds it: connection, pace, fault.

@@ -13,11 +13,11 @@ use skep_server::ledger::{self, Place};
 use skep_server::record::Observer;
 use skep_server::serve::ServeOptions;
 
+use crate::availability::Schedule;
 use crate::checkpoint::{Checkpoint, Checkpoints, Resume};
 use crate::clients::Clients;
 use crate::error::SimulationError;
 use crate::fault::{Fault, Script};
-use crate::latency::Latency;
 use crate::network::Network;
 use crate::participants::Participants;
 use crate::population;
@@ -34,9 +34,7 @@ pub struct SimulationOptions {
     pub threads: NonZeroUsize,
     /// After how many rounds the model is measured, and after the last; never if not given.
     pub evaluate_every: Option<NonZeroU64>,
-    /// What messages, training and transfers take in virtual time.
-    pub latency: Latency,
-    /// What goes wrong.
+    /// What goes wrong beside what the experiment says.
     pub faults: Vec<Fault>,
     /// The server's limits.
     pub limits: Limits,
@@ -51,14 +49,13 @@ pub struct SimulationOptions {
 }
 
 impl SimulationOptions {
-    /// Nothing goes wrong, on an ideal network, with the usual limits of a server and a ledger that is not kept.
+    /// Nothing goes wrong that the experiment does not say, with the usual limits of a server and a ledger that is not kept.
     pub fn new(threads: NonZeroUsize) -> Self {
         let limits = ServeOptions::new(0).limits;
         let evaluate_every = Some(NonZeroU64::MIN);
         SimulationOptions {
             threads,
             evaluate_every,
-            latency: Latency::IDEAL,
             faults: Vec::new(),
             limits,
             ledger: Place::Memory,
@@ -154,7 +151,10 @@ pub(crate) fn with_world<T: Trainer>(
     run: impl FnOnce(World<'_, T>) -> Result<SimulationReport, SimulationError>,
 ) -> Result<SimulationReport, SimulationError> {
     let experiment = federation.experiment().clone();
-    let script = Script::new(&options.faults, experiment.population.clients)?;
+    let (public, clients) = (Key::from_seed(experiment.seed), experiment.population.clients);
+    let (realism, masked) = (&experiment.simulation, experiment.masking().is_some());
+    let script = Script::new(&realism.faults, &options.faults, &public, masked, clients)?;
+    let presence = Schedule::new(&realism.availability, &public, clients)?;
     let (now, masks, done) = match &options.resume {
         None => (Time::ZERO, Masks::default(), Vec::new()),
         Some(Resume { checkpoint, records }) => (checkpoint.now, checkpoint.masks, records.clone()),
@@ -164,8 +164,9 @@ pub(crate) fn with_world<T: Trainer>(
             task: &experiment.task,
             workers,
             trainer,
-            latency: options.latency,
-            latency_key: Key::from_seed(experiment.seed),
+            devices: &realism.devices,
+            public,
+            presence,
             script,
             interrupted,
             evaluate_every: options.evaluate_every,

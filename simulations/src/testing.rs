@@ -74,7 +74,12 @@ pub(crate) fn masked_file(fidelity: FidelityFile) -> ExperimentFile {
     let privacy =
         PrivacyFile { mode: ModeFile::Distributed, epsilon_limit: Some(20.0), ..private_file().privacy };
     let secure_aggregation = Some(SecureAggregationFile { max_corrupt_fraction: 0.1, min_cohort: 10 });
-    ExperimentFile { privacy, secure_aggregation, simulation: SimulationFile { fidelity }, ..file() }
+    ExperimentFile {
+        privacy,
+        secure_aggregation,
+        simulation: SimulationFile { fidelity, ..SimulationFile::default() },
+        ..file()
+    }
 }
 
 /// [`private_file`] with shares of the noise from clients, planned for fourteen honest of fifteen survivors.

@@ -5,6 +5,7 @@
 
 mod chart;
 mod clients;
+mod dropped;
 mod matrix;
 mod words;
 
@@ -16,6 +17,7 @@ use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::record::RoundRecord;
 
 use crate::privacy_words;
+use crate::report::spoken;
 use crate::summary::Summary;
 
 use chart::{Chart, Series};
@@ -50,6 +52,7 @@ impl Report<'_> {
             self.numbers(),
             self.promise(),
             self.rounds(),
+            self.dropped(),
             self.quality(),
             self.clients(),
             self.facts(),
@@ -223,11 +226,27 @@ impl Report<'_> {
                 series("dropouts", "rose", |record| f64::from(record.invited.saturating_sub(record.updates))),
             ];
             charts += &Chart { title: "Cohort", series, top: None, limit: None }.html();
+            if self.summary.virtual_seconds.is_some() && !self.experiment.simulation.is_ideal() {
+                let seconds = curve(&|record| Some(record.seconds));
+                charts += &one("Virtual seconds of a round", "seconds", "soft", seconds, None, None);
+            }
         } else {
             charts += "<div class=\"card promise\"><h3>Cohorts</h3><p class=\"soft\">Not shown: with this sampling the accounting relies on \
                        nobody but the server knowing who was invited, and how many.</p></div>\n";
         }
         format!("<h2>Round after round</h2>\n<div class=\"grid wide\">\n{charts}</div>\n")
+    }
+
+    fn dropped(&self) -> String {
+        match self.is_simulation() && !self.summary.dropped.is_empty() {
+            true => {
+                format!(
+                    "<h2>Who dropped out, and why</h2>\n{}",
+                    dropped::html(&self.summary.dropped, self.records)
+                )
+            }
+            false => String::new(),
+        }
     }
 
     fn quality(&self) -> String {
@@ -264,6 +283,9 @@ impl Report<'_> {
                 ),
             ),
         ];
+        if let Some(seconds) = summary.virtual_seconds {
+            rows.push(("virtual time", keyed("virtual_seconds", seconds, &spoken(seconds))));
+        }
         if self.cohorts_may_be_shown() {
             let rate = summary.client_updates_per_second;
             rows.push((

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::data_file::{CsvFile, DataFile, IdxFile, TextFile};
 pub use super::layers::Layer;
+pub use super::simulation::{Availability, Devices, Faults};
 pub use super::strategy_file::{AdaptiveFile, StrategyFile, WeightingFile};
 pub use super::task::Activation;
 pub use super::training_file::{
@@ -216,12 +217,24 @@ pub struct SecureAggregationFile {
 }
 
 /// `[simulation]`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SimulationFile {
     /// `"sum"` or `"protocol"`.
     #[serde(default)]
     pub fidelity: FidelityFile,
+    /// A round begins at least so long after the one before it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_every_s: Option<f64>,
+    /// How fast clients are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Devices>,
+    /// When clients can be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
+    /// What goes wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<Faults>,
 }
 
 /// `simulation.fidelity`

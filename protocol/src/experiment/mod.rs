@@ -7,6 +7,7 @@ mod data;
 mod data_file;
 pub mod file;
 mod layers;
+pub mod simulation;
 mod strategy;
 mod strategy_file;
 mod task;
@@ -24,6 +25,7 @@ pub use data::{
     Tokenizer, VectorsFile,
 };
 pub use layers::{Layer, simple_cnn};
+pub use simulation::Simulation;
 pub use strategy::{Aggregation, SecondMoment, ServerOptimizer, Strategy, Weighting};
 pub use task::{Activation, Model, Task};
 pub use training::{Batch, Optimizer, Schedule, Training};
@@ -54,6 +56,8 @@ pub struct Experiment {
     pub privacy: Privacy,
     /// What a simulation in memory computes of secure aggregation.
     pub fidelity: Fidelity,
+    /// What a simulation in memory makes of its clients.
+    pub simulation: Simulation,
 }
 
 /// The clients of a federation.

@@ -12,7 +12,8 @@ use super::file::{
     SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
 };
 use super::{
-    Data, Experiment, Fidelity, Model, Partition, Population, Rounds, Strategy, Task, Training, simple_cnn,
+    Data, Experiment, Fidelity, Model, Partition, Population, Rounds, Simulation, Strategy, Task, Training,
+    simple_cnn,
 };
 use crate::time::Span;
 
@@ -44,6 +45,7 @@ impl TryFrom<&ExperimentFile> for Experiment {
             strategy: Strategy::try_from(&file.strategy)?,
             privacy: privacy::privacy(file)?,
             fidelity: privacy::fidelity(file)?,
+            simulation: simulation(file)?,
             population,
         };
         refuse_misplaced_columns(&experiment)?;
@@ -140,6 +142,23 @@ fn rounds(file: &RoundsFile, clients: u64) -> Result<Rounds, Invalid> {
     })
 }
 
+fn simulation(file: &ExperimentFile) -> Result<Simulation, Invalid> {
+    let SimulationFile { round_every_s, devices, availability, faults, .. } = file.simulation.clone();
+    let simulation = Simulation {
+        round_every_s,
+        devices: devices.unwrap_or_default(),
+        availability: availability.unwrap_or_default(),
+        faults: faults.unwrap_or_default(),
+    };
+    simulation.check(file.rounds.count, file.population.clients)?;
+    Ok(simulation)
+}
+
+/// What stands in a file: nothing where it would say what is so anyway.
+fn unless_default<T: Clone + Default + PartialEq>(value: &T) -> Option<T> {
+    (*value != T::default()).then(|| value.clone())
+}
+
 fn refuse_misplaced_columns(experiment: &Experiment) -> Result<(), Invalid> {
     let generated = matches!(&experiment.data, Data::Workload(_));
     if generated != (experiment.population.partition == Partition::Generated) {
@@ -224,6 +243,10 @@ impl From<&Experiment> for ExperimentFile {
                     Fidelity::Sum => FidelityFile::Sum,
                     Fidelity::Protocol => FidelityFile::Protocol,
                 },
+                round_every_s: experiment.simulation.round_every_s,
+                devices: unless_default(&experiment.simulation.devices),
+                availability: unless_default(&experiment.simulation.availability),
+                faults: unless_default(&experiment.simulation.faults),
             },
         }
     }

@@ -91,11 +91,11 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         let Some(seat) = self.seats.get_mut(&client) else { return };
         let Some(connection) = seat.connection else { return };
         if let Some(back_after) = seat.vanishes(Moment::Uploading) {
-            let at = self.world.now + seat.pace.transfer(bytes / 2);
+            let at = self.world.now + seat.pace.upload(bytes / 2);
             self.world.network.send(at, Arrival::Cut { client, bytes: bytes / 2, back_after });
             return;
         }
-        let at = self.world.now + seat.pace.transfer(bytes);
+        let at = self.world.now + seat.pace.upload(bytes);
         let due = self.world.network.send(at, Arrival::Upload { client, connection, bytes });
         seat.upload = Some(due);
         self.world.workers.announce(due, job);

@@ -121,7 +121,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         }
         let bytes = body.len() as u64;
         self.bytes_up += bytes;
-        let at = self.world.now + seat.pace.transfer(bytes);
+        let at = self.world.now + seat.pace.upload(bytes);
         self.world.network.send(at, Arrival::Answer { client, round, phase, body });
     }
 

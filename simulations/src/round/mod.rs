@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Task;
+use skep_protocol::experiment::simulation::Devices;
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::server::{Event, ServerMachine};
 use skep_protocol::round::{Outcome, Phase, Progress, client};
@@ -25,10 +26,11 @@ use skep_protocol::{ClientId, Round, Span, Time};
 use skep_server::federation::{Federation, PlannedRound};
 use skep_server::record::{Cost, Observer, RoundRecord};
 
+use crate::availability::{Presence, Schedule};
 use crate::checkpoint::Checkpoints;
+use crate::devices;
 use crate::error::SimulationError;
 use crate::fault::{Moment, Script};
-use crate::latency::Latency;
 use crate::network::Network;
 use crate::seat::{Connection, Seat};
 use crate::workers::{Trainer, Workers};
@@ -39,8 +41,11 @@ pub(crate) struct World<'a, T> {
     pub(crate) task: &'a Task,
     pub(crate) workers: &'a Workers<'a, T>,
     pub(crate) trainer: &'a T,
-    pub(crate) latency: Latency,
-    pub(crate) latency_key: Key,
+    pub(crate) devices: &'a Devices,
+    /// Of the experiment's seed: what devices are like, and how slow in each round.
+    pub(crate) public: Key,
+    /// When clients can be reached.
+    pub(crate) presence: Schedule,
     pub(crate) script: Script,
     pub(crate) interrupted: &'a AtomicBool,
     /// After how many rounds the model is measured, and after the last; never if not given.
@@ -88,8 +93,10 @@ pub(crate) enum Arrival {
     Upload { client: ClientId, connection: Connection, bytes: u64 },
     /// The connection is lost after so many bytes of an update.
     Cut { client: ClientId, bytes: u64, back_after: Option<Span> },
-    /// A lost connection is back.
+    /// A lost connection is back, or a client can be reached again.
     Back(ClientId),
+    /// A client can no longer be reached.
+    Gone { client: ClientId, connection: Connection },
 }
 
 /// How a round ended.
@@ -152,7 +159,7 @@ impl<'a, T: Trainer> World<'a, T> {
     /// Clients exist only for the round that they are invited to.
     fn seats(&self, round: Round, cohort: &BTreeSet<ClientId>) -> BTreeMap<ClientId, Seat> {
         let seat = |&client: &ClientId| {
-            let pace = self.latency.pace(&self.latency_key, round, client);
+            let pace = devices::pace(self.devices, &self.public, round, client);
             (client, Seat::new(self.task.clone(), pace, self.script.get(round, client)))
         };
         cohort.iter().map(seat).collect()
@@ -226,6 +233,11 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
             Arrival::Upload { .. } => {}
             Arrival::Cut { client, bytes, back_after } => self.cut(client, bytes, back_after),
             Arrival::Back(client) => self.connect(client),
+            Arrival::Gone { client, connection } if self.connection(client) == Some(connection) => {
+                // It is back when it can be reached again, which `connect` finds out.
+                self.vanish(client, Some(Span::default()));
+            }
+            Arrival::Gone { .. } => {}
         }
     }
 
@@ -238,7 +250,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     fn send_to_client(&mut self, client: ClientId, bytes: u64, event: client::Event) {
         let Some(seat) = self.seats.get(&client) else { return };
         let Some(connection) = seat.connection else { return };
-        let at = self.world.now + seat.pace.transfer(bytes);
+        let at = self.world.now + seat.pace.download(bytes);
         self.world.network.send(at, Arrival::AtClient { client, connection, event });
     }
 
@@ -246,11 +258,24 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         self.seats.get(&client)?.connection
     }
 
+    /// Connects a client if it can be reached, and as soon as it can.
     fn connect(&mut self, client: ClientId) {
-        let Some(seat) = self.seats.get_mut(&client) else { return };
+        let until = match self.world.presence.at(client, self.world.now) {
+            Presence::Here { until } => until,
+            Presence::Away { until } => {
+                if let Some(at) = until {
+                    self.world.network.send(at, Arrival::Back(client));
+                }
+                return;
+            }
+        };
+        let Some(seat) = self.seats.get_mut(&client).filter(|seat| seat.connection.is_none()) else { return };
         let connection = Connection(self.world.connections);
         self.world.connections += 1;
         seat.connection = Some(connection);
+        if let Some(at) = until {
+            self.world.network.send(at, Arrival::Gone { client, connection });
+        }
         self.handle_at_server(Event::Connected { client, channel_binding: connection.binding() });
     }
 
