@@ -33,6 +33,20 @@ pub struct Arguments {
     /// How it is logged: lines for people, or a JSON object a line.
     #[arg(long, global = true, env = "SKEP_LOG_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,
+    /// What opens sealed data.
+    #[command(flatten)]
+    pub sealed_data: SealedData,
+}
+
+/// What opens data that `skep data seal` has encrypted.
+#[derive(Debug, Args)]
+pub struct SealedData {
+    /// The key with which data files are sealed, where they are; only you may read it.
+    #[arg(long = "data-key", global = true, value_name = "FILE", conflicts_with = "passphrase")]
+    pub key: Option<PathBuf>,
+    /// A file with the passphrase with which data files are sealed, where they are; only you may read it.
+    #[arg(long = "data-passphrase", global = true, value_name = "FILE")]
+    pub passphrase: Option<PathBuf>,
 }
 
 /// How things are logged.
@@ -366,6 +380,36 @@ pub enum DataCommand {
     /// Leaves out duplicates, empty and malformed records. In the others, mail addresses, telephone numbers, links, internet
     /// addresses, payment cards, IBANs and numbers of persons become words like `[EMAIL]`. Prints counts and no content.
     Scrub(Scrub),
+    /// Encrypt a file of data, so that it need not lie open on a disk.
+    ///
+    /// Every command that reads data reads sealed ones, too, with --data-key or --data-passphrase; nothing is decrypted to
+    /// disk. The original stays: remove it yourself.
+    Seal(Seal),
+    /// Decrypt a file that was sealed.
+    Unseal(Unseal),
+}
+
+/// Arguments of `skep data seal`.
+#[derive(Debug, Args)]
+pub struct Seal {
+    /// The file to encrypt.
+    pub file: PathBuf,
+    /// The file to write; must not be there yet.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Make a key, keep it in this new file, which only you may read, and seal with it.
+    #[arg(long, value_name = "FILE")]
+    pub new_key: Option<PathBuf>,
+}
+
+/// Arguments of `skep data unseal`.
+#[derive(Debug, Args)]
+pub struct Unseal {
+    /// The sealed file.
+    pub file: PathBuf,
+    /// The file to write; must not be there yet. Only you can read it.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 /// Arguments of `skep data scrub`.

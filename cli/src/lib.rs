@@ -28,6 +28,7 @@ mod join;
 pub mod ledger;
 mod machine;
 pub mod model;
+mod new_file;
 mod operator_log;
 mod predict;
 pub mod privacy;
@@ -40,6 +41,7 @@ mod report;
 mod report_page;
 mod results;
 mod scrub;
+mod seal;
 mod serve;
 mod server_state;
 mod simulate;
@@ -55,10 +57,14 @@ use failure::Failure;
 /// [`Failure`], which knows its exit code.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let (log, log_format) = (arguments.log, arguments.log_format);
+    let sealed = arguments.sealed_data;
+    seal::unlock(&sealed)?;
     match arguments.command {
         Command::Simulate(arguments) => simulate::run(&arguments, &log),
         Command::Init(arguments) => init::run(&arguments),
         Command::Data(DataCommand::Inspect(arguments)) => inspect::run(&arguments),
+        Command::Data(DataCommand::Seal(arguments)) => seal::run(&arguments, &sealed),
+        Command::Data(DataCommand::Unseal(arguments)) => seal::undo(&arguments, &sealed),
         Command::Data(DataCommand::Scrub(arguments)) => scrub::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

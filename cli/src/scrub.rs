@@ -1,16 +1,16 @@
 //! `skep data scrub`: a file of records without what is personal in them, and numbers about what was.
 
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
+use skep_learning::open_data;
 use skep_learning::scrub::{
     Format, MAX_LINES, RecordError, RecordOptions, RecordReport, Rules, Scrubber, scrub_records,
 };
 
 use crate::arguments::{Output, Scrub};
 use crate::failure::Failure;
+use crate::new_file::write_new;
 
 /// Runs `skep data scrub`.
 ///
@@ -20,20 +20,22 @@ use crate::failure::Failure;
 pub(crate) fn run(arguments: &Scrub) -> Result<(), Failure> {
     let scrubber = Scrubber::new(&rules(arguments)?).map_err(Failure::configuration)?;
     let format = format(arguments)?;
-    if arguments.out.exists() {
-        return Err(Failure::Usage {
-            problem: format!("{} is there already", arguments.out.display()),
-            help: Some("name another file with --out, or remove it".to_owned()),
-        });
-    }
     let options = RecordOptions {
         columns: arguments.columns.clone(),
         drop: arguments.drop.clone(),
         keep_duplicates: arguments.keep_duplicates,
     };
-    let report = rewrite(&arguments.file, &arguments.out, |input, output| {
-        scrub_records(format, input, output, &scrubber, &options)
-    })?;
+    let input = &arguments.file;
+    let source = open_data(input).map_err(|error| Failure::file(input, error))?;
+    let report = write_new(
+        &arguments.out,
+        |output| scrub_records(format, source, output, &scrubber, &options),
+        |error| match error {
+            RecordError::Write(error) => Failure::file(&arguments.out, error),
+            RecordError::Read(error) => Failure::file(input, error),
+            error => Failure::configuration(format!("{}: {error}", input.display())),
+        },
+    )?;
     match arguments.output {
         Output::Text => print!("{}", text(&report, &arguments.out)),
         Output::Json => println!("{}", json!(report)),
@@ -68,32 +70,6 @@ fn format(arguments: &Scrub) -> Result<Format, Failure> {
         },
         Ok,
     )
-}
-
-/// Writes beside `out` first, readable by its owner only, so that what stands there is whole.
-fn rewrite(
-    input: &Path,
-    out: &Path,
-    pass: impl FnOnce(BufReader<File>, &mut BufWriter<&File>) -> Result<RecordReport, RecordError>,
-) -> Result<RecordReport, Failure> {
-    let source = File::open(input).map_err(|error| Failure::file(input, error))?;
-    let directory = out
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .map_or(PathBuf::from("."), PathBuf::from);
-    let unwritable = |error| Failure::file(out, error);
-    let mut file = tempfile::NamedTempFile::new_in(&directory).map_err(unwritable)?;
-    let mut writer = BufWriter::new(file.as_file());
-    let report = pass(BufReader::new(source), &mut writer).map_err(|error| match error {
-        RecordError::Write(error) => unwritable(error),
-        RecordError::Read(error) => Failure::file(input, error),
-        error => Failure::configuration(format!("{}: {error}", input.display())),
-    })?;
-    writer.flush().map_err(unwritable)?;
-    drop(writer);
-    file.as_file_mut().sync_all().map_err(unwritable)?;
-    file.persist_noclobber(out).map_err(|error| unwritable(error.error))?;
-    Ok(report)
 }
 
 fn text(report: &RecordReport, out: &Path) -> String {

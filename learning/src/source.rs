@@ -1,4 +1,4 @@
-//! Files that data sets are read from: plain or compressed with gzip, with lines of bounded length.
+//! Files that data sets are read from: plain, sealed or compressed with gzip, with lines of bounded length.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result};
@@ -6,14 +6,30 @@ use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
-/// Opens a file; what is compressed with gzip is decompressed on the way.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn Read>> {
+use crate::seal::{MAGIC, unsealed};
+
+/// Opens a file of data; what is sealed is decrypted, and what is compressed with gzip is decompressed on the way.
+///
+/// # Errors
+/// What the system says, and [`ErrorKind::InvalidData`] for a sealed file without the secret that opens it: see
+/// [`crate::seal::unlock`].
+pub fn open(path: &Path) -> Result<Box<dyn Read>> {
     unpacked(File::open(path)?)
 }
 
-/// What a source gives; what is compressed with gzip is decompressed on the way.
+/// What a source gives; what is sealed is decrypted, and what is compressed with gzip is decompressed on the way.
+///
+/// # Errors
+/// As [`open`].
 pub(crate) fn unpacked(source: impl Read + 'static) -> Result<Box<dyn Read>> {
     let mut file = BufReader::new(source);
+    if file.fill_buf()?.starts_with(&MAGIC) {
+        return decompressed(BufReader::new(unsealed(file)?));
+    }
+    decompressed(file)
+}
+
+fn decompressed(mut file: impl BufRead + 'static) -> Result<Box<dyn Read>> {
     let compressed = file.fill_buf()?.starts_with(&GZIP);
     Ok(if compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
 }
