@@ -193,7 +193,9 @@ fn encode(
 fn decline_of(error: LearnError) -> Decline {
     match error {
         LearnError::ParameterCount { .. } => Decline::NoModel,
-        LearnError::Architecture(_) | LearnError::Correction { .. } => Decline::WrongTask,
+        LearnError::Architecture(_) | LearnError::Correction { .. } | LearnError::NotPerExample => {
+            Decline::WrongTask
+        }
         LearnError::Inputs { .. }
         | LearnError::Classes { .. }
         | LearnError::Word { .. }

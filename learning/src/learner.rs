@@ -24,6 +24,24 @@ pub trait Learner: Send {
         turn: Turn<'_>,
     ) -> Result<TrainReport, LearnError>;
 
+    /// The same with steps that `privacy` draws and hides: gradients of single examples are clipped and summed up here, and
+    /// the optimizer sees only what is released of the sum. The number of epochs and the batch are not looked at. The
+    /// loss is the mean over all examples that were drawn, 0 if none was; like the number of examples it is no release.
+    ///
+    /// # Errors
+    /// As [`Learner::train`]; [`LearnError::NotPerExample`] from a learner that knows no gradients of single examples.
+    fn train_privately(
+        &mut self,
+        global: &[f32],
+        data: &Subset,
+        training: &Training,
+        turn: Turn<'_>,
+        privacy: &mut dyn ExamplePrivacy,
+    ) -> Result<TrainReport, LearnError> {
+        let _ = (global, data, training, turn, privacy);
+        Err(LearnError::NotPerExample)
+    }
+
     /// Scores `parameters` on `data`.
     ///
     /// # Errors
@@ -46,6 +64,22 @@ impl Turn<'_> {
     pub fn new(order_key: [u8; 32]) -> Self {
         Turn { order_key, correction: None }
     }
+}
+
+/// What makes training private for each example: DP-SGD (Abadi et al., 1607.00133, algorithm 1). A learner computes and clips
+/// gradients; which examples are drawn and what is added to their sum is decided here.
+pub trait ExamplePrivacy {
+    /// The L2 norm that the gradient of an example is scaled down to, above 0.
+    fn clip_norm(&self) -> f64;
+
+    /// Steps of the turn.
+    fn steps(&self) -> u64;
+
+    /// Fills `positions`, which is empty, with those of the next step, each below `examples`, without repetition.
+    fn draw(&mut self, examples: usize, positions: &mut Vec<usize>);
+
+    /// Makes of the sum of clipped gradients what a step is taken along: noised, and divided by the expected number of examples.
+    fn release(&mut self, sum: &mut [f32]);
 }
 
 /// Whether parameters of length `actual` and the data fit a model.
@@ -143,6 +177,9 @@ pub enum LearnError {
         /// Words of the model.
         vocabulary: usize,
     },
+    /// Privacy of examples is asked of a learner that knows no gradients of single ones.
+    #[error("this model's learner cannot clip the gradients of single examples")]
+    NotPerExample,
     /// Nothing to learn from or to score.
     #[error("there are no examples")]
     NoExamples,

@@ -46,7 +46,7 @@ pub use dataset::{Dataset, DatasetError, Owners, Split, Subset};
 pub use floor::exercise;
 pub use interface::{ExampleError, Input, Interface, InterfaceError};
 pub use layer::{Layer, LayerFault, MAX_WIDTH, Shape};
-pub use learner::{LearnError, Learner, TrainReport, Turn};
+pub use learner::{ExamplePrivacy, LearnError, Learner, TrainReport, Turn};
 pub use metrics::{ClassScores, Confusion, Evaluation};
 pub use model_file::{ModelFile, ModelFileError, TensorFault, canonical_bytes};
 pub use native::NativeLearner;

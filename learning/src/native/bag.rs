@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::parameters::Parameters;
+use crate::descent::squared_norm;
 use crate::kernel::Onto;
 
 /// An embedding bag whose parameters begin at `offset`.
@@ -39,6 +40,19 @@ impl Bag {
             }
             let scale = share(words);
             mean.iter_mut().for_each(|value| *value *= scale);
+        }
+    }
+
+    /// Adds the squared norm of each example's gradient: a word that stands there k times of n has k/n of it.
+    pub(super) fn measure(&self, input: &[f32], gradient: &[f32], squares: &mut [f64]) {
+        let mut known = Vec::with_capacity(self.words);
+        let rows = input.chunks_exact(self.words).zip(gradient.chunks_exact(self.width));
+        for ((words, gradient), square) in rows.zip(squares) {
+            known.clear();
+            known.extend(words.iter().filter(|word| **word >= 0.0).map(|&word| word as usize));
+            known.sort_unstable();
+            let counts = known.chunk_by(|a, b| a == b).map(|alike| alike.len() as f64 / known.len() as f64);
+            *square += counts.map(|share| share * share).sum::<f64>() * squared_norm(gradient);
         }
     }
 

@@ -31,8 +31,31 @@ pub(super) struct Conv {
 pub(super) struct Scratch {
     /// Gradient of weight and bias so far.
     gradient: Vec<f32>,
+    /// Sum of clipped gradients.
+    clipped: Vec<f32>,
     /// The weights with the kernel turned by half a circle and the channels exchanged.
     turned: Vec<f32>,
+}
+
+impl Scratch {
+    /// Of weight and bias, over the examples since it was begun.
+    pub(super) fn gradient(&self) -> &[f32] {
+        &self.gradient
+    }
+
+    /// Before an example whose gradient is clipped.
+    pub(super) fn begin_example(&mut self) {
+        self.gradient.fill(0.0);
+    }
+
+    /// After it: adds `factor` times its gradient to the sum.
+    pub(super) fn end_example(&mut self, factor: f32) {
+        let Scratch { gradient, clipped, .. } = self;
+        vectorized(
+            #[inline(always)]
+            || clipped.iter_mut().zip(&*gradient).for_each(|(sum, value)| *sum += factor * value),
+        );
+    }
 }
 
 impl Conv {
@@ -176,6 +199,17 @@ impl Conv {
             );
             y += alike;
         }
+    }
+
+    /// Before the examples of a step whose gradients are clipped, beside [`Conv::begin`].
+    pub(super) fn begin_clipped(&self, scratch: &mut Scratch) {
+        scratch.clipped.clear();
+        scratch.clipped.resize(self.bias().end - self.offset, 0.0);
+    }
+
+    /// After them: their sum is the parameters' step.
+    pub(super) fn finish_clipped(&self, parameters: &mut Parameters<'_>, scratch: &Scratch) {
+        parameters.add(self.offset..self.bias().end, 1.0, &scratch.clipped);
     }
 
     /// After the examples of a step: `scale` times the gradient is the parameters' step.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::parameters::Parameters;
+use crate::descent::squared_norm;
 use crate::kernel::{Extent, Left, Onto, Out, Right, multiply};
 
 /// A dense layer whose parameters begin at `offset`.
@@ -58,18 +59,14 @@ impl Dense {
     ) {
         let examples = input.len() / self.inputs;
         if below.is_some() {
-            transpose(gradient, self.outputs, &mut scratch.transposed);
-            scratch.block.resize(BLOCK * examples, 0.0);
+            self.begin_below(gradient, scratch);
         }
         for first in (0..self.inputs).step_by(BLOCK) {
             let rows = BLOCK.min(self.inputs - first);
             let start = self.offset + first * self.outputs;
             let weights = start..start + rows * self.outputs;
             if let Some(below) = &mut below {
-                let block = &mut scratch.block[..rows * examples];
-                let weights = parameters.read(weights.clone());
-                self.block_below(weights, &scratch.transposed, block);
-                scatter(block, examples, &mut below[first..], self.inputs);
+                self.block_below(parameters.read(weights.clone()), scratch, &mut below[first..]);
             }
             let (target, onto) = parameters.write(weights);
             multiply(
@@ -84,10 +81,43 @@ impl Dense {
         parameters.add_rows(self.bias(), scale, gradient);
     }
 
-    /// `W dᵀ` for some rows of W.
-    fn block_below(&self, weights: &[f32], transposed: &[f32], block: &mut [f32]) {
+    /// The gradient of the input alone.
+    pub(super) fn backward_below(
+        &self,
+        parameters: &Parameters<'_>,
+        gradient: &[f32],
+        below: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        self.begin_below(gradient, scratch);
+        for first in (0..self.inputs).step_by(BLOCK) {
+            let rows = BLOCK.min(self.inputs - first);
+            let start = self.offset + first * self.outputs;
+            let weights = parameters.read(start..start + rows * self.outputs);
+            self.block_below(weights, scratch, &mut below[first..]);
+        }
+    }
+
+    /// Adds the squared norm of each example's gradient, (|a|² + 1)·|d|²; the 1 is the bias.
+    pub(super) fn measure(&self, input: &[f32], gradient: &[f32], squares: &mut [f64]) {
+        let rows = input.chunks_exact(self.inputs).zip(gradient.chunks_exact(self.outputs));
+        for ((input, gradient), square) in rows.zip(squares) {
+            *square += (squared_norm(input) + 1.0) * squared_norm(gradient);
+        }
+    }
+
+    fn begin_below(&self, gradient: &[f32], scratch: &mut Scratch) {
+        let examples = gradient.len() / self.outputs;
+        transpose(gradient, self.outputs, &mut scratch.transposed);
+        scratch.block.resize(BLOCK * examples, 0.0);
+    }
+
+    /// `W dᵀ` for some rows of W, into as many columns of `below`.
+    fn block_below(&self, weights: &[f32], scratch: &mut Scratch, below: &mut [f32]) {
+        let Scratch { transposed, block } = scratch;
         let rows = weights.len() / self.outputs;
-        let examples = block.len() / rows;
+        let examples = transposed.len() / self.outputs;
+        let block = &mut block[..rows * examples];
         multiply(
             Extent::plain(rows, self.outputs, examples),
             1.0,
@@ -96,6 +126,7 @@ impl Dense {
             Onto::Nothing,
             Out { data: block, row_group: 0, row: examples },
         );
+        scatter(block, examples, below, self.inputs);
     }
 }
 

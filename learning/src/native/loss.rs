@@ -1,10 +1,9 @@
 //! Softmax cross-entropy.
 
-/// Replaces the logits of some examples by the gradient of their mean cross-entropy: (softmax − one-hot) / examples. Gives
-/// the sum of the losses in nats; not finite if a logit is not.
-pub(super) fn cross_entropy(logits: &mut [f32], labels: &[usize]) -> f64 {
+/// Replaces the logits of some examples by the gradient of `share` times the sum of their cross-entropies:
+/// share · (softmax − one-hot). Gives the sum of the losses in nats; not finite if a logit is not.
+pub(super) fn cross_entropy(logits: &mut [f32], labels: &[usize], share: f64) -> f64 {
     let classes = logits.len() / labels.len();
-    let share = 1.0 / labels.len() as f64;
     let mut loss = 0.0;
     for (row, &label) in logits.chunks_exact_mut(classes).zip(labels) {
         let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));

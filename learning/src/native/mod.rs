@@ -4,6 +4,7 @@
 //! there is no graph. Every layer is tested against the automatic differentiation of burn.
 
 mod bag;
+mod clipping;
 mod conv;
 mod dense;
 mod loss;
@@ -22,6 +23,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use self::clipping::Clipping;
 use self::network::{Network, Workspace};
 use self::parameters::Parameters;
 use crate::descent::{Descent, Moments};
@@ -29,8 +31,8 @@ use crate::kernel::vectorized;
 use crate::learner::{check_correction, check_fit};
 use crate::metrics::{cross_entropy, predicted_class};
 use crate::{
-    Architecture, ArchitectureError, Batch, Confusion, Evaluation, LearnError, Learner, Subset, TrainReport,
-    Training, Turn,
+    Architecture, ArchitectureError, Batch, Confusion, Evaluation, ExamplePrivacy, LearnError, Learner,
+    Subset, TrainReport, Training, Turn,
 };
 
 /// The learner of every [`Architecture`]. Keeps the memory that it works in.
@@ -43,6 +45,7 @@ pub struct NativeLearner {
     /// Of a step that does not go straight into the weights.
     gradient: Vec<f32>,
     moments: Moments,
+    clipping: Clipping,
 }
 
 impl NativeLearner {
@@ -59,6 +62,7 @@ impl NativeLearner {
             labels: Vec::new(),
             gradient: Vec::new(),
             moments: Moments::default(),
+            clipping: Clipping::default(),
         })
     }
 
@@ -133,9 +137,39 @@ impl NativeLearner {
         let (examples, every) = (positions.len(), 0..self.network.parameter_count());
         let Self { network, workspace, labels, .. } = self;
         let logits = network.forward(parameters.read(every), examples, Some(seed), workspace);
-        let loss = loss::cross_entropy(logits, labels);
+        let loss = loss::cross_entropy(logits, labels, 1.0 / examples as f64);
         network.backward(&mut parameters, scale, examples, seed, workspace);
         loss
+    }
+
+    /// Makes `sum` the sum of the gradients of the examples at `positions`, each scaled down to `norm`; the sum of their losses
+    /// before. An example whose gradient is not finite is left out: no factor bounds it.
+    fn clipped(
+        &mut self,
+        weights: &[f32],
+        data: &Subset,
+        positions: &[usize],
+        norm: f64,
+        seed: u64,
+        sum: &mut [f32],
+    ) -> f64 {
+        let mut positions = positions.to_vec();
+        while !positions.is_empty() {
+            self.load(data, &positions);
+            let Self { network, workspace, labels, clipping, .. } = self;
+            let examples = positions.len();
+            let logits = network.forward(weights, examples, Some(seed), workspace);
+            let loss = loss::cross_entropy(logits, labels, 1.0);
+            let mut parameters = Parameters::Apart { weights, target: sum };
+            network.backward_clipped(&mut parameters, norm, examples, seed, workspace, clipping);
+            let mut finite = (0..examples).map(|at| clipping.is_finite(at));
+            positions.retain(|_| finite.next().is_some_and(|finite| finite));
+            if positions.len() == examples {
+                return loss;
+            }
+        }
+        sum.fill(0.0);
+        0.0
     }
 
     /// Trains in place by `optimizer`, whose steps need whole gradients; the sum of the losses over the last epoch.
@@ -212,6 +246,44 @@ impl Learner for NativeLearner {
             (update, finite, loss)
         };
         Ok(TrainReport { update, examples, steps, loss: loss / examples as f64, finite })
+    }
+
+    fn train_privately(
+        &mut self,
+        global: &[f32],
+        data: &Subset,
+        training: &Training,
+        turn: Turn<'_>,
+        privacy: &mut dyn ExamplePrivacy,
+    ) -> Result<TrainReport, LearnError> {
+        self.check(global, data)?;
+        check_correction(global.len(), &turn)?;
+        let mut dropout = Order::new(data.len(), training.batch(), turn.order_key).dropout;
+        let (mut update, mut moments) = (global.to_vec(), std::mem::take(&mut self.moments));
+        let mut descent = Descent::new(global, training, &turn, &mut moments);
+        let mut sum = std::mem::take(&mut self.gradient);
+        sum.resize(global.len(), 0.0);
+        let (mut positions, mut part) = (Vec::new(), Vec::new());
+        let (mut loss, mut drawn) = (0.0, 0);
+        let steps = privacy.steps();
+        for _ in 0..steps {
+            positions.clear();
+            privacy.draw(data.len(), &mut positions);
+            drawn += positions.len();
+            let mut chunks = positions.chunks(CLIPPED_AT_ONCE);
+            let (norm, first) = (privacy.clip_norm(), chunks.next().unwrap_or_default());
+            loss += self.clipped(&update, data, first, norm, dropout.next_u64(), &mut sum);
+            for chunk in chunks {
+                part.resize(sum.len(), 0.0);
+                loss += self.clipped(&update, data, chunk, norm, dropout.next_u64(), &mut part);
+                sum.iter_mut().zip(&part).for_each(|(sum, part)| *sum += part);
+            }
+            privacy.release(&mut sum);
+            descent.step(&mut update, &mut sum);
+        }
+        (self.gradient, self.moments) = (sum, moments);
+        let finite = subtract(&mut update, global);
+        Ok(TrainReport { update, examples: data.len(), steps, loss: loss / drawn.max(1) as f64, finite })
     }
 
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError> {
@@ -314,6 +386,9 @@ fn subtract(values: &mut [f32], from: &[f32]) -> bool {
         },
     )
 }
+
+/// Bounds the memory of a step whose batch is drawn.
+const CLIPPED_AT_ONCE: usize = 128;
 
 /// Bounds the memory of an evaluation whatever the size of the data.
 const EVALUATED_AT_ONCE: usize = 64;

@@ -16,7 +16,7 @@ use crate::{Activation, Architecture, ArchitectureError, Layer, Shape};
 
 /// What an operation does.
 #[derive(Clone, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Dense(Dense),
     Conv(Conv),
     Pool(Pool),
@@ -30,18 +30,18 @@ enum Kind {
 
 /// A step of the forward pass, from one slot to another; to the same one if it works in place.
 #[derive(Clone, Debug)]
-struct Operation {
-    kind: Kind,
-    from: usize,
-    to: usize,
+pub(super) struct Operation {
+    pub(super) kind: Kind,
+    pub(super) from: usize,
+    pub(super) to: usize,
     /// Whether anything before it has parameters, so that the gradient of its input matters.
-    has_below: bool,
+    pub(super) has_below: bool,
 }
 
 /// What passes between operations.
 #[derive(Clone, Debug)]
-struct Slot {
-    shape: Shape,
+pub(super) struct Slot {
+    pub(super) shape: Shape,
     /// The layout of the gradient of one example.
     gradient: Plane,
     /// Whether the backward pass reads it: else there is room for one example only.
@@ -51,10 +51,10 @@ struct Slot {
 /// An architecture, ready to be computed.
 #[derive(Clone, Debug)]
 pub(super) struct Network {
-    operations: Vec<Operation>,
-    slots: Vec<Slot>,
+    pub(super) operations: Vec<Operation>,
+    pub(super) slots: Vec<Slot>,
     /// So many operations work on one example after the other.
-    single: usize,
+    pub(super) single: usize,
     parameters: usize,
     classes: usize,
 }
@@ -63,16 +63,16 @@ pub(super) struct Network {
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
     examples: usize,
-    values: Vec<Vec<f32>>,
+    pub(super) values: Vec<Vec<f32>>,
     /// Of one example for operations that work on single ones.
     single_gradients: Vec<Vec<f32>>,
     /// Of the batch for the others.
-    gradients: Vec<Vec<f32>>,
+    pub(super) gradients: Vec<Vec<f32>>,
     /// For each operation that pools.
     places: Vec<Vec<u32>>,
-    dense: dense::Scratch,
-    norm: norm::Scratch,
-    convs: Vec<conv::Scratch>,
+    pub(super) dense: dense::Scratch,
+    pub(super) norm: norm::Scratch,
+    pub(super) convs: Vec<conv::Scratch>,
 }
 
 impl Network {
@@ -246,14 +246,17 @@ impl Network {
         seed: u64,
         workspace: &mut Workspace,
     ) {
-        let last = self.slots.len() - 1;
-        let logits = examples * self.classes;
-        std::mem::swap(&mut workspace.gradients[last], &mut workspace.values[last]);
-        debug_assert!(workspace.gradients[last].len() >= logits);
+        self.take_logits(workspace);
         for (index, operation) in self.operations.iter().enumerate().skip(self.single).rev() {
             self.backward_batch(index, operation, parameters, scale, examples, seed, workspace);
         }
         self.backward_singles(parameters, scale, examples, seed, workspace);
+    }
+
+    /// Makes what stands where the logits stood the gradient of the last slot.
+    pub(super) fn take_logits(&self, workspace: &mut Workspace) {
+        let last = self.slots.len() - 1;
+        std::mem::swap(&mut workspace.gradients[last], &mut workspace.values[last]);
     }
 
     #[expect(clippy::too_many_arguments, reason = "an operation, its place, and what a step is made of")]
@@ -267,7 +270,31 @@ impl Network {
         seed: u64,
         workspace: &mut Workspace,
     ) {
-        let Workspace { values, gradients, places, dense, norm, .. } = workspace;
+        let Workspace { values, gradients, dense, norm, .. } = workspace;
+        let (before, after) = gradients.split_at_mut(operation.to);
+        let (from, to) = (&self.slots[operation.from], &self.slots[operation.to]);
+        let gradient = || &after[0][..examples * to.shape.len()];
+        let input = || &values[operation.from][from.of(0..examples)];
+        let below = before.get_mut(operation.from).map(|below| &mut below[..examples * from.shape.len()]);
+        let below = below.filter(|_| operation.has_below);
+        match &operation.kind {
+            Kind::Dense(layer) => layer.backward(parameters, scale, input(), gradient(), below, dense),
+            Kind::Norm(layer) => layer.backward(parameters, scale, input(), gradient(), below, norm),
+            Kind::Bag(bag) => bag.backward(parameters, scale, input(), gradient()),
+            _ => self.pass_back(index, operation, examples, seed, workspace),
+        }
+    }
+
+    /// The backward pass of an operation on the batch that has no parameters.
+    pub(super) fn pass_back(
+        &self,
+        index: usize,
+        operation: &Operation,
+        examples: usize,
+        seed: u64,
+        workspace: &mut Workspace,
+    ) {
+        let Workspace { values, gradients, places, .. } = workspace;
         let (before, after) = gradients.split_at_mut(operation.to);
         let (from, to) = (&self.slots[operation.from], &self.slots[operation.to]);
         let gradient = &mut after[0][..examples * to.shape.len()];
@@ -275,9 +302,7 @@ impl Network {
         let below = before.get_mut(operation.from).map(|below| &mut below[..examples * from.shape.len()]);
         let below = below.filter(|_| operation.has_below);
         match &operation.kind {
-            Kind::Dense(layer) => layer.backward(parameters, scale, input, gradient, below, dense),
-            Kind::Norm(layer) => layer.backward(parameters, scale, input, gradient, below, norm),
-            Kind::Bag(bag) => bag.backward(parameters, scale, input, gradient),
+            Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_) => unreachable!("they have parameters"),
             // Only where no convolution is before it, so nothing below it learns.
             Kind::Conv(_) => unreachable!("convolutions work on single examples"),
             Kind::Pool(pool) => {
@@ -316,27 +341,33 @@ impl Network {
         workspace: &mut Workspace,
     ) {
         let singles = &self.operations[..self.single];
-        let Some(last) = singles.last() else { return };
         for (operation, scratch) in singles.iter().zip(&mut workspace.convs) {
             if let Kind::Conv(conv) = &operation.kind {
                 conv.begin(parameters, scratch);
             }
         }
         for example in 0..examples {
-            let (slot, len) = (&self.slots[last.to], self.slots[last.to].shape.len());
-            let whole = &workspace.gradients[last.to][example * len..][..len];
-            for (row, of) in slot.gradient.rows() {
-                workspace.single_gradients[last.to][row].copy_from_slice(&whole[of]);
-            }
-            for (index, operation) in singles.iter().enumerate().rev() {
-                if operation.has_below || matches!(operation.kind, Kind::Conv(_)) {
-                    self.backward_single(index, operation, example, seed, workspace);
-                }
-            }
+            self.backward_example(example, seed, workspace);
         }
         for (operation, scratch) in singles.iter().zip(&workspace.convs) {
             if let Kind::Conv(conv) = &operation.kind {
                 conv.finish(parameters, scale, scratch);
+            }
+        }
+    }
+
+    /// Takes one example back through the operations that work on single ones.
+    pub(super) fn backward_example(&self, example: usize, seed: u64, workspace: &mut Workspace) {
+        let singles = &self.operations[..self.single];
+        let Some(last) = singles.last() else { return };
+        let (slot, len) = (&self.slots[last.to], self.slots[last.to].shape.len());
+        let whole = &workspace.gradients[last.to][example * len..][..len];
+        for (row, of) in slot.gradient.rows() {
+            workspace.single_gradients[last.to][row].copy_from_slice(&whole[of]);
+        }
+        for (index, operation) in singles.iter().enumerate().rev() {
+            if operation.has_below || matches!(operation.kind, Kind::Conv(_)) {
+                self.backward_single(index, operation, example, seed, workspace);
             }
         }
     }
@@ -399,7 +430,7 @@ impl Slot {
     }
 
     /// Where some examples lie.
-    fn of(&self, examples: std::ops::Range<usize>) -> std::ops::Range<usize> {
+    pub(super) fn of(&self, examples: std::ops::Range<usize>) -> std::ops::Range<usize> {
         let len = self.shape.len();
         if self.kept { examples.start * len..examples.end * len } else { 0..len }
     }

@@ -71,6 +71,32 @@ impl Norm {
         parameters.add(self.offset..self.shift().end, step, &scratch.gradient);
     }
 
+    /// Adds the squared norm of each example's gradient, and gives the gradient of the input.
+    pub(super) fn measure(
+        &self,
+        parameters: &Parameters<'_>,
+        input: &[f32],
+        gradient: &[f32],
+        mut below: Option<&mut [f32]>,
+        scratch: &mut Scratch,
+        squares: &mut [f64],
+    ) {
+        let width = self.width;
+        scratch.normal.resize(width, 0.0);
+        let rows = input.chunks_exact(width).zip(gradient.chunks_exact(width)).zip(squares);
+        for (example, ((x, d), square)) in rows.enumerate() {
+            let [mean, inverse] = moments(x);
+            scratch.normal.iter_mut().zip(x).for_each(|(normal, x)| *normal = (x - mean) * inverse);
+            for (d, normal) in d.iter().zip(&scratch.normal) {
+                *square += f64::from(*d).powi(2) * (1.0 + f64::from(*normal).powi(2));
+            }
+            if let Some(below) = &mut below {
+                let into = &mut below[example * width..][..width];
+                self.backward_below(parameters.read(self.scale()), d, &scratch.normal, inverse, into);
+            }
+        }
+    }
+
     fn backward_below(&self, scale: &[f32], d: &[f32], normal: &[f32], inverse: f32, into: &mut [f32]) {
         let (mut sum, mut along) = (0.0_f64, 0.0_f64);
         for ((into, (d, scale)), normal) in into.iter_mut().zip(d.iter().zip(scale)).zip(normal) {

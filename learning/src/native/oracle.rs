@@ -1,5 +1,6 @@
 //! Every layer, alone and combined, against the automatic differentiation of burn.
 
+mod examples;
 mod optimizers;
 
 use std::ops::Range;
