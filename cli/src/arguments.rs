@@ -299,6 +299,12 @@ pub struct Join {
     /// Get the certificate, and end: another call takes part.
     #[arg(long, requires = "invitation")]
     pub enrol_only: bool,
+    /// The federation's experiment file, whose `task.data` says how DATA is read: columns, classes, words.
+    ///
+    /// Needed for texts; for tables and images instead of the four options below. What it names beside data, such as a vocabulary,
+    /// lies beside it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "classes"])]
+    pub experiment: Option<PathBuf>,
     /// The column of labels in a CSV file.
     #[arg(long, value_name = "COLUMN", default_value = "label")]
     pub label: String,

@@ -5,10 +5,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use skep_learning::csv::{self, Columns};
+use skep_learning::scrub::{RecordReport, Scrubber};
 use skep_learning::{Classes, Dataset, Scheme, Subset, digits, idx, partition};
 use skep_privacy::prg::{Key, Purpose};
+use skep_simulations::population;
 
 use crate::arguments::Join;
+use crate::experiment_file;
 use crate::failure::Failure;
 
 /// A place where examples are.
@@ -50,15 +53,23 @@ impl FromStr for DataSource {
     }
 }
 
-/// Reads the examples that a client trains on.
+/// Reads the examples that a client trains on; `scrubber`, if the owner wants one, goes over texts first, and what it did is
+/// returned.
 ///
 /// # Errors
 /// [`Failure::Usage`] when there are fewer digits than parts, when a file comes without its classes, or when it does not
 /// hold what it should.
-pub fn read(source: &DataSource, arguments: &Join) -> Result<Subset, Failure> {
+pub fn read(
+    source: &DataSource,
+    arguments: &Join,
+    scrubber: Option<&Scrubber>,
+) -> Result<(Subset, Option<RecordReport>), Failure> {
     match source {
-        DataSource::Digits { part, parts } => part_of_digits(*part, *parts),
-        DataSource::File(path) => file(path, arguments),
+        DataSource::Digits { part, parts } => Ok((part_of_digits(*part, *parts)?, None)),
+        DataSource::File(path) => match &arguments.experiment {
+            Some(experiment) => described(path, experiment, arguments, scrubber),
+            None => Ok((file(path, arguments)?, None)),
+        },
     }
 }
 
@@ -67,6 +78,17 @@ fn part_of_digits(part: usize, parts: usize) -> Result<Subset, Failure> {
     let key = Key::from_seed(0).derive(Purpose::Partition, 0, 0);
     let divided = partition(&digits::load().train, parts, Scheme::Iid, *key.expose()).map_err(usage)?;
     Ok(divided.clients[part].clone())
+}
+
+/// A file like those of an experiment, which says how it is read.
+fn described(
+    path: &Path,
+    experiment: &Path,
+    arguments: &Join,
+    scrubber: Option<&Scrubber>,
+) -> Result<(Subset, Option<RecordReport>), Failure> {
+    let experiment = experiment_file::read(Some(experiment), None)?;
+    population::owned(&experiment, path, arguments.labels.as_deref(), scrubber).map_err(usage)
 }
 
 fn file(path: &Path, arguments: &Join) -> Result<Subset, Failure> {

@@ -11,6 +11,7 @@ use skep_client::participations::Participations;
 use skep_client::policy::{Policy, PolicyError};
 use skep_client::terms::Terms;
 use skep_client::trainer::ClientKeys;
+use skep_learning::scrub::RecordReport;
 use skep_protocol::net::enrolment::{EnrolError, enrol};
 use skep_protocol::net::identity::{Identity, IdentityError};
 use skep_protocol::net::invitation::Invitation;
@@ -38,7 +39,12 @@ pub(crate) fn run(arguments: &Join, log_format: LogFormat) -> Result<(), Failure
     };
     let guard = guard(arguments, data, &options)?;
     options.guard = Some(guard.clone());
-    let data = data::read(data, arguments)?;
+    let scrubber =
+        options.policy.as_ref().map(Policy::scrubber).transpose().map_err(Failure::configuration)?.flatten();
+    let (data, scrubbed) = data::read(data, arguments, scrubber.as_ref())?;
+    if let Some(report) = scrubbed {
+        say(log_format, &scrubbed_text(&report));
+    }
     let keys = ClientKeys::from_os().map_err(Failure::other)?;
     interrupt::flag()?;
     let report = small_runtime()?.block_on(async {
@@ -115,6 +121,14 @@ fn notify(log_format: LogFormat) -> Notify {
         News::Declined { round, limit } => say(log_format, &format!("declined {round}: {limit}")),
         News::Unwilling { round, reason } => say(log_format, &format!("declined {round}: {reason}")),
     })
+}
+
+/// What was done to the owner's texts, in numbers.
+fn scrubbed_text(report: &RecordReport) -> String {
+    let RecordReport { read, written, duplicates, replaced, .. } = report;
+    format!(
+        "scrubbed {read} texts: {written} are trained on, {duplicates} were duplicates; replaced: {replaced}"
+    )
 }
 
 /// What a person sees while things go well. A machine reads the log, where all of it is too.

@@ -8,6 +8,9 @@
 //! bytes_per_round = 50_000_000  # model and update
 //! bytes_per_day = 200_000_000
 //! [privacy]                     # see `crate::privacy_policy`
+//! [scrub]                       # texts are trained on without what is personal in them
+//! keep = ["url"]                # but for these kinds
+//! patterns = { PATIENT = "P-[0-9]{6}" }
 //! ```
 //!
 //! A round counts when the client accepts it, with the bytes of its model and its update; what a lost connection makes
@@ -18,6 +21,7 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use skep_learning::scrub::{RuleError, Rules, Scrubber};
 use skep_protocol::net::files::{self, FileError};
 use skep_protocol::net::invitation::unix_seconds;
 use skep_protocol::round::Decline;
@@ -32,6 +36,9 @@ pub struct Policy {
     /// What may be given away; everything without this table.
     #[serde(default)]
     pub privacy: PrivacyPolicy,
+    /// What is replaced in texts before anything learns from them; nothing without this table.
+    #[serde(default)]
+    pub scrub: Option<Rules>,
     /// When a round may begin; empty is at any time.
     #[serde(default)]
     hours: Vec<Hours>,
@@ -93,6 +100,9 @@ pub enum PolicyError {
     /// Hours of an unknown place.
     #[error("the policy has `hours` and no `utc_offset`: say where they are, as utc_offset = \"+01:00\"")]
     NoOffset,
+    /// What is to be replaced in texts makes no sense.
+    #[error("the policy's table `scrub`: {0}")]
+    Scrub(#[from] RuleError),
     /// What was used so far is unknown, or cannot be kept.
     #[error(transparent)]
     File(#[from] FileError),
@@ -111,10 +121,21 @@ impl FromStr for Policy {
 
     fn from_str(text: &str) -> Result<Self, PolicyError> {
         let policy: Policy = toml::from_str(text)?;
+        policy.scrubber()?;
         match policy.hours.is_empty() || policy.utc_offset.is_some() {
             true => Ok(policy),
             false => Err(PolicyError::NoOffset),
         }
+    }
+}
+
+impl Policy {
+    /// What goes over texts before anything learns from them, if the owner wants that.
+    ///
+    /// # Errors
+    /// [`RuleError`]; none for a policy that was read from text.
+    pub fn scrubber(&self) -> Result<Option<Scrubber>, RuleError> {
+        self.scrub.as_ref().map(Scrubber::new).transpose()
     }
 }
 

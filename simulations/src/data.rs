@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use skep_learning::csv::{self, Columns, CsvError};
 use skep_learning::idx::{self, IdxError};
+use skep_learning::scrub::{RecordReport, Scrubber};
 use skep_learning::{
     ArchitectureError, Classes, Dataset, DatasetError, Input, Interface, Split, Subset, digits,
 };
-use skep_protocol::experiment::{CountOrNames, CsvData, Data, Experiment, Files, IdxPair};
+use skep_protocol::experiment::{CountOrNames, CsvData, Data, Experiment, Files, IdxPair, TextData};
 use thiserror::Error;
 
 use crate::clients::generator;
@@ -47,6 +48,12 @@ pub enum DataError {
         /// What is wrong.
         source: DatasetError,
     },
+    /// Labels are elsewhere than said.
+    #[error("the labels of such data {0}")]
+    Labels(&'static str),
+    /// The experiment's data are built in.
+    #[error("the experiment's data are not in files, so that it does not say how one is read")]
+    NoFiles,
     /// There is nothing to share among simulated clients.
     #[error("task.data.train is missing: simulated clients have nothing to train on")]
     NoTraining,
@@ -71,6 +78,45 @@ pub fn data(experiment: &Experiment) -> Result<Split, DataError> {
             let train = Subset::new(test.dataset().clone(), vec![]).expect("no rows are out of range");
             Ok(Split { train, test })
         }
+    }
+}
+
+/// The examples of one owner, who trains on `file` instead of what the experiment's clients share: the experiment says how
+/// such a file is read. `labels` goes with files whose labels are apart; `scrubber`, if any, goes over texts first, and what
+/// it did is returned.
+///
+/// # Errors
+/// [`DataError`], which names the file and the place in it.
+pub fn owned(
+    experiment: &Experiment,
+    file: &Path,
+    labels: Option<&Path>,
+    scrubber: Option<&Scrubber>,
+) -> Result<(Subset, Option<RecordReport>), DataError> {
+    match (&experiment.data, labels) {
+        (Data::Csv(csv), None) => {
+            let anybody = CsvData { client: None, ..csv.clone() };
+            Ok((whole(table(experiment, &anybody, file)?), None))
+        }
+        (Data::Idx(_), Some(labels)) => {
+            let pair = IdxPair { images: file.to_owned(), labels: labels.to_owned() };
+            Ok((whole(images(experiment, &pair)?), None))
+        }
+        (Data::Text(text), None) => {
+            let anybody = TextData { client: None, ..text.clone() };
+            match scrubber {
+                None => Ok((whole(text::read(&anybody, &text::preparation(&anybody)?, file)?), None)),
+                Some(scrubber) => {
+                    let (dataset, report) = text::read_scrubbed(&anybody, file, scrubber)?;
+                    Ok((whole(dataset), Some(report)))
+                }
+            }
+        }
+        (Data::Idx(_), None) => Err(DataError::Labels("are in another file, which has to be named")),
+        (Data::Csv(_) | Data::Text(_), Some(_)) => {
+            Err(DataError::Labels("are in the file itself, so that no other can be named"))
+        }
+        (Data::Digits | Data::Workload(_), _) => Err(DataError::NoFiles),
     }
 }
 

@@ -11,7 +11,7 @@ use skep_protocol::plan::Segment;
 use crate::clients::generator;
 use crate::text;
 
-pub use crate::data::{DataError, class_names, data, interface, test_data};
+pub use crate::data::{DataError, class_names, data, interface, owned, test_data};
 
 /// Each client's share of the training data, by client id; none is empty.
 ///

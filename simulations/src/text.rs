@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use skep_learning::scrub::{RecordReport, Scrubber};
 use skep_learning::text::{
-    self, Column, Fields, Format, Preparation, TextError, TextFeatures, Tokenizer, Vectors, Vocabulary,
+    self, Column, Fields, Format, Preparation, TextError, TextFeatures, Texts, Tokenizer, Vectors, Vocabulary,
 };
 use skep_learning::{Architecture, Dataset, DatasetError, Layer};
 use skep_protocol::experiment::{self, TextColumn, TextData, TextFormat};
@@ -90,8 +91,31 @@ pub(crate) fn read(
     preparation: &Preparation,
     path: &Path,
 ) -> Result<Dataset, TextDataError> {
+    let texts = text::read(path, &fields(data), &classes(&data.classes))?;
+    dataset(data, preparation, path, texts)
+}
+
+/// Reads a file of the texts of one owner, who wants nothing personal in them to be learned.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_scrubbed(
+    data: &TextData,
+    path: &Path,
+    scrubber: &Scrubber,
+) -> Result<(Dataset, RecordReport), TextDataError> {
+    let mut report = RecordReport::default();
+    let texts = text::read(path, &fields(data), &classes(&data.classes))?.scrubbed(scrubber, &mut report);
+    Ok((dataset(data, &preparation(data)?, path, texts)?, report))
+}
+
+fn dataset(
+    data: &TextData,
+    preparation: &Preparation,
+    path: &Path,
+    texts: Texts,
+) -> Result<Dataset, TextDataError> {
     let classes = classes(&data.classes);
-    let texts = text::read(path, &fields(data), &classes)?;
     preparation
         .dataset(texts, classes.count())
         .map_err(|source| TextDataError::Dataset { path: path.to_owned(), source })

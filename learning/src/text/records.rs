@@ -1,5 +1,6 @@
 //! Files of labelled texts: one example a line, plain or compressed with gzip.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -9,6 +10,7 @@ use serde_json::Value;
 
 use super::{TextError, TextFault, at};
 use crate::csv::{CsvError, column_names, find_column};
+use crate::scrub::{RecordReport, Scrubber};
 use crate::source::{BoundedLines, open};
 use crate::{Classes, Owners};
 
@@ -56,6 +58,31 @@ pub struct Texts {
     pub labels: Vec<u32>,
     /// Whose each is, if anybody's.
     pub owners: Option<Owners>,
+}
+
+impl Texts {
+    /// These texts without what is personal in them, and without those that came before with the same label; `report`
+    /// counts both. Empty ones are refused when texts are read.
+    #[must_use]
+    pub fn scrubbed(self, scrubber: &Scrubber, report: &mut RecordReport) -> Texts {
+        let Texts { texts, labels, owners } = self;
+        let mut kept = Texts { owners: owners.as_ref().map(|_| Owners::default()), ..Texts::default() };
+        let mut seen = HashSet::new();
+        for (row, (text, label)) in texts.iter().zip(labels).enumerate() {
+            report.read += 1;
+            if !seen.insert((text, label)) {
+                report.duplicates += 1;
+            } else {
+                report.written += 1;
+                kept.texts.push(scrubber.scrub(text, &mut report.replaced).into_owned());
+                kept.labels.push(label);
+                if let (Some(kept), Some(owners)) = (&mut kept.owners, &owners) {
+                    kept.push(&owners.names()[owners.of_rows()[row] as usize]);
+                }
+            }
+        }
+        kept
+    }
 }
 
 /// Reads all texts of a file.
