@@ -67,6 +67,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
         bytes_down: bytes_before.1 + served.bytes_down,
         peak_rss_bytes: machine::peak_rss_bytes(),
         virtual_seconds: None,
+        masks: None,
     };
     let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
     let shown = Shown { test, simulated_clients: None };

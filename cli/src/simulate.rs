@@ -168,6 +168,7 @@ fn in_memory(
         bytes_down: ran.bytes_down,
         peak_rss_bytes: machine::peak_rss_bytes(),
         virtual_seconds: Some(ran.virtual_time.as_millis() as f64 / 1000.0),
+        masks: Some(ran.masks),
     };
     Ok(Ran { end, run, model: ran.model.to_vec() })
 }
@@ -201,6 +202,7 @@ fn over_sockets(
         bytes_down: ran.bytes_down,
         peak_rss_bytes: ran.peak_rss_bytes,
         virtual_seconds: None,
+        masks: Some(ran.masks),
     };
     Ok(Ran { end: ran.end, run, model: ran.model })
 }

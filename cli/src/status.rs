@@ -44,6 +44,7 @@ pub(crate) struct ServerStatus {
     epsilon_limit: Option<f64>,
     epsilon_server: Option<f64>,
     epsilon_server_absent: Option<String>,
+    epsilon_alone: Option<f64>,
     delta: Option<f64>,
     last: Option<LastRound>,
 }
@@ -112,6 +113,10 @@ fn text(status: &ServerStatus) -> String {
         ("recipients", epsilon(status.epsilon_release, "privacy is off")),
         ("server", epsilon(status.epsilon_server, absent)),
     ];
+    if status.epsilon_alone.is_some() && status.mode == "distributed" {
+        let alone = epsilon(status.epsilon_alone, absent);
+        lines.push(("alone", format!("{alone}, against the server if all other clients were its own")));
+    }
     lines.extend(status.epsilon_limit.map(|limit| ("limit", format!("epsilon {limit}"))));
     if let Some(last) = &status.last {
         let accuracy = last.accuracy.map_or(String::new(), |accuracy| format!(", accuracy {accuracy:.4}"));
@@ -128,12 +133,17 @@ fn alive(status: &ServerStatus) -> String {
 }
 
 fn doing(server: &Status) -> String {
+    let answered = format!("{} of {}", server.answered, server.expected);
     let round = server.round.map_or("no round".to_owned(), |round| round.to_string());
     match server.doing {
         Doing::Waiting => format!("waiting for clients: {} of {} are here", server.connected, server.wanted),
         Doing::Planning => "planning a round".to_owned(),
-        Doing::Collecting => {
-            format!("{round}, collecting: {} of {} updates", server.updates, server.invited)
+        Doing::Keys => format!("{round}, training: {answered} clients have sent keys"),
+        Doing::Shares => format!("{round}, sharing secrets: {answered} clients have"),
+        Doing::Collecting => format!("{round}, collecting: {} of {} updates", server.updates, server.invited),
+        Doing::Consistency => format!("{round}, agreeing on the survivors: {answered} clients have"),
+        Doing::Unmasking => {
+            format!("{round}, unmasking {} updates: {answered} clients have helped", server.updates)
         }
         Doing::Releasing => format!("{round}, releasing {} updates", server.updates),
         Doing::Closing => format!("{round}, closing"),
@@ -159,8 +169,6 @@ impl<'a> Board<'a> {
     ) -> Self {
         let experiment = federation.experiment();
         let now = clock::now();
-        let server =
-            Status { doing: Doing::Waiting, round: None, connected: 0, wanted, invited: 0, updates: 0 };
         let status = ServerStatus {
             running: true,
             pid: std::process::id(),
@@ -171,7 +179,7 @@ impl<'a> Board<'a> {
             mode: experiment.privacy.mode().to_owned(),
             population: experiment.population.clients,
             rounds: experiment.rounds.count,
-            server,
+            server: Status::waiting(wanted),
             epsilon_release: federation.epsilon(Adversary::Recipients).ok().map(|epsilon| epsilon.get()),
             epsilon_limit: epsilon_limit(experiment),
             epsilon_server: federation.epsilon(Adversary::Server).ok().map(|epsilon| epsilon.get()),
@@ -179,6 +187,7 @@ impl<'a> Board<'a> {
                 .epsilon(Adversary::Server)
                 .err()
                 .map(|reason| reason.to_string()),
+            epsilon_alone: federation.epsilon(Adversary::EveryoneElse).ok().map(|epsilon| epsilon.get()),
             delta: federation.delta().map(|delta| delta.get()),
             last: recorder.last().map(LastRound::from),
         };
@@ -243,6 +252,7 @@ impl Observer for Board<'_> {
         self.status.send_modify(|status| {
             status.epsilon_release = record.epsilon_release;
             status.epsilon_server = record.epsilon_server;
+            status.epsilon_alone = record.epsilon_alone;
             status.last = Some(LastRound::from(record));
         });
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use skep_client::masking::Masks;
 use skep_learning::Subset;
 use skep_protocol::Digest;
 use skep_protocol::experiment::Experiment;
@@ -74,6 +75,10 @@ pub(crate) struct Summary {
     pub(crate) bytes_up: u64,
     /// From the server to clients, likewise.
     pub(crate) bytes_down: u64,
+    /// Masks on the updates in sums; 0 where none were computed, null where only the clients know.
+    pub(crate) masks_applied: Option<u64>,
+    /// What these updates weigh, masked and packed.
+    pub(crate) masked_bytes: Option<u64>,
     /// Of those that local training depends on, what the processor has.
     pub(crate) cpu_features: Vec<&'static str>,
     /// The caches that local training depends on, as `L1d 32K`.
@@ -103,6 +108,8 @@ pub(crate) struct Run {
     pub(crate) peak_rss_bytes: Option<u64>,
     /// From the first plan to the last outcome, if in virtual time.
     pub(crate) virtual_seconds: Option<f64>,
+    /// What hid updates, where it is known.
+    pub(crate) masks: Option<Masks>,
 }
 
 impl Summary {
@@ -147,6 +154,8 @@ impl Summary {
             peak_rss_bytes: run.peak_rss_bytes,
             bytes_up: run.bytes_up,
             bytes_down: run.bytes_down,
+            masks_applied: run.masks.map(|masks| masks.applied),
+            masked_bytes: run.masks.map(|masks| masks.bytes_packed),
             cpu_features: machine::cpu_features(),
             cpu_caches: machine::cpu_caches(),
         }

@@ -69,6 +69,12 @@ fn under_masks_processes_and_sockets_give_the_same_model_as_memory() {
         assert_eq!(sum[key], sockets[key], "{key}");
         assert_eq!(sum[key], protocol[key], "{key}");
     }
+    // In each round each of ten clients adds its own mask and one with each of the others, and packs 650 coordinates of 18 bits.
+    assert_eq!((&sum["masks_applied"], &sum["masked_bytes"]), (&0.into(), &0.into()));
+    for computed in [&sockets, &protocol] {
+        assert_eq!(computed["masks_applied"], 3 * 10 * 10);
+        assert_eq!(computed["masked_bytes"], 3 * 10 * (650_u32 * 18).div_ceil(8));
+    }
     assert_eq!((&sockets["rounds_degraded"], &sockets["rounds_aborted"]), (&0.into(), &0.into()));
 }
 

@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use crate::download::{self, Download};
 use crate::guard::{Judgement, SharedGuard};
 use crate::join::{JoinError, JoinOptions, News, Notify, TrainingSlots};
-use crate::masking::{self, Credentials, Masking};
+use crate::masking::{self, Credentials, Masking, Masks};
 use crate::policy::Keeper;
 use crate::terms::Terms;
 use crate::trainer::{self, ClientKeys, MakeLearner, Participant};
@@ -48,6 +48,7 @@ pub(crate) struct Driver {
     working: JoinSet<Worked>,
     outgoing: VecDeque<Outgoing>,
     ends: BTreeMap<End, u64>,
+    masks: Masks,
     guard: Option<SharedGuard>,
     /// An invitation that waits for the server's proof.
     doubted: Option<Arc<VerifiedPlan>>,
@@ -85,6 +86,8 @@ struct Trainee {
 struct Upload {
     plan: Digest,
     packed: Bytes,
+    /// How many masks hide it.
+    masks: usize,
 }
 
 /// An update, and what will hide it.
@@ -104,8 +107,8 @@ struct Worked {
 
 /// What a job made.
 enum Step {
-    /// A packed update.
-    Update(Vec<u8>),
+    /// A packed update, and how many masks hide it.
+    Update { packed: Vec<u8>, masks: usize },
     /// What is said to the server in a phase of a masked round.
     Answer(Vec<u8>),
 }
@@ -158,6 +161,7 @@ impl Driver {
             working: JoinSet::new(),
             outgoing: VecDeque::new(),
             ends: BTreeMap::new(),
+            masks: Masks::default(),
             guard: options.guard.clone(),
             doubted: None,
         })
@@ -171,6 +175,11 @@ impl Driver {
     /// How the client's rounds ended, and how often.
     pub(crate) fn ends(&self) -> &BTreeMap<End, u64> {
         &self.ends
+    }
+
+    /// What hid the client's updates.
+    pub(crate) fn masks(&self) -> Masks {
+        self.masks
     }
 
     /// The next thing to say.
@@ -360,6 +369,12 @@ impl Driver {
     fn closed(&mut self, round: Round, end: End) {
         info!(%round, ?end, "the round is over for this client");
         *self.ends.entry(end).or_default() += 1;
+        if let Some(Upload { packed, masks: masks @ 1.., .. }) =
+            self.upload.take_if(|_| end == End::Committed)
+        {
+            self.masks.applied += masks as u64;
+            self.masks.bytes_packed += packed.len() as u64;
+        }
         (self.download, self.model, self.upload) = (None, None, None);
         (self.hidden, self.asking) = (None, None);
         self.working = JoinSet::new();
@@ -416,10 +431,10 @@ impl Driver {
         self.hidden = hidden;
         let result = made.map(|step| match step {
             Step::Answer(answer) => Made::Answer(answer),
-            Step::Update(packed) => {
+            Step::Update { packed, masks } => {
                 let packed = Bytes::from(packed);
                 let made = Packed { len: packed.len() as u64, digest: Digest::of(&packed) };
-                self.upload = Some(Upload { plan, packed });
+                self.upload = Some(Upload { plan, packed, masks });
                 Made::Update(made)
             }
         });
@@ -435,7 +450,9 @@ impl Hidden {
     fn step(&mut self, phase: Phase, request: &[u8]) -> Result<Step, Decline> {
         let answer = self.masking.step(phase, request)?;
         if phase == Phase::Collecting {
-            return self.masking.mask(&self.update).map(Step::Update);
+            let masks = self.masking.masks().unwrap_or(0);
+            let packed = self.masking.mask(&self.update)?;
+            return Ok(Step::Update { packed, masks });
         }
         Ok(Step::Answer(answer))
     }
@@ -457,7 +474,7 @@ impl Trainee {
         let update = participant.train(plan, task, &base)?.update;
         drop(base);
         if plan.plan().masking().is_none() {
-            return Ok((None, Step::Update(trainer::pack(&update))));
+            return Ok((None, Step::Update { packed: trainer::pack(&update), masks: 0 }));
         }
         let key = masking::fresh_key().map_err(|_| Decline::NoRandomness)?;
         let (masking, advert) =

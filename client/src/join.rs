@@ -40,6 +40,7 @@ use crate::backoff::Backoff;
 use crate::credentials::Certified;
 use crate::driver::Driver;
 use crate::guard::SharedGuard;
+use crate::masking::Masks;
 use crate::policy::{Limit, Policy, PolicyError};
 use crate::session::{self, Parted};
 use crate::task::{self, TaskError};
@@ -176,6 +177,8 @@ pub struct JoinReport {
     pub bytes_up: u64,
     /// Bytes received over TCP, TLS included.
     pub bytes_down: u64,
+    /// What hid its updates.
+    pub masks: Masks,
 }
 
 /// Why a client left a federation.
@@ -459,6 +462,7 @@ impl Career {
             connections: self.connections,
             bytes_up,
             bytes_down,
+            masks: self.driver.as_ref().map(Driver::masks).unwrap_or_default(),
         }
     }
 }

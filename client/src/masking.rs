@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use skep_privacy::prg::{Key, Prg, PrgError};
 use skep_privacy::secagg::client::{self, Advertised, Consent, Masked, Paired, Shared, Signed};
 use skep_privacy::secagg::{AdvertError, Envelope, Identity, IdentityKey, Party, Peer, Refusal};
@@ -24,6 +25,22 @@ pub trait Credentials: Identity + Send + Sync {
     /// # Errors
     /// [`Decline::UnknownPeer`] when the certificate is not of this federation, is out of date, or names another client.
     fn identity_of(&self, client: ClientId, certificate: &[u8]) -> Result<IdentityKey, Decline>;
+}
+
+/// What hid updates that are in sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Masks {
+    /// Masks added to updates: each client's own, and one for each of its neighbours.
+    pub applied: u64,
+    /// Bytes of masked updates that were packed.
+    pub bytes_packed: u64,
+}
+
+impl std::ops::AddAssign for Masks {
+    fn add_assign(&mut self, other: Self) {
+        self.applied += other.applied;
+        self.bytes_packed += other.bytes_packed;
+    }
 }
 
 /// A client's part in a masked round, between two steps.

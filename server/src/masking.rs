@@ -135,13 +135,13 @@ impl MaskedRound {
     /// Closes the phase, with those who have answered.
     fn advance(&mut self) -> Result<(), AbortReason> {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Failed) {
-            Stage::Keys(directory) => Stage::Shares(directory.close().map_err(abort_reason)?),
-            Stage::Shares(mailbox) => Stage::Input(mailbox.close().map_err(abort_reason)?),
-            Stage::Input(input) => Stage::Consistency(input.close().map_err(abort_reason)?),
+            Stage::Keys(directory) => Stage::Shares(directory.close().map_err(|abort| abort_reason(&abort))?),
+            Stage::Shares(mailbox) => Stage::Input(mailbox.close().map_err(|abort| abort_reason(&abort))?),
+            Stage::Input(input) => Stage::Consistency(input.close().map_err(|abort| abort_reason(&abort))?),
             Stage::Consistency(consistency) => {
                 let signed = count(consistency.parties().len());
                 let closed = consistency.close();
-                Stage::Reveal(closed.map_err(|abort| too_few_signed(abort_reason(abort), signed))?)
+                Stage::Reveal(closed.map_err(|abort| too_few_signed(abort_reason(&abort), signed))?)
             }
             last @ (Stage::Reveal(_) | Stage::Failed) => last,
         };
@@ -242,8 +242,9 @@ fn refusal(rejection: &Rejection) -> Refusal {
     }
 }
 
-fn abort_reason(abort: Abort) -> AbortReason {
-    match abort {
+/// How a round ends that a phase of secure aggregation aborts.
+pub(crate) fn abort_reason(abort: &Abort) -> AbortReason {
+    match *abort {
         Abort::TooFew { phase, have, need, .. } | Abort::TooFewHolders { phase, have, need, .. } => {
             AbortReason::BelowThreshold { phase: phase_of(phase), answered: have, required: need }
         }

@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use skep_client::masking::Masks;
 use skep_privacy::ledger::Hash;
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
@@ -26,8 +27,6 @@ use skep_server::record::RoundRecord;
 use skep_server::strategy::ServerState;
 use thiserror::Error;
 use zeroize::Zeroizing;
-
-use crate::round::Masks;
 
 /// Where checkpoints of a simulation are written.
 #[derive(Clone, Debug)]

@@ -48,7 +48,6 @@ pub use clients::Clients;
 pub use error::SimulationError;
 pub use fault::{Corruption, Fault, FaultError, FaultKind, Moment};
 pub use membership::{MembershipError, MembershipReport, membership};
-pub use round::Masks;
 pub use schedule::{Ended, SimulationReport};
 pub use simulate::{SimulationOptions, simulate};
 pub use test_set::TestSet;

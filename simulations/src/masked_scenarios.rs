@@ -1,5 +1,6 @@
 //! Whole simulations with secure aggregation: both fidelities give the same model, whoever drops out.
 
+use skep_client::masking::Masks;
 use skep_protocol::experiment::file::{FidelityFile, RoundsFile, SecureAggregationFile};
 use skep_protocol::experiment::simulation::{Amount, Devices};
 use skep_protocol::round::Refusal;
@@ -7,7 +8,7 @@ use skep_protocol::{ClientId, Round, Span};
 use skep_server::record::OutcomeKind;
 
 use crate::testing::{Run, masked_file};
-use crate::{Corruption, Fault, FaultKind, Masks, Moment, SimulationReport};
+use crate::{Corruption, Fault, FaultKind, Moment, SimulationReport};
 
 const MOMENTS: [Moment; 7] = [
     Moment::Opening,
@@ -111,7 +112,11 @@ fn below_the_threshold_of_any_phase_nothing_is_released() {
             9,
             "11 clients answered in the phase \"consistency\" of secure aggregation, 12 are required",
         ),
-        (Moment::Revealing, 9, "the release failed on the server"),
+        (
+            Moment::Revealing,
+            9,
+            "10 clients answered in the phase \"unmasking\" of secure aggregation, 11 are required",
+        ),
     ] {
         let report = both((0..gone).map(|client| vanish(client, at, None)).collect());
         let record = &report.rounds[1];

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use skep_client::masking::Masks;
 use skep_privacy::budget::BudgetExhausted;
 use skep_protocol::round::{AbortReason, Outcome};
 use skep_protocol::{Digest, Round, Span, Time};
@@ -15,7 +16,7 @@ use skep_server::roster::Contiguous;
 use crate::checkpoint::{Checkpoint, Keeper};
 use crate::clients::public_cohort;
 use crate::error::SimulationError;
-use crate::round::{Masks, World};
+use crate::round::World;
 use crate::workers::Trainer;
 
 /// What a simulation gave.

@@ -3,6 +3,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::atomic::AtomicBool;
 
+use skep_client::masking::Masks;
 use skep_learning::{Split, Subset};
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::Time;
@@ -21,7 +22,7 @@ use crate::fault::{Fault, Script};
 use crate::network::Network;
 use crate::participants::Participants;
 use crate::population;
-use crate::round::{Masks, World};
+use crate::round::World;
 use crate::schedule::{self, SimulationReport};
 use crate::test_set::TestSet;
 use crate::workers::{Trainer, Workers};

@@ -298,9 +298,9 @@ impl Network {
     }
 
     /// The server's release ends.
-    pub fn finish_release(&mut self, succeeded: bool) -> bool {
+    pub fn finish_release(&mut self, result: Result<(), AbortReason>) -> bool {
         let Some(round) = self.release.take() else { return false };
-        self.to_server(server::Event::JobDone { job: Job::Release { round }, succeeded });
+        self.to_server(server::Event::JobDone { job: Job::Release { round }, result });
         true
     }
 
@@ -325,7 +325,7 @@ impl Network {
     pub fn run_honestly(&mut self) {
         let ids: Vec<_> = self.peers.keys().copied().collect();
         loop {
-            let mut progress = self.finish_release(true);
+            let mut progress = self.finish_release(Ok(()));
             for &id in &ids {
                 progress |= self.deliver_to_server(id)
                     | self.deliver_to_client(id)

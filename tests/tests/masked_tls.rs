@@ -32,6 +32,7 @@ use skep_server::ledger;
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::roster::Contiguous;
 use skep_server::serve::{Deployment, ServeOptions, serve};
+use skep_server::status::{Doing, Status};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -73,12 +74,17 @@ fn file(deadline_s: f64) -> ExperimentFile {
 struct Notes {
     records: Vec<RoundRecord>,
     models: Vec<Arc<Vec<f32>>>,
+    statuses: Vec<Status>,
 }
 
 impl Observer for Notes {
     fn round_closed(&mut self, record: &RoundRecord, model: &Arc<Vec<f32>>) {
         self.records.push(record.clone());
         self.models.push(Arc::clone(model));
+    }
+
+    fn status(&mut self, status: &Status) {
+        self.statuses.push(status.clone());
     }
 }
 
@@ -89,6 +95,7 @@ struct Run {
     /// Variance of one coordinate of the released mean with so many shares in the sum.
     variance_of: Box<dyn Fn(u32) -> f64>,
     joined: Vec<Result<JoinReport, JoinError>>,
+    statuses: Vec<Status>,
 }
 
 /// Runs one round with these clients, each of which hides in cohorts of at least so many.
@@ -138,7 +145,13 @@ async fn run(file: &ExperimentFile, clients: &[(u64, u32)]) -> Run {
         joined.push(report.unwrap());
     }
     let mut notes = serving.await.unwrap().unwrap();
-    Run { record: notes.records.remove(0), model: notes.models.remove(0), variance_of, joined }
+    Run {
+        record: notes.records.remove(0),
+        model: notes.models.remove(0),
+        variance_of,
+        joined,
+        statuses: notes.statuses,
+    }
 }
 
 fn federation(file: &ExperimentFile, state: &Path) -> Federation {
@@ -178,9 +191,30 @@ async fn the_noise_in_the_model_is_that_of_every_survivor_whoever_drops_out() {
         for other in [survivors - 1, survivors + 1] {
             assert!(deviation(&run, other).abs() > QUANTILE, "{other} shares");
         }
+        shows_every_phase(&run.statuses, survivors);
         for report in run.joined {
-            assert_eq!(report.unwrap().rounds, [(End::Committed, 1)].into());
+            let report = report.unwrap();
+            assert_eq!(report.rounds, [(End::Committed, 1)].into());
+            // Its own mask and one with each of the others.
+            assert_eq!(report.masks.applied, u64::from(survivors));
+            assert!(report.masks.bytes_packed > 19_210 * 16 / 8, "{:?}", report.masks);
         }
+    }
+}
+
+/// An operator sees the round go from phase to phase, with those who are counted on.
+fn shows_every_phase(statuses: &[Status], survivors: u32) {
+    let mut seen: Vec<Doing> = statuses.iter().map(|status| status.doing).collect();
+    seen.dedup();
+    let phases = [Doing::Keys, Doing::Shares, Doing::Collecting, Doing::Consistency, Doing::Unmasking];
+    let at = seen.iter().position(|doing| *doing == Doing::Keys).unwrap();
+    assert_eq!(seen[at..][..5], phases, "{seen:?}");
+    for phase in phases {
+        let mut of_phase = statuses.iter().filter(|status| status.doing == phase);
+        // Whoever is absent may still come before the first phase ends.
+        let expected = if phase == Doing::Keys { CLIENTS as u32 } else { survivors };
+        let counted = |status: &Status| status.answered >= 1 && status.expected == expected;
+        assert!(of_phase.any(counted), "{phase:?} in {statuses:?}");
     }
 }
 

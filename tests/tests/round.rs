@@ -75,7 +75,7 @@ fn a_client_that_never_answers_is_out_after_half_of_the_deadline() {
     network.advance(Span::from_millis(4999));
     assert_eq!(progress(&network, 1), Progress::Invited);
     network.advance(Span::from_millis(1));
-    assert!(network.finish_release(true));
+    assert!(network.finish_release(Ok(())));
     assert_eq!(end_of(&network, 1), Progress::Refused(Refusal::NoAnswer));
     assert_eq!(outcome(&network), Outcome::Degraded { updates: 1, invited: 2 });
 }
@@ -107,7 +107,7 @@ fn a_killed_client_is_out_when_the_time_to_reconnect_is_over() {
     network.advance(Span::from_millis(999));
     assert!(progress(&network, 0).is_open());
     network.advance(Span::from_millis(1));
-    network.finish_release(true);
+    network.finish_release(Ok(()));
     assert_eq!(end_of(&network, 0), Progress::Refused(Refusal::ConnectionLost));
     assert_eq!(outcome(&network), Outcome::Degraded { updates: 1, invited: 2 });
 }
@@ -328,7 +328,7 @@ fn a_release_that_fails_or_takes_too_long_aborts_the_round() {
     let mut network = opened(1);
     until_granted(&mut network, ClientId(0));
     network.finish_upload(ClientId(0), None);
-    network.finish_release(false);
+    network.finish_release(Err(AbortReason::ReleaseFailed));
     assert_eq!(outcome(&network), Outcome::Aborted(AbortReason::ReleaseFailed));
 
     let mut network = opened(1);
@@ -336,7 +336,7 @@ fn a_release_that_fails_or_takes_too_long_aborts_the_round() {
     network.finish_upload(ClientId(0), None);
     network.advance(Span::from_millis(10_000));
     assert_eq!(outcome(&network), Outcome::Aborted(AbortReason::ReleaseLate));
-    network.to_server(Event::JobDone { job: Job::Release { round: Round(1) }, succeeded: true });
+    network.to_server(Event::JobDone { job: Job::Release { round: Round(1) }, result: Ok(()) });
     assert_eq!(network.closed.len(), 1, "a late release changes nothing");
 }
 

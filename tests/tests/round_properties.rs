@@ -242,7 +242,7 @@ impl Schedule {
             Step::Train(id, failed) => drop(network.finish_training(ClientId(id), failed)),
             Step::Answer(id, failed) => drop(network.finish_answer(ClientId(id), failed)),
             Step::Upload(id, failed) => drop(network.finish_upload(ClientId(id), failed)),
-            Step::Release(succeeded) => drop(network.finish_release(succeeded)),
+            Step::Release(succeeded) => drop(network.finish_release(released(succeeded))),
             Step::Advance(millis) => network.advance(Span::from_millis(millis)),
             Step::Stop => {
                 network.server.stop();
@@ -325,7 +325,7 @@ fn event(client: ClientId, last: u64, rogue: &Rogue) -> Event {
         }
         Rogue::Violate(reason) => Event::Violated { client, reason },
         Rogue::JobDone { round, succeeded } => {
-            Event::JobDone { job: Job::Release { round: near(last, round) }, succeeded }
+            Event::JobDone { job: Job::Release { round: near(last, round) }, result: released(succeeded) }
         }
     }
 }
@@ -430,6 +430,11 @@ fn disturbances() -> Vec<Step> {
     let strays = strays.map(|stray| Step::Stray(0, stray));
     let rogues = rogues.map(|rogue| Step::Rogue(0, rogue));
     strays.into_iter().chain(rogues).chain([Step::Disconnect(0), Step::Advance(0)]).collect()
+}
+
+/// What a release comes to.
+fn released(succeeded: bool) -> Result<(), AbortReason> {
+    if succeeded { Ok(()) } else { Err(AbortReason::ReleaseFailed) }
 }
 
 fn merge(all: &mut Seen, one: Seen) {

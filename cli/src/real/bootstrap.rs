@@ -113,6 +113,10 @@ pub(crate) enum Report {
     Joined {
         /// The largest resident memory of the process.
         peak_rss_bytes: Option<u64>,
+        /// Masks on the clients' updates in sums.
+        masks_applied: u64,
+        /// Bytes of these updates, masked and packed.
+        masked_bytes: u64,
     },
     /// The child ends with this failure.
     Failed {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use skep_client::join::{JoinOptions, Leaving, TrainingSlots, join};
+use skep_client::masking::Masks;
 use skep_client::trainer::ClientKeys;
 use skep_learning::Subset;
 use skep_protocol::ClientId;
@@ -28,25 +29,30 @@ pub(crate) fn run() -> Result<(), Failure> {
     child::run(async {
         let (bootstrap, launcher) = Launcher::meet::<ClientsBootstrap>()?;
         let members = members(bootstrap)?;
-        tokio::select! {
-            result = all(members) => result?,
-            () = launcher.gone() => {}
-        }
-        tell(&Report::Joined { peak_rss_bytes: machine::peak_rss_bytes() });
+        let masks = tokio::select! {
+            masks = all(members) => masks?,
+            () = launcher.gone() => Masks::default(),
+        };
+        tell(&Report::Joined {
+            peak_rss_bytes: machine::peak_rss_bytes(),
+            masks_applied: masks.applied,
+            masked_bytes: masks.bytes_packed,
+        });
         Ok(())
     })
 }
 
 /// Waits until the federation is over for everyone, or the first failure.
-async fn all(mut members: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
+async fn all(mut members: JoinSet<Result<Masks, Failure>>) -> Result<Masks, Failure> {
+    let mut sum = Masks::default();
     while let Some(ended) = members.join_next().await {
-        ended.map_err(Failure::other)??;
+        sum += ended.map_err(Failure::other)??;
     }
-    Ok(())
+    Ok(sum)
 }
 
 /// Every client as a task.
-fn members(bootstrap: ClientsBootstrap) -> Result<JoinSet<Result<(), Failure>>, Failure> {
+fn members(bootstrap: ClientsBootstrap) -> Result<JoinSet<Result<Masks, Failure>>, Failure> {
     let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
     let data = population::data(&experiment).map_err(Failure::configuration)?;
     let clients = Clients::new(&experiment, &data.train).map_err(Failure::configuration)?;
@@ -74,7 +80,7 @@ async fn take_part(
     data: Subset,
     options: JoinOptions,
     enrolling: &Semaphore,
-) -> Result<(), Failure> {
+) -> Result<Masks, Failure> {
     let invitation: Invitation = client.invitation.parse().map_err(Failure::configuration)?;
     let identity = {
         let _turn = enrolling.acquire().await.map_err(Failure::other)?;
@@ -83,7 +89,7 @@ async fn take_part(
     let keys = ClientKeys::from_root(&client.root.key());
     let report = join(identity, data, keys, options, std::future::pending()).await.map_err(failure)?;
     match report.leaving {
-        Leaving::Finished => Ok(()),
+        Leaving::Finished => Ok(report.masks),
         Leaving::Stopped => Err(Failure::Interrupted("a client stopped".to_owned())),
     }
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use skep_client::masking::Masks;
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::ExperimentFile;
@@ -43,6 +44,8 @@ pub(crate) struct Ran {
     pub(crate) peak_rss_bytes: Option<u64>,
     /// Processes, this one included.
     pub(crate) processes: usize,
+    /// What hid updates.
+    pub(crate) masks: Masks,
 }
 
 /// How a federation is divided among processes.
@@ -101,6 +104,7 @@ impl Launch<'_> {
         };
         let mut clients = self.start_clients(&invitations).await?;
         let served = follow(&mut server, &mut clients, recorder).await?;
+        let took = clients.took().await?;
         let model = read_model(&bootstrap.model())?;
         Ok(Ran {
             end: served.end,
@@ -109,15 +113,20 @@ impl Launch<'_> {
             checkpoint: served.checkpoint,
             bytes_up: served.bytes_up,
             bytes_down: served.bytes_down,
-            peak_rss_bytes: [machine::peak_rss_bytes(), served.peak_rss_bytes, clients.peak().await?]
+            peak_rss_bytes: [machine::peak_rss_bytes(), served.peak_rss_bytes, took.peak_rss_bytes]
                 .into_iter()
                 .sum(),
             processes: 2 + self.division.processes,
+            masks: took.masks,
         })
     }
 
     async fn start_clients(&self, invitations: &[String]) -> Result<Clients, Failure> {
-        let mut clients = Clients { running: JoinSet::new(), leashes: Vec::new(), peak_rss_bytes: Some(0) };
+        let mut clients = Clients {
+            running: JoinSet::new(),
+            leashes: Vec::new(),
+            took: Took { peak_rss_bytes: Some(0), masks: Masks::default() },
+        };
         for process in 0..self.division.processes {
             let bootstrap = self.clients(process, invitations);
             let mut process =
@@ -126,7 +135,10 @@ impl Launch<'_> {
             clients.leashes.extend(process.leash());
             clients.running.spawn(async move {
                 match process.next().await? {
-                    Report::Joined { peak_rss_bytes } => Ok(peak_rss_bytes),
+                    Report::Joined { peak_rss_bytes, masks_applied, masked_bytes } => {
+                        let masks = Masks { applied: masks_applied, bytes_packed: masked_bytes };
+                        Ok(Took { peak_rss_bytes, masks })
+                    }
                     report => Err(process.unexpected(&report)),
                 }
             });
@@ -210,23 +222,28 @@ async fn follow(
 
 /// The processes of clients, and what those that have ended took.
 struct Clients {
-    running: JoinSet<Result<Option<u64>, Failure>>,
+    running: JoinSet<Result<Took, Failure>>,
     leashes: Vec<ChildStdin>,
+    took: Took,
+}
+
+/// What clients took, added up.
+#[derive(Clone, Copy)]
+struct Took {
     peak_rss_bytes: Option<u64>,
+    masks: Masks,
 }
 
 impl Clients {
-    fn ended(
-        &mut self,
-        ended: Result<Result<Option<u64>, Failure>, tokio::task::JoinError>,
-    ) -> Result<(), Failure> {
-        let peak = ended.map_err(Failure::other)??;
-        self.peak_rss_bytes = self.peak_rss_bytes.zip(peak).map(|(sum, peak)| sum + peak);
+    fn ended(&mut self, ended: Result<Result<Took, Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
+        let Took { peak_rss_bytes, masks } = ended.map_err(Failure::other)??;
+        self.took.peak_rss_bytes = self.took.peak_rss_bytes.zip(peak_rss_bytes).map(|(sum, peak)| sum + peak);
+        self.took.masks += masks;
         Ok(())
     }
 
     /// Waits for those that have not heard yet that it is over.
-    async fn peak(mut self) -> Result<Option<u64>, Failure> {
+    async fn took(mut self) -> Result<Took, Failure> {
         let all = async {
             while let Some(ended) = self.running.join_next().await {
                 self.ended(ended)?;
@@ -234,7 +251,7 @@ impl Clients {
             Ok(())
         };
         match timeout(GOODBYE, all).await {
-            Ok(result) => result.map(|()| self.peak_rss_bytes),
+            Ok(result) => result.map(|()| self.took),
             Err(_) => Err(Failure::Peer(
                 "a process of clients does not end, although the federation is over".to_owned(),
             )),

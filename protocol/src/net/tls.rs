@@ -24,7 +24,7 @@ use tokio_rustls::TlsStream;
 use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use crate::net::invitation::Fingerprint;
+use crate::net::invitation::{Fingerprint, unix_seconds};
 use crate::net::keys::{KeyError, PublicKey, SigningKey, hex_form};
 use crate::{ChannelBinding, ClientId};
 
@@ -153,6 +153,13 @@ impl PeerVerifier {
         // The authority signs leaves itself, so no certificate stands between.
         self.0.verify_client_cert(&certificate, &[], UnixTime::since_unix_epoch(since))?;
         client_named_by(&certificate)
+    }
+}
+
+impl PeerIdentity {
+    /// Whether the certificate is good at `now`, to the second.
+    pub fn is_good_at(&self, now: SystemTime) -> bool {
+        (self.not_before..=self.not_after).contains(&unix_seconds(now))
     }
 }
 

@@ -45,6 +45,15 @@ pub enum Phase {
     Releasing,
 }
 
+/// How many have answered in a phase. Where updates are collected, to answer is to be in the sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turnout {
+    /// Clients that have.
+    pub answered: u32,
+    /// Clients that have, or still may.
+    pub expected: u32,
+}
+
 /// A collection of updates that the server sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plain {
@@ -134,6 +143,19 @@ impl Collection {
             | Collection::Polling(Polling { answered, .. }) => count(answered),
             _ => self.updates(),
         }
+    }
+
+    /// How many have answered in the phase, given how many clients may still come to be in the sum.
+    pub(super) fn turnout(&self, open: usize) -> Turnout {
+        let answered = self.answers();
+        let open = u32::try_from(open).expect("a cohort has at most u32::MAX clients");
+        let expected = match self {
+            Collection::Plain(_) | Collection::Input(_) => answered + open,
+            Collection::Gathering(_) => open,
+            Collection::Polling(polling) => answered + count(&polling.owing),
+            Collection::Closed(_) => answered,
+        };
+        Turnout { answered, expected }
     }
 
     /// Whether nothing more is waited for, given how many clients may still come to be in the sum.

@@ -51,7 +51,7 @@ pub mod server;
 mod timing;
 
 pub use assignment::{Assignment, Progress};
-pub use collection::{Collection, Phase};
+pub use collection::{Collection, Phase, Turnout};
 pub use outcome::{AbortReason, Outcome};
 pub use refusal::{Decline, Refusal};
 pub use timing::Timing;

@@ -11,11 +11,11 @@ use skep_privacy::secagg::Rejection;
 use skep_privacy::sum::{ReleaseError, SumError};
 use skep_protocol::Round;
 use skep_protocol::plan::PlanError;
-use skep_protocol::round::Decline;
+use skep_protocol::round::{AbortReason, Decline};
 use thiserror::Error;
 
 use crate::journal::JournalError;
-use crate::masking::UnmaskError;
+use crate::masking::{self, UnmaskError};
 use crate::strategy::StrategyError;
 
 /// Why a federation cannot be set up.
@@ -185,4 +185,14 @@ pub enum RoundError {
     /// The round cannot be written down.
     #[error(transparent)]
     Journal(#[from] JournalError),
+}
+
+impl RoundError {
+    /// How the round ends that this happened in.
+    pub fn abort_reason(&self) -> AbortReason {
+        match self {
+            RoundError::Unmask(UnmaskError::Abort(abort)) => masking::abort_reason(abort),
+            _ => AbortReason::ReleaseFailed,
+        }
+    }
 }

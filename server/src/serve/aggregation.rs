@@ -58,7 +58,7 @@ pub(super) enum Done {
     /// What is asked of each client, or why nobody can be.
     Asked { round: Round, phase: Phase, result: Result<Vec<Asked>, AbortReason> },
     /// A sum was released, or not.
-    Released { round: Round, succeeded: bool },
+    Released { round: Round, result: Result<(), AbortReason> },
     /// A round has ended.
     Closed(Result<Box<Closing>, RoundError>),
 }
@@ -115,7 +115,7 @@ impl Aggregation {
                     self.commit(client, &staged);
                     continue;
                 }
-                Command::Release(round) => Done::Released { round, succeeded: self.release(round) },
+                Command::Release(round) => Done::Released { round, result: self.release(round) },
                 Command::Close(ending) => Done::Closed(self.close(ending).map(Box::new)),
             };
             if done.blocking_send(answer).is_err() {
@@ -188,15 +188,14 @@ impl Aggregation {
         }
     }
 
-    fn release(&mut self, round: Round) -> bool {
+    fn release(&mut self, round: Round) -> Result<(), AbortReason> {
         if self.incomplete {
-            return false;
+            return Err(AbortReason::ReleaseFailed);
         }
-        let released = self.try_release(round);
-        if let Err(error) = &released {
+        self.try_release(round).map_err(|error| {
             error!(%round, %error, "the release failed");
-        }
-        released.is_ok()
+            error.abort_reason()
+        })
     }
 
     fn try_release(&mut self, round: Round) -> Result<(), RoundError> {

@@ -17,7 +17,7 @@ use skep_protocol::message::{ClientMessage, ServerMessage, TurnAway};
 use skep_protocol::net::frame::Bytes;
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::server::{Event, Job, ServerMachine};
-use skep_protocol::round::{AbortReason, Outcome, Phase, Progress, Refusal};
+use skep_protocol::round::{AbortReason, Outcome, Phase, Progress, Refusal, Turnout};
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, Time, codec};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -129,8 +129,7 @@ impl<'a> Driver<'a> {
         presence: Presence,
     ) -> Result<Self, ServeError> {
         let wanted = options.wait_for;
-        let status =
-            Status { doing: Doing::Waiting, round: None, connected: 0, wanted, invited: 0, updates: 0 };
+        let status = Status::waiting(wanted);
         let until = Time::ZERO + span(options.wait_timeout);
         Ok(Driver {
             machine: ServerMachine::new(options.limits),
@@ -330,8 +329,8 @@ impl<'a> Driver<'a> {
             Done::Planned(planned) => self.planned(planned),
             Done::Answered { client, round, phase, result } => self.checked(client, round, phase, result),
             Done::Asked { round, phase, result } => self.asked(round, phase, result),
-            Done::Released { round, succeeded } => {
-                self.handle(Event::JobDone { job: Job::Release { round }, succeeded })
+            Done::Released { round, result } => {
+                self.handle(Event::JobDone { job: Job::Release { round }, result })
             }
             Done::Closed(closing) => self.closed(*closing?),
         }
@@ -368,12 +367,16 @@ impl<'a> Driver<'a> {
 
     /// Aborts the open round, if it is not about to be released, once the operator has waited long enough.
     fn abort_for_the_operator(&mut self) -> Result<(), ServeError> {
-        let due = self.stopping.is_some_and(|by| self.now() >= by);
-        if due && self.machine.phase() == Some(Phase::Collecting) {
+        if self.is_abortable() && self.stopping.is_some_and(|by| self.now() >= by) {
             self.machine.stop();
             return self.act();
         }
         Ok(())
+    }
+
+    /// Whether the open round waits for clients.
+    fn is_abortable(&self) -> bool {
+        self.machine.phase().is_some_and(|phase| phase < Phase::Releasing)
     }
 
     // ---- from round to round ----
@@ -495,12 +498,13 @@ impl<'a> Driver<'a> {
 
     /// Tells the observer when something has changed.
     fn report(&mut self) {
+        let Turnout { answered, expected } = self.machine.turnout().unwrap_or_default();
+        (self.status.answered, self.status.expected) = (answered, expected);
         self.status.connected = self.peers.len();
         self.status.doing = match self.stage {
             Stage::Waiting { .. } => Doing::Waiting,
             Stage::Planning { .. } => Doing::Planning,
-            Stage::Running(_) if self.machine.phase() == Some(Phase::Collecting) => Doing::Collecting,
-            Stage::Running(_) => Doing::Releasing,
+            Stage::Running(_) => self.machine.phase().map_or(Doing::Releasing, Doing::from),
             Stage::Closing => Doing::Closing,
             Stage::Over { .. } => Doing::Over,
         };
@@ -532,7 +536,7 @@ impl<'a> Driver<'a> {
             Stage::Waiting { until } | Stage::Over { until, .. } => Some(until),
             _ => None,
         };
-        let stopping = self.stopping.filter(|_| self.machine.phase() == Some(Phase::Collecting));
+        let stopping = self.stopping.filter(|_| self.is_abortable());
         let next = [own, stopping, self.machine.next_deadline()].into_iter().flatten().min();
         // Without a deadline only an event changes anything; a look once an hour does no harm.
         let millis = next.map_or_else(|| (self.now() + HOUR).as_millis(), Time::as_millis);

@@ -96,9 +96,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
             None => Vec::new(),
             Some(clients) => {
                 let hidden = clients.get_mut(&client).ok_or(Decline::OutOfTurn)?;
-                let answer = hidden.step(phase, request)?;
-                self.world.masks.applied += hidden.masking.masks().unwrap_or(0) as u64;
-                answer
+                hidden.step(phase, request)?
             }
         };
         match phase {
@@ -191,6 +189,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     ) -> Result<(), SimulationError> {
         let hidden = self.masked.clients.as_mut().and_then(|clients| clients.get_mut(&client));
         let hidden = hidden.ok_or(SimulationError::OutOfStep("a commit without masks"))?;
+        self.world.masks.applied += hidden.masking.masks().unwrap_or(0) as u64;
         let mut packed = hidden.masking.mask(update).map_err(SimulationError::Masking)?;
         if self.seats.get(&client).is_some_and(|seat| seat.corruption() == Some(Corruption::Mask)) {
             packed[0] ^= 1;
@@ -201,10 +200,16 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
 
     /// Whether enough was revealed to unmask the sum, as far as it is not found out by unmasking it: of everybody's secrets a
     /// threshold of shares, held by others.
-    pub(super) fn is_unmasked(&self) -> bool {
-        self.plan.plan().masking().is_none()
-            || self.masked.is_computed()
-            || self.masked.revealed > self.threshold()
+    pub(super) fn unmasked(&self) -> Result<(), AbortReason> {
+        if self.plan.plan().masking().is_none() || self.masked.is_computed() {
+            return Ok(());
+        }
+        // Of a secret of one who revealed, all others who did hold shares.
+        let (answered, required) = (self.masked.revealed.saturating_sub(1), self.threshold());
+        if answered >= required {
+            return Ok(());
+        }
+        Err(AbortReason::BelowThreshold { phase: Phase::Reveal, answered, required })
     }
 
     fn threshold(&self) -> u32 {

@@ -14,7 +14,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::{Deserialize, Serialize};
+use skep_client::masking::Masks;
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Task;
@@ -67,15 +67,6 @@ pub(crate) struct World<'a, T> {
     pub(crate) done: Vec<RoundRecord>,
     /// Where the simulation is kept between rounds, if it is.
     pub(crate) checkpoints: Option<Checkpoints>,
-}
-
-/// Work that only the full protocol of secure aggregation does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Masks {
-    /// Masks added to updates: each client's own, and one for each of its neighbours.
-    pub applied: u64,
-    /// Bytes of masked updates that were packed.
-    pub bytes_packed: u64,
 }
 
 /// What the network delivers.

@@ -125,15 +125,13 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     }
 
     fn release(&mut self, job: Job) {
-        if !self.is_unmasked() {
-            tracing::warn!(round = self.plan.plan().round.0, "too few clients revealed what unmasks the sum");
-            return self.handle_at_server(Event::JobDone { job, succeeded: false });
-        }
-        let released = self.world.federation.release();
-        if let Err(error) = &released {
-            tracing::warn!(round = self.plan.plan().round.0, %error, "nothing was released");
-        }
-        self.handle_at_server(Event::JobDone { job, succeeded: released.is_ok() });
+        let result = self.unmasked().and_then(|()| {
+            self.world.federation.release().map_err(|error| {
+                tracing::warn!(round = self.plan.plan().round.0, %error, "nothing was released");
+                error.abort_reason()
+            })
+        });
+        self.handle_at_server(Event::JobDone { job, result });
     }
 }
 

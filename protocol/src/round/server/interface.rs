@@ -111,8 +111,8 @@ pub enum Event {
     JobDone {
         /// Which.
         job: Job,
-        /// Whether it did what it was asked to.
-        succeeded: bool,
+        /// Nothing when it did what it was asked to, or why the round is aborted.
+        result: Result<(), AbortReason>,
     },
     /// Time has passed.
     Tick,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use interface::{Action, Event, Job, Limits, OpenError};
 
-use super::{AbortReason, Assignment, Decline, Outcome, Phase, Progress, Refusal};
+use super::{AbortReason, Assignment, Decline, Outcome, Phase, Progress, Refusal, Turnout};
 use crate::ids::{ChannelBinding, ClientId, Digest, Round};
 use crate::message::ServerMessage;
 use crate::plan::VerifiedPlan;
@@ -47,6 +47,11 @@ impl ServerMachine {
     /// What the server does in the open round.
     pub fn phase(&self) -> Option<Phase> {
         self.round.as_ref().map(OpenRound::phase)
+    }
+
+    /// How many have answered in the open round's phase.
+    pub fn turnout(&self) -> Option<Turnout> {
+        self.round.as_ref().map(|round| round.collection.turnout(round.open))
     }
 
     /// One client's part in the open round.
@@ -123,7 +128,7 @@ impl ServerMachine {
             Event::UploadFailed { client, round, reason } => self.failed(client, round, reason),
             Event::Violated { client, reason } => self.violated(client, reason),
             Event::ShutOut { client } => self.shut_out(client),
-            Event::JobDone { job: Job::Release { round }, succeeded } => self.released(round, succeeded),
+            Event::JobDone { job: Job::Release { round }, result } => self.released(round, result),
             Event::Tick => {}
         }
         self.grant_waiting(now);

@@ -66,17 +66,17 @@ impl ServerMachine {
         }
     }
 
-    pub(super) fn released(&mut self, done: Round, succeeded: bool) {
+    pub(super) fn released(&mut self, done: Round, result: Result<(), AbortReason>) {
         let Some(round) = &self.round else { return };
         if round.id() != done || round.phase() != Phase::Releasing {
             return;
         }
         let updates = round.collection.updates();
         let invited = u32::try_from(round.assignments.len()).expect("checked against cohort_max");
-        self.close(match (succeeded, updates == invited) {
-            (false, _) => Outcome::Aborted(AbortReason::ReleaseFailed),
-            (true, true) => Outcome::Complete { updates },
-            (true, false) => Outcome::Degraded { updates, invited },
+        self.close(match result {
+            Err(reason) => Outcome::Aborted(reason),
+            Ok(()) if updates == invited => Outcome::Complete { updates },
+            Ok(()) => Outcome::Degraded { updates, invited },
         });
     }
 
