@@ -11,7 +11,7 @@ use crate::arguments::Output;
 use crate::failure::Failure;
 use crate::privacy_words;
 use crate::recorder::Recorded;
-use crate::summary::Summary;
+use crate::summary::{AttackSummary, Summary};
 
 /// Why a run ended.
 #[derive(Debug)]
@@ -122,6 +122,9 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
     if let Some(seconds) = summary.virtual_seconds {
         line("simulated", format!("{} of virtual time", spoken(seconds)));
     }
+    if let Some(attack) = &summary.attack {
+        line("attack", attacked(attack));
+    }
     for (label, sentence) in summary.cost.lines(experiment) {
         line(label, sentence);
     }
@@ -164,6 +167,19 @@ fn quality(summary: &Summary) -> String {
             format!("{name}: accuracy {accuracy:.4}, loss {loss:.4} on held-out examples")
         }
         _ => format!("{name}: not measured"),
+    }
+}
+
+fn attacked(attack: &AttackSummary) -> String {
+    let AttackSummary { kind, corrupt_clients, success_rate } = attack;
+    match success_rate {
+        None => format!("{kind} by {corrupt_clients} clients"),
+        Some(rate) => {
+            format!(
+                "{kind} by {corrupt_clients} clients: {:.1} % of what bears the trigger is taken for its class",
+                100.0 * rate
+            )
+        }
     }
 }
 

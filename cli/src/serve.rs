@@ -57,6 +57,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let served = served?;
     let end = End::from(&served.end);
     let run = Run {
+        attack: None,
         ended: end.name(),
         transport: "sockets",
         processes: 1,

@@ -13,7 +13,7 @@ use skep_server::ledger::Place;
 use skep_server::record::OutcomeKind;
 use skep_simulations::{
     Checkpoint, CheckpointError, Checkpoints, Clients, Ended, Resume, SimulationError, SimulationOptions,
-    population, simulate,
+    backdoor_success, population, simulate,
 };
 
 use crate::arguments::{Output, Simulate};
@@ -27,7 +27,7 @@ use crate::recorder::Recorder;
 use crate::report::{self, End, Shown};
 use crate::results::{self, Results};
 use crate::serve::ledger_failure;
-use crate::summary::{Run, Summary};
+use crate::summary::{AttackSummary, Run, Summary};
 
 /// Runs `skep simulate`; `log` is what other processes log.
 ///
@@ -36,6 +36,13 @@ use crate::summary::{Run, Summary};
 pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     let started = Instant::now();
     let experiment = experiment_file::read(arguments.file.as_deref(), arguments.data_dir.as_deref())?;
+    if arguments.real && experiment.attack.is_some() {
+        return Err(Failure::Usage {
+            problem: "simulation.attack is of simulations in memory: over sockets nobody is corrupt"
+                .to_owned(),
+            help: Some("remove [simulation.attack], or --real".to_owned()),
+        });
+    }
     interrupt::flag()?;
     if let Some(ended) = ended_before(arguments, &experiment)? {
         return tell_ended(arguments, &ended);
@@ -163,6 +170,7 @@ fn in_memory(
         processes: 1,
         noise_seeded: arguments.seed.is_some(),
         model: ran.model_sha256,
+        attack: attack_summary(experiment, &data.test, &ran.model)?,
         checkpoint: ran.checkpoint,
         bytes_up: ran.bytes_up,
         bytes_down: ran.bytes_down,
@@ -171,6 +179,19 @@ fn in_memory(
         masks: Some(ran.masks),
     };
     Ok(Ran { end, run, model: ran.model.to_vec() })
+}
+
+fn attack_summary(
+    experiment: &Experiment,
+    test: &Subset,
+    model: &[f32],
+) -> Result<Option<AttackSummary>, Failure> {
+    let Some(attack) = &experiment.attack else { return Ok(None) };
+    Ok(Some(AttackSummary {
+        kind: attack.name(),
+        corrupt_clients: attack.corrupt(experiment.population.clients),
+        success_rate: backdoor_success(experiment, test, model).map_err(failure)?,
+    }))
 }
 
 fn over_sockets(
@@ -197,6 +218,7 @@ fn over_sockets(
         processes: ran.processes,
         noise_seeded: arguments.seed.is_some(),
         model: ran.model_sha256,
+        attack: None,
         checkpoint: ran.checkpoint,
         bytes_up: ran.bytes_up,
         bytes_down: ran.bytes_down,

@@ -61,6 +61,9 @@ pub(crate) struct Summary {
     pub(crate) noise_seeded: bool,
     /// A signed checkpoint of the ledger after the last round.
     pub(crate) ledger_checkpoint: String,
+    /// What corrupt clients did, and with what success; only where the experiment has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) attack: Option<AttackSummary>,
     /// From the start of the command, in seconds.
     pub(crate) seconds_total: f64,
     /// From the start of the command to the end of the first round.
@@ -85,6 +88,18 @@ pub(crate) struct Summary {
     pub(crate) cpu_caches: Vec<String>,
 }
 
+/// Corrupt clients of a simulation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct AttackSummary {
+    /// What they did.
+    pub(crate) kind: &'static str,
+    /// How many there were.
+    pub(crate) corrupt_clients: u64,
+    /// Part of the held-out examples of other classes that the last model takes for the target once they bear the trigger; null
+    /// where the attack is no backdoor.
+    pub(crate) success_rate: Option<f64>,
+}
+
 /// What a run hands to its summary, beside its rounds.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
@@ -98,6 +113,8 @@ pub(crate) struct Run {
     pub(crate) noise_seeded: bool,
     /// The digest of the last model.
     pub(crate) model: Digest,
+    /// What corrupt clients did.
+    pub(crate) attack: Option<AttackSummary>,
     /// A signed checkpoint of the ledger.
     pub(crate) checkpoint: String,
     /// From clients to the server.
@@ -147,6 +164,7 @@ impl Summary {
             sampling: experiment.rounds.sampling.to_string(),
             noise_seeded: run.noise_seeded,
             ledger_checkpoint: run.checkpoint,
+            attack: run.attack,
             seconds_total: pace.seconds_total(),
             seconds_to_first_round: pace.seconds_to_first_round(),
             seconds_per_round_median: pace.seconds_per_round_median(),

@@ -157,8 +157,13 @@ fn without_privacy_no_epsilon_is_shown() {
 fn the_experiments_that_come_with_the_source_are_valid() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../simulations/experiments");
     let mut checked = 0;
-    for entry in std::fs::read_dir(directory).unwrap() {
+    let strategies = format!("{directory}/strategies");
+    let entries = [directory, &strategies].map(|directory| std::fs::read_dir(directory).unwrap());
+    for entry in entries.into_iter().flatten() {
         let file = entry.unwrap().path();
+        if file.is_dir() {
+            continue;
+        }
         let data =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(file.file_stem().unwrap());
         if std::fs::read_to_string(&file).unwrap().contains("[task.data]") && !data.exists() {

@@ -78,6 +78,7 @@ pub mod canonical;
 pub mod client_noise;
 pub mod empirical;
 pub mod grid;
+pub mod individual;
 pub mod layer_clip;
 pub mod ledger;
 pub mod matrix;

@@ -77,6 +77,9 @@ pub enum ReleaseError {
     /// The budget was charged for another noise than the clients have added.
     #[error("the budget was charged for another noise than the clients have added")]
     OtherNoise,
+    /// Single updates may not be seen.
+    #[error("the budget was charged for noise on a sum, which hides no single update")]
+    Individual,
     /// With so few updates there is less noise in the sum than the budget was charged for.
     #[error("the sum has {members} updates, but the budget was charged for the noise of at least {least}")]
     TooFewUpdates {

@@ -19,6 +19,7 @@ use skep_privacy::adversary::Adversary;
 use skep_privacy::budget::Reservation;
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::Grid;
+use skep_privacy::individual::KeptUpdates;
 use skep_privacy::ledger::{
     Abort, Budget, Hash, Ledger, LedgerError, Mode, Occasion, Request, RoundTerms, Schedule, Settle, Terms,
     commitment,
@@ -85,6 +86,8 @@ enum Stage {
 enum Updates {
     /// Added up as they are.
     Seen(Accumulator),
+    /// Kept one by one.
+    Kept(KeptUpdates),
     /// Added up under masks.
     Masked(Box<MaskedRound>),
 }
@@ -290,7 +293,10 @@ impl Federation {
                 return Err(error.into());
             }
         };
-        let updates = Updates::Seen(Accumulator::new(self.grid));
+        let updates = match self.strategy.needs_each() {
+            true => Updates::Kept(KeptUpdates::new(self.grid)),
+            false => Updates::Seen(Accumulator::new(self.grid)),
+        };
         let stage = Stage::Collecting { reservation: Box::new(reserved.reservation), updates, noise };
         let planned = PlannedRound { plan, cohort };
         self.open = Some(OpenRound {
@@ -315,11 +321,14 @@ impl Federation {
     /// [`RoundError::OutOfOrder`] or [`RoundError::Sum`]; the sum has not changed.
     pub fn commit(&mut self, update: &Contribution) -> Result<(), RoundError> {
         let open = self.open.as_mut().ok_or(RoundError::OutOfOrder)?;
-        let Stage::Collecting { updates: Updates::Seen(sum), .. } = &mut open.stage else {
+        let Stage::Collecting { updates, .. } = &mut open.stage else {
             return Err(RoundError::OutOfOrder);
         };
-        sum.add(update)?;
-        open.updates = sum.members();
+        open.updates = match updates {
+            Updates::Seen(sum) => sum.add(update).map(|()| sum.members())?,
+            Updates::Kept(kept) => kept.add(update).map(|()| kept.members())?,
+            Updates::Masked(_) => return Err(RoundError::OutOfOrder),
+        };
         Ok(())
     }
 
@@ -373,6 +382,12 @@ impl Federation {
             }
         };
         let sum = match updates {
+            Updates::Kept(kept) => {
+                let released = kept.release(self.ledger.charge(*reservation))?;
+                let aggregate = self.strategy.of_each(&released, &self.state)?;
+                let digest = digest_of_each(&aggregate);
+                return self.release_next(aggregate, digest, None);
+            }
             Updates::Seen(sum) => sum.finish(),
             Updates::Masked(masked) => masked.unmask()?.into_sum(self.grid)?,
         };
@@ -390,9 +405,20 @@ impl Federation {
                 (sum.release_noised(charge)?, None)
             }
         };
-        let next = self.strategy.apply(&self.model, &self.state, &release)?;
+        let aggregate = self.strategy.of_sum(&release, self.model.len())?;
+        self.release_next(aggregate, digest_of(&release), seal)
+    }
+
+    fn release_next(
+        &mut self,
+        aggregate: Vec<f64>,
+        released: Digest,
+        seal: Option<Vec<u8>>,
+    ) -> Result<(), RoundError> {
+        let next = self.strategy.step(&self.model, &self.state, aggregate)?;
         let digest = Digest::of_model(&next.model);
-        open.stage = Stage::Released { next, digest, aggregate: digest_of(&release), seal };
+        let open = self.open.as_mut().ok_or(RoundError::OutOfOrder)?;
+        open.stage = Stage::Released { next, digest, aggregate: released, seal };
         Ok(())
     }
 
@@ -695,6 +721,15 @@ fn digest_of(release: &Release) -> Digest {
     for block in release.coordinates().chunks(HASH_BLOCK) {
         let bytes: Vec<u8> = block.iter().flat_map(|coordinate| coordinate.to_le_bytes()).collect();
         hasher.update(&bytes);
+    }
+    hasher.finish()
+}
+
+/// The digest of an aggregate that is no sum, as little-endian f64.
+fn digest_of_each(aggregate: &[f64]) -> Digest {
+    let mut hasher = Hasher::new();
+    for value in aggregate {
+        hasher.update(&value.to_le_bytes());
     }
     hasher.finish()
 }

@@ -38,6 +38,9 @@ pub enum SimulationError {
     /// There is no ledger to charge rounds to.
     #[error(transparent)]
     Ledger(#[from] ledger::OpenError),
+    /// A model cannot be measured.
+    #[error(transparent)]
+    Measure(#[from] skep_learning::LearnError),
     /// A checkpoint cannot be written.
     #[error("the run cannot be kept: {0}")]
     Checkpoint(#[from] CheckpointError),

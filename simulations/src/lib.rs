@@ -12,6 +12,7 @@
 //!    ╰────── record ─────╯
 //! ```
 
+mod attack;
 mod audit;
 mod availability;
 mod bench;
@@ -40,6 +41,7 @@ mod testing;
 mod text;
 mod workers;
 
+pub use attack::backdoor_success;
 pub use audit::{AuditError, AuditOptions, AuditReport, CONFIDENCE, audit};
 pub use availability::TraceError;
 pub use bench::{BenchReport, Rounds, Stage, bench};

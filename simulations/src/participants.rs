@@ -11,6 +11,7 @@ use skep_protocol::experiment::Task;
 use skep_protocol::round::Decline;
 use skep_protocol::{ClientId, Round};
 
+use crate::attack::Corrupt;
 use crate::clients::Clients;
 use crate::population::client_root;
 use crate::workers::{Job, Trainer};
@@ -22,6 +23,7 @@ pub(crate) struct Participants<'a> {
     clients: &'a Clients,
     root: &'a Key,
     idle: Mutex<Vec<Box<dyn Learner>>>,
+    corrupt: Option<Corrupt>,
 }
 
 impl<'a> Participants<'a> {
@@ -35,7 +37,12 @@ impl<'a> Participants<'a> {
         }
         training(task, Round(1))?;
         let idle = Mutex::new(vec![learner_for(task)?]);
-        Ok(Participants { task, clients, root, idle })
+        Ok(Participants { task, clients, root, idle, corrupt: None })
+    }
+
+    /// The same with some of them corrupt.
+    pub(crate) fn with_corrupt(self, corrupt: Option<Corrupt>) -> Self {
+        Participants { corrupt, ..self }
     }
 
     fn learner(&self) -> Result<Box<dyn Learner>, Decline> {
@@ -52,6 +59,12 @@ impl Trainer for Participants<'_> {
     fn train(&self, job: &Job) -> Result<Contribution, Decline> {
         let data = self.clients.get(job.client).ok_or(Decline::TrainingFailed)?;
         let keys = ClientKeys::from_root(&client_root(self.root, job.client.0));
+        if let Some(corrupt) = self.corrupt.as_ref().filter(|corrupt| corrupt.includes(job.client)) {
+            // Its learner is its own, and gone with it.
+            let learner = corrupt.corrupt(learner_for(self.task).map_err(|_| Decline::WrongTask)?);
+            let mut participant = Participant::with_learner(job.client, learner, corrupt.poison(&data), keys);
+            return participant.train(&job.plan, self.task, &job.base).map(|trained| trained.update);
+        }
         let mut participant = Participant::with_learner(job.client, self.learner()?, data, keys);
         let trained = participant.train(&job.plan, self.task, &job.base);
         self.idle.lock().expect("no thread panics while it holds the lock").push(participant.into_learner());

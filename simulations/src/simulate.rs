@@ -14,6 +14,7 @@ use skep_server::ledger::{self, Place};
 use skep_server::record::Observer;
 use skep_server::serve::ServeOptions;
 
+use crate::attack::Corrupt;
 use crate::availability::Schedule;
 use crate::checkpoint::{Checkpoint, Checkpoints, Resume};
 use crate::clients::Clients;
@@ -128,7 +129,8 @@ pub(crate) fn simulate_clients(
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<SimulationReport, SimulationError> {
-    let participants = Participants::new(&experiment.task, clients, root)?;
+    let participants =
+        Participants::new(&experiment.task, clients, root)?.with_corrupt(Corrupt::of(experiment));
     let mut test_set = TestSet::new(&experiment.task, test.clone())?;
     let federation = match &options.resume {
         None => {

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::attack::AttackFile;
 pub use super::data_file::{CsvFile, DataFile, IdxFile, TextFile};
 pub use super::layers::Layer;
 pub use super::simulation::{Availability, Devices, Faults};
@@ -235,6 +236,9 @@ pub struct SimulationFile {
     /// What goes wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<Faults>,
+    /// What corrupt clients do, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack: Option<AttackFile>,
 }
 
 /// `simulation.fidelity`

@@ -3,6 +3,7 @@
 //! [`mod@file`] holds the same description as it is typed; [`Experiment::try_from`] is the only way from there to
 //! here, and names the key that is wrong. Reading TOML, with its lines and columns, belongs to the command line.
 
+mod attack;
 mod data;
 mod data_file;
 pub mod file;
@@ -20,13 +21,14 @@ use skep_privacy::quantities::{
     Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
 };
 
+pub use attack::{Attack, AttackKind};
 pub use data::{
     CountOrNames, CsvData, Data, Files, IdxData, IdxPair, TextColumn, TextData, TextFeatures, TextFormat,
     Tokenizer, VectorsFile,
 };
 pub use layers::{Layer, simple_cnn};
 pub use simulation::Simulation;
-pub use strategy::{Aggregation, SecondMoment, ServerOptimizer, Strategy, Weighting};
+pub use strategy::{Aggregation, Robust, SecondMoment, ServerOptimizer, Strategy, Weighting};
 pub use task::{Activation, Model, Task};
 pub use training::{Batch, Optimizer, Schedule, Training};
 pub use validate::Invalid;
@@ -58,6 +60,8 @@ pub struct Experiment {
     pub fidelity: Fidelity,
     /// What a simulation in memory makes of its clients.
     pub simulation: Simulation,
+    /// What corrupt clients of a simulation in memory do, if there are any.
+    pub attack: Option<Attack>,
 }
 
 /// The clients of a federation.

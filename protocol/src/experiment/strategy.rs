@@ -21,6 +21,39 @@ pub enum Aggregation {
         /// The weights of the mean.
         weighting: Weighting,
     },
+    /// One that a few corrupt clients cannot move far, for which the server sees and keeps each update.
+    Robust(Robust),
+}
+
+/// An aggregate that a few corrupt updates cannot move far.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Robust {
+    /// The mean of updates that are scaled down if they are longer (Sun et al., 1911.07963).
+    NormThreshold {
+        /// L2 norm of the longest update, above 0.
+        max_norm: f64,
+    },
+    /// The median of each coordinate (Yin et al., 1803.01498).
+    Median,
+    /// The mean of each coordinate without the largest and the smallest (Yin et al., 1803.01498).
+    TrimmedMean {
+        /// The part of the updates that is cut at either end, 0 to 1/2, 1/2 excluded.
+        trim: f64,
+    },
+    /// The mean of the updates that are nearest to others: Krum and multi-Krum (Blanchard et al., 1703.02757).
+    Krum {
+        /// The most corrupt updates that a round is planned for.
+        byzantine: u32,
+        /// How many updates are taken: one with Krum.
+        selected: u32,
+    },
+    /// The last aggregate, moved towards the updates by no more than a radius each (Karimireddy et al., 2012.10333).
+    CentredClipping {
+        /// L2 norm of the longest step, above 0.
+        radius: f64,
+        /// How many times it is moved, at least 1.
+        iterations: u32,
+    },
 }
 
 /// How an aggregate moves the model: it takes the place of a gradient, with the opposite sign.
@@ -81,6 +114,7 @@ impl Strategy {
     pub fn weighting(&self) -> Weighting {
         match self.aggregation {
             Aggregation::Mean { weighting } => weighting,
+            Aggregation::Robust(_) => Weighting::Uniform,
         }
     }
 }

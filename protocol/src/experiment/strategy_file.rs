@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Invalid;
-use super::strategy::{Aggregation, SecondMoment, ServerOptimizer, Strategy, Weighting};
+use super::strategy::{Aggregation, Robust, SecondMoment, ServerOptimizer, Strategy, Weighting};
 use super::validate::invalid;
 
 /// `[strategy]`
@@ -55,6 +55,57 @@ pub enum StrategyFile {
     Fedadam(AdaptiveFile),
     /// `kind = "fedyogi"`
     Fedyogi(AdaptiveFile),
+    /// `kind = "norm-threshold"`
+    NormThreshold {
+        /// L2 norm of the longest update.
+        max_norm: f64,
+        /// Factor on the aggregate.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
+    /// `kind = "median"`
+    Median {
+        /// Factor on the aggregate.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
+    /// `kind = "trimmed-mean"`
+    TrimmedMean {
+        /// The part of the updates that is cut at either end.
+        trim: f64,
+        /// Factor on the aggregate.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
+    /// `kind = "krum"`
+    Krum {
+        /// The most corrupt updates of a round.
+        byzantine: u32,
+        /// Factor on the aggregate.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
+    /// `kind = "multi-krum"`
+    MultiKrum {
+        /// The most corrupt updates of a round.
+        byzantine: u32,
+        /// How many updates are taken, at least 2.
+        selected: u32,
+        /// Factor on the aggregate.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
+    /// `kind = "centred-clipping"`
+    CentredClipping {
+        /// L2 norm of the longest step from the last aggregate to an update.
+        radius: f64,
+        /// How many times the aggregate is moved in a round.
+        #[serde(default = "once")]
+        iterations: u32,
+        /// Factor on the aggregate.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
 }
 
 /// The keys of `"fedadam"` and `"fedyogi"`.
@@ -119,6 +170,39 @@ impl TryFrom<&StrategyFile> for Strategy {
                 let second_moment = SecondMoment::Yogi { beta2: kept("beta2", keys.beta2)? };
                 keys.strategy(second_moment)?
             }
+            StrategyFile::NormThreshold { max_norm, server_learning_rate } => robust(
+                Robust::NormThreshold { max_norm: above_zero("max_norm", max_norm)? },
+                server_learning_rate,
+            ),
+            StrategyFile::Median { server_learning_rate } => robust(Robust::Median, server_learning_rate),
+            StrategyFile::TrimmedMean { trim, .. } if !(0.0..0.5).contains(&trim) => {
+                return Err(invalid(
+                    "strategy.trim",
+                    format!("is {trim}, but must be at least 0 and below 0.5"),
+                ));
+            }
+            StrategyFile::TrimmedMean { trim, server_learning_rate } => {
+                robust(Robust::TrimmedMean { trim }, server_learning_rate)
+            }
+            StrategyFile::Krum { byzantine, server_learning_rate } => {
+                robust(Robust::Krum { byzantine, selected: 1 }, server_learning_rate)
+            }
+            StrategyFile::MultiKrum { selected, .. } if selected < 2 => {
+                return Err(invalid(
+                    "strategy.selected",
+                    format!("is {selected}, but must be at least 2: kind = \"krum\" selects one"),
+                ));
+            }
+            StrategyFile::MultiKrum { byzantine, selected, server_learning_rate } => {
+                robust(Robust::Krum { byzantine, selected }, server_learning_rate)
+            }
+            StrategyFile::CentredClipping { iterations: 0, .. } => {
+                return Err(invalid("strategy.iterations", "must be at least 1"));
+            }
+            StrategyFile::CentredClipping { radius, iterations, server_learning_rate } => {
+                let radius = above_zero("radius", radius)?;
+                robust(Robust::CentredClipping { radius, iterations }, server_learning_rate)
+            }
         };
         above_zero("server_learning_rate", strategy.server_learning_rate)?;
         Ok(strategy)
@@ -158,6 +242,11 @@ fn mean(weighting: WeightingFile, max_examples: Option<u32>) -> Result<Aggregati
     Ok(Aggregation::Mean { weighting })
 }
 
+fn robust(rule: Robust, server_learning_rate: f64) -> Strategy {
+    let (aggregation, optimizer) = (Aggregation::Robust(rule), ServerOptimizer::Sgd);
+    Strategy { aggregation, optimizer, server_learning_rate }
+}
+
 fn adaptive(second_moment: SecondMoment, beta1: f64, tau: f64) -> Result<ServerOptimizer, Invalid> {
     let (beta1, tau) = (kept("beta1", beta1)?, above_zero("tau", tau)?);
     Ok(ServerOptimizer::Adaptive { second_moment, beta1, tau })
@@ -181,7 +270,10 @@ fn above_zero(key: &str, value: f64) -> Result<f64, Invalid> {
 impl From<&Strategy> for StrategyFile {
     fn from(strategy: &Strategy) -> Self {
         let Strategy { aggregation, optimizer, server_learning_rate } = *strategy;
-        let Aggregation::Mean { weighting } = aggregation;
+        let weighting = match aggregation {
+            Aggregation::Mean { weighting } => weighting,
+            Aggregation::Robust(rule) => return robust_file(rule, server_learning_rate),
+        };
         let (weighting, max_examples) = match weighting {
             Weighting::Uniform => (WeightingFile::Uniform, None),
             Weighting::Examples { max } => (WeightingFile::Examples, Some(max)),
@@ -204,6 +296,25 @@ impl From<&Strategy> for StrategyFile {
             }
         }
     }
+}
+
+fn robust_file(rule: Robust, server_learning_rate: f64) -> StrategyFile {
+    match rule {
+        Robust::NormThreshold { max_norm } => StrategyFile::NormThreshold { max_norm, server_learning_rate },
+        Robust::Median => StrategyFile::Median { server_learning_rate },
+        Robust::TrimmedMean { trim } => StrategyFile::TrimmedMean { trim, server_learning_rate },
+        Robust::Krum { byzantine, selected: 1 } => StrategyFile::Krum { byzantine, server_learning_rate },
+        Robust::Krum { byzantine, selected } => {
+            StrategyFile::MultiKrum { byzantine, selected, server_learning_rate }
+        }
+        Robust::CentredClipping { radius, iterations } => {
+            StrategyFile::CentredClipping { radius, iterations, server_learning_rate }
+        }
+    }
+}
+
+fn once() -> u32 {
+    1
 }
 
 fn one() -> f64 {
@@ -246,6 +357,12 @@ mod tests {
             StrategyFile::Fedadagrad { weighting, max_examples, server_learning_rate, beta1: 0.0, tau: 0.1 },
             StrategyFile::Fedadam(adaptive_file()),
             StrategyFile::Fedyogi(adaptive_file()),
+            StrategyFile::NormThreshold { max_norm: 1.0, server_learning_rate },
+            StrategyFile::Median { server_learning_rate },
+            StrategyFile::TrimmedMean { trim: 0.2, server_learning_rate },
+            StrategyFile::Krum { byzantine: 2, server_learning_rate },
+            StrategyFile::MultiKrum { byzantine: 2, selected: 3, server_learning_rate },
+            StrategyFile::CentredClipping { radius: 1.0, iterations: 2, server_learning_rate },
         ] {
             assert_eq!(StrategyFile::from(&Strategy::try_from(&file).unwrap()), file);
         }

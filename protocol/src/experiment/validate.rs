@@ -1,6 +1,7 @@
 //! From what was typed to what it means.
 
 mod privacy;
+mod strategy;
 
 use std::str::FromStr;
 
@@ -8,12 +9,12 @@ use skep_privacy::quantities::{QuantityError, Sampling, SamplingRate};
 use thiserror::Error;
 
 use super::file::{
-    DataFile, ExperimentFile, FidelityFile, ModelFile, PartitionFile, PopulationFile, RoundsFile,
+    AttackFile, DataFile, ExperimentFile, FidelityFile, ModelFile, PartitionFile, PopulationFile, RoundsFile,
     SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
 };
 use super::{
-    Data, Experiment, Fidelity, Model, Partition, Population, Rounds, Simulation, Strategy, Task, Training,
-    simple_cnn,
+    Attack, Data, Experiment, Fidelity, Model, Partition, Population, Rounds, Simulation, Strategy, Task,
+    Training, simple_cnn,
 };
 use crate::time::Span;
 
@@ -40,6 +41,7 @@ impl TryFrom<&ExperimentFile> for Experiment {
             name: file.name.clone(),
             seed: file.seed,
             task: task(file, &data)?,
+            attack: attack(file, &data)?,
             data,
             rounds: rounds(&file.rounds, population.clients)?,
             strategy: Strategy::try_from(&file.strategy)?,
@@ -49,6 +51,7 @@ impl TryFrom<&ExperimentFile> for Experiment {
             population,
         };
         refuse_misplaced_columns(&experiment)?;
+        strategy::refuse_combinations(&experiment)?;
         privacy::refuse_combinations(&experiment)?;
         Ok(experiment)
     }
@@ -74,6 +77,13 @@ fn task(file: &ExperimentFile, data: &Data) -> Result<Task, Invalid> {
     };
     task.check().map_err(|(key, problem)| invalid(key, problem))?;
     Ok(task)
+}
+
+fn attack(file: &ExperimentFile, data: &Data) -> Result<Option<Attack>, Invalid> {
+    let attack = file.simulation.attack.as_ref();
+    attack
+        .map(|attack| Attack::new(attack, data.features(), data.classes(), file.population.clients))
+        .transpose()
 }
 
 fn population(file: &PopulationFile) -> Result<Population, Invalid> {
@@ -247,6 +257,7 @@ impl From<&Experiment> for ExperimentFile {
                 devices: unless_default(&experiment.simulation.devices),
                 availability: unless_default(&experiment.simulation.availability),
                 faults: unless_default(&experiment.simulation.faults),
+                attack: experiment.attack.as_ref().map(AttackFile::from),
             },
         }
     }

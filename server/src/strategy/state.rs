@@ -12,20 +12,22 @@ pub struct ServerState {
     pub(super) first_moment: Vec<f64>,
     /// The squares of what each coordinate has moved.
     pub(super) second_moment: Vec<f64>,
+    /// The last aggregate, which the next is clipped around.
+    pub(super) centre: Vec<f64>,
 }
 
 impl ServerState {
     /// Whether nothing is remembered: before the first round, and with strategies that need nothing.
     pub fn is_empty(&self) -> bool {
-        self.first_moment.is_empty() && self.second_moment.is_empty()
+        self.parts().iter().all(|part| part.is_empty())
     }
 
     /// The canonical encoding.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::new(DOMAIN);
-        for moment in [&self.first_moment, &self.second_moment] {
-            writer.u64(moment.len() as u64);
-            for &value in moment {
+        for part in self.parts() {
+            writer.u64(part.len() as u64);
+            for &value in part {
                 writer.f64(value);
             }
         }
@@ -38,21 +40,23 @@ impl ServerState {
     /// [`CanonicalError`] for anything but the bytes of [`ServerState::to_bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CanonicalError> {
         let mut reader = Reader::new(bytes, DOMAIN)?;
-        let mut moment = || {
+        let mut part = || {
             let len = reader.u64()?;
             // A length that the bytes do not bear out ends at their end, before much is allocated.
             (0..len).map(|_| reader.f64()).collect::<Result<Vec<_>, _>>()
         };
-        let state = ServerState { first_moment: moment()?, second_moment: moment()? };
+        let state = ServerState { first_moment: part()?, second_moment: part()?, centre: part()? };
         reader.finish()?;
         Ok(state)
     }
 
     /// Whether this is the state of a model with so many parameters.
     pub fn fits(&self, parameters: usize) -> bool {
-        [&self.first_moment, &self.second_moment]
-            .iter()
-            .all(|moment| moment.is_empty() || moment.len() == parameters)
+        self.parts().iter().all(|part| part.is_empty() || part.len() == parameters)
+    }
+
+    fn parts(&self) -> [&Vec<f64>; 3] {
+        [&self.first_moment, &self.second_moment, &self.centre]
     }
 }
 
@@ -64,7 +68,11 @@ mod tests {
 
     #[test]
     fn a_state_comes_back_bit_for_bit_and_nothing_else_does() {
-        let state = ServerState { first_moment: vec![0.1, -0.0, 1e-310], second_moment: vec![f64::MAX; 3] };
+        let state = ServerState {
+            first_moment: vec![0.1, -0.0, 1e-310],
+            second_moment: vec![f64::MAX; 3],
+            centre: vec![],
+        };
         let bytes = state.to_bytes();
         let back = ServerState::from_bytes(&bytes).unwrap();
         assert_eq!(back.to_bytes(), bytes);

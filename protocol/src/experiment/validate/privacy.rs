@@ -8,7 +8,7 @@ use skep_privacy::secagg::COHORT_MIN;
 
 use super::{Invalid, at, checked, invalid, parsed};
 use crate::experiment::file::{ExperimentFile, FidelityFile, ModeFile, PrivacyFile, SecureAggregationFile};
-use crate::experiment::{Experiment, Fidelity, Privacy, SecureAggregation, Terms, Weighting};
+use crate::experiment::{Experiment, Fidelity, Privacy, SecureAggregation, Terms};
 use crate::plan::Masking;
 
 pub(super) fn privacy(file: &ExperimentFile) -> Result<Privacy, Invalid> {
@@ -108,12 +108,6 @@ fn secure_aggregation(file: &SecureAggregationFile) -> Result<SecureAggregation,
 /// Refuses what cannot be promised together.
 pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid> {
     let Some(terms) = experiment.privacy.terms() else { return Ok(()) };
-    if experiment.strategy.weighting() != Weighting::Uniform {
-        return Err(invalid(
-            "strategy.weighting",
-            "must be \"uniform\" with privacy: a weight by examples reveals a client's data and changes the sensitivity",
-        ));
-    }
     if terms.unit != Unit::Client {
         return Err(invalid(
             "privacy.unit",
