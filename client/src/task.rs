@@ -89,6 +89,14 @@ fn layer(layer: experiment::Layer) -> Layer {
         experiment::Layer::EmbeddingBag { vocabulary, width } => {
             Layer::EmbeddingBag { vocabulary: vocabulary as usize, width: width as usize }
         }
+        experiment::Layer::Embedding { vocabulary, width } => {
+            Layer::Embedding { vocabulary: vocabulary as usize, width: width as usize }
+        }
+        experiment::Layer::Ngrams { shortest, longest, channels } => Layer::Ngrams {
+            shortest: shortest as usize,
+            longest: longest as usize,
+            channels: channels as usize,
+        },
         experiment::Layer::LayerNorm => Layer::LayerNorm,
     }
 }
@@ -175,7 +183,12 @@ mod tests {
         let layers = Model::Layers { image: Some([8, 8, 1]), layers: layers.to_vec() };
         let words = [experiment::Layer::EmbeddingBag { vocabulary: 9, width: 4 }, experiment::Layer::Relu];
         let words = Model::Layers { image: None, layers: words.to_vec() };
-        for model in [Model::Softmax, mlp, layers, words] {
+        let ngrams = [
+            experiment::Layer::Embedding { vocabulary: 9, width: 4 },
+            experiment::Layer::Ngrams { shortest: 2, longest: 4, channels: 6 },
+        ];
+        let ngrams = Model::Layers { image: None, layers: ngrams.to_vec() };
+        for model in [Model::Softmax, mlp, layers, words, ngrams] {
             let task = task(model);
             assert_eq!(task.check(), Ok(()));
             let count = learner_for(&task).unwrap().parameter_count();

@@ -50,9 +50,14 @@ impl Architecture {
 /// Largest absolute value of a weight of `shape` before it is trained.
 fn limit(stacked: &Stacked, shape: &[usize], following: &[Stacked]) -> f32 {
     let [window @ .., inputs, outputs] = shape else { return 0.0 };
-    if let Layer::EmbeddingBag { width, .. } = stacked.layer {
+    if let Layer::EmbeddingBag { width, .. } | Layer::Embedding { width, .. } = stacked.layer {
         return (3.0 / width as f32).sqrt();
     }
+    // Of a window of middling width.
+    let inputs = match &stacked.layer {
+        Layer::Ngrams { shortest, longest, .. } => &(inputs / (longest - shortest + 1)),
+        _ => inputs,
+    };
     let pixels: usize = window.iter().product();
     let before_relu = following
         .iter()

@@ -48,6 +48,25 @@ pub enum Layer {
         /// Width of a word's vector, at least 1.
         width: usize,
     },
+    /// The vector of each of an example's words, in their order: weight `[vocabulary, width]`. A negative number is no word
+    /// and gives zeros.
+    Embedding {
+        /// Number of words, at least 1; a word's number is below it.
+        vocabulary: usize,
+        /// Width of a word's vector, at least 1.
+        width: usize,
+    },
+    /// Kernels moved over windows of `shortest` to `longest` neighbours of a sequence, and the largest answer of each
+    /// (Kim, "Convolutional Neural Networks for Sentence Classification", 2014): weight `[numbers of a window, one width after the
+    /// other, channels]` and bias `[widths x channels]`.
+    Ngrams {
+        /// Neighbours in the smallest window, at least 1.
+        shortest: usize,
+        /// Neighbours in the largest, at most the length of the sequence.
+        longest: usize,
+        /// Kernels of each width, at least 1.
+        channels: usize,
+    },
     /// Shifts and scales the numbers of a vector to mean 0 and variance 1, then by learned amounts: `scale` and
     /// `shift`, one each for every number (Ba, Kiros and Hinton, "Layer Normalization", 2016).
     LayerNorm,
@@ -59,6 +78,13 @@ pub enum Layer {
 pub enum Shape {
     /// So many numbers.
     Vector(usize),
+    /// So many vectors of one width, one after the other.
+    Sequence {
+        /// Vectors.
+        length: usize,
+        /// Numbers in a vector.
+        width: usize,
+    },
     /// Pixels row by row, each with its channels side by side.
     Image {
         /// Rows of pixels.
@@ -79,6 +105,19 @@ pub enum LayerFault {
     /// Convolutions and pooling work on images.
     #[error("needs an image, but a vector of {0} numbers comes in")]
     NotAnImage(usize),
+    /// N-grams are windows of a sequence.
+    #[error("needs a sequence: put an embedding before it")]
+    NotASequence,
+    /// The windows do not fit.
+    #[error("has windows of {shortest} to {longest} neighbours, but the sequence is {length} long")]
+    Windows {
+        /// Neighbours in the smallest window.
+        shortest: usize,
+        /// Neighbours in the largest.
+        longest: usize,
+        /// Of the sequence.
+        length: usize,
+    },
     /// Normalization works on vectors.
     #[error("needs a vector, but an image comes in: put a flatten layer before it")]
     NotAVector,
@@ -111,6 +150,7 @@ impl Shape {
     pub fn len(&self) -> usize {
         match *self {
             Self::Vector(len) => len,
+            Self::Sequence { length, width } => length.saturating_mul(width),
             Self::Image { height, width, channels } => height.saturating_mul(width).saturating_mul(channels),
         }
     }
@@ -139,12 +179,26 @@ impl Layer {
                 Shape::Image { height: height / size, width: width / size, channels }
             }
             Self::Dropout { rate } if !(0.0..1.0).contains(&rate) => return Err(LayerFault::Rate),
-            Self::LayerNorm if matches!(input, Shape::Image { .. }) => return Err(LayerFault::NotAVector),
+            Self::LayerNorm if !matches!(input, Shape::Vector(_)) => return Err(LayerFault::NotAVector),
             Self::Activation(_) | Self::Dropout { .. } | Self::LayerNorm => input,
             Self::Flatten => Shape::Vector(input.len()),
-            Self::EmbeddingBag { vocabulary: 0, .. } => return Err(LayerFault::Empty),
-            Self::EmbeddingBag { .. } if !first => return Err(LayerFault::NotFirst),
+            Self::EmbeddingBag { vocabulary: 0, .. } | Self::Embedding { vocabulary: 0, .. } => {
+                return Err(LayerFault::Empty);
+            }
+            Self::EmbeddingBag { .. } | Self::Embedding { .. } if !first => return Err(LayerFault::NotFirst),
             Self::EmbeddingBag { width, .. } => Shape::Vector(width),
+            Self::Embedding { width, .. } => Shape::Sequence { length: input.len(), width },
+            Self::Ngrams { shortest, longest, channels } => match input {
+                Shape::Sequence { length, .. }
+                    if shortest >= 1 && shortest <= longest && longest <= length =>
+                {
+                    Shape::Vector((longest - shortest + 1).saturating_mul(channels))
+                }
+                Shape::Sequence { length, .. } => {
+                    return Err(LayerFault::Windows { shortest, longest, length });
+                }
+                _ => return Err(LayerFault::NotASequence),
+            },
         };
         match output.len() {
             0 => Err(LayerFault::Empty),
@@ -164,7 +218,17 @@ impl Layer {
                 let before = if let Shape::Image { channels, .. } = input { channels } else { 0 };
                 vec![("weight", vec![kernel, kernel, before, channels]), ("bias", vec![channels])]
             }
-            Self::EmbeddingBag { vocabulary, width } => vec![("weight", vec![vocabulary, width])],
+            Self::EmbeddingBag { vocabulary, width } | Self::Embedding { vocabulary, width } => {
+                vec![("weight", vec![vocabulary, width])]
+            }
+            Self::Ngrams { shortest, longest, channels } => {
+                let width = if let Shape::Sequence { width, .. } = input { width } else { 0 };
+                let sizes = longest.saturating_sub(shortest) + 1;
+                // The sum of all widths of windows.
+                let rows = (shortest + longest).saturating_mul(sizes) / 2;
+                let weight = vec![rows.saturating_mul(width), channels];
+                vec![("weight", weight), ("bias", vec![sizes.saturating_mul(channels)])]
+            }
             Self::LayerNorm => vec![("scale", vec![input.len()]), ("shift", vec![input.len()])],
             Self::MaxPool2d { .. } | Self::Activation(_) | Self::Dropout { .. } | Self::Flatten => vec![],
         }
@@ -180,6 +244,8 @@ impl Layer {
             Self::Dropout { .. } => "dropout",
             Self::Flatten => "flatten",
             Self::EmbeddingBag { .. } => "embedding_bag",
+            Self::Embedding { .. } => "embedding",
+            Self::Ngrams { .. } => "ngrams",
             Self::LayerNorm => "layer_norm",
         }
     }
@@ -201,6 +267,7 @@ impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Vector(len) => write!(f, "{len}"),
+            Self::Sequence { length, width } => write!(f, "{length} vectors of {width}"),
             Self::Image { height, width, channels } => write!(f, "{height} x {width} x {channels}"),
         }
     }
@@ -209,7 +276,7 @@ impl fmt::Display for Shape {
 /// The image in `input`, if a square of `size` pixels fits into it.
 fn window(input: Shape, size: usize) -> Result<[usize; 3], LayerFault> {
     match input {
-        Shape::Vector(len) => Err(LayerFault::NotAnImage(len)),
+        Shape::Vector(_) | Shape::Sequence { .. } => Err(LayerFault::NotAnImage(input.len())),
         _ if size == 0 => Err(LayerFault::Empty),
         Shape::Image { height, width, .. } if size > height || size > width => {
             Err(LayerFault::TooWide { size, height, width })
@@ -242,6 +309,12 @@ mod tests {
         assert_eq!(Layer::LayerNorm.output(Shape::Vector(9), false), Ok(Shape::Vector(9)));
         let bag = Layer::EmbeddingBag { vocabulary: 100, width: 4 };
         assert_eq!(bag.output(Shape::Vector(12), true), Ok(Shape::Vector(4)));
+        let embedding = Layer::Embedding { vocabulary: 100, width: 4 };
+        let sequence = Shape::Sequence { length: 12, width: 4 };
+        assert_eq!(embedding.output(Shape::Vector(12), true), Ok(sequence));
+        let ngrams = Layer::Ngrams { shortest: 2, longest: 4, channels: 5 };
+        assert_eq!(ngrams.output(sequence, false), Ok(Shape::Vector(15)));
+        assert_eq!(ngrams.tensors(sequence), [("weight", vec![36, 5]), ("bias", vec![15])]);
     }
 
     #[test]
@@ -259,5 +332,15 @@ mod tests {
         assert_eq!(refused(Layer::Dropout { rate: 1.0 }, IMAGE), LayerFault::Rate);
         assert_eq!(refused(Layer::Dropout { rate: f32::NAN }, IMAGE), LayerFault::Rate);
         assert_eq!(refused(Layer::EmbeddingBag { vocabulary: 9, width: 1 }, vector), LayerFault::NotFirst);
+        assert_eq!(refused(Layer::Embedding { vocabulary: 9, width: 1 }, vector), LayerFault::NotFirst);
+        let ngrams = |shortest, longest| Layer::Ngrams { shortest, longest, channels: 1 };
+        assert_eq!(refused(ngrams(1, 2), vector), LayerFault::NotASequence);
+        let sequence = Shape::Sequence { length: 3, width: 4 };
+        for (shortest, longest) in [(0, 2), (3, 2), (2, 4)] {
+            let windows = LayerFault::Windows { shortest, longest, length: 3 };
+            assert_eq!(refused(ngrams(shortest, longest), sequence), windows);
+        }
+        assert_eq!(refused(Layer::Conv2d { channels: 1, kernel: 1 }, sequence), LayerFault::NotAnImage(12));
+        assert_eq!(refused(Layer::LayerNorm, sequence), LayerFault::NotAVector);
     }
 }

@@ -136,14 +136,16 @@ pub(crate) fn start_from_vectors(
     let vocabulary = Vocabulary::read(&data.vocabulary)?;
     let embedding = match architecture {
         Architecture::Layers { layers, .. } => match layers.first() {
-            Some(Layer::EmbeddingBag { vocabulary, width }) => Some((*vocabulary, *width)),
+            Some(Layer::EmbeddingBag { vocabulary, width } | Layer::Embedding { vocabulary, width }) => {
+                Some((*vocabulary, *width))
+            }
             _ => None,
         },
         _ => None,
     };
     let words = vocabulary.len();
     match (embedding, &data.vectors) {
-        (Some((embedding, _)), _) if embedding != words => {
+        (Some((embedding, _)), _) if embedding < words => {
             Err(TextDataError::Vocabulary { embedding, vocabulary: data.vocabulary.clone(), words })
         }
         (Some((_, embedding)), Some(vectors)) if embedding != vectors.width as usize => {
@@ -266,9 +268,9 @@ mod tests {
         let wide = error(news(directory.path(), |text| text.vectors = vectors(directory.path(), 3)));
         assert!(wide.contains("is 3, but the vectors of the model's embedding have 2 numbers"), "{wide}");
         let experiment = news(directory.path(), |_| {});
-        std::fs::write(directory.path().join("words.txt"), "goal\nplay\n").unwrap();
+        std::fs::write(directory.path().join("words.txt"), "goal\nplay\nthe\na\n").unwrap();
         let short = error(experiment);
-        assert!(short.contains("the embedding is for 3 words") && short.ends_with("has 2"), "{short}");
+        assert!(short.contains("the embedding is for 3 words") && short.ends_with("has 4"), "{short}");
         let mut experiment = news(directory.path(), |text| text.vectors = vectors(directory.path(), 2));
         experiment.task.model = skep_protocol::experiment::Model::Softmax;
         assert!(error(experiment).contains("the model has no embedding"));

@@ -78,6 +78,57 @@ impl Bag {
     }
 }
 
+impl Bag {
+    /// The vector of each word, zeros where there is none.
+    pub(super) fn forward_each(&self, parameters: &[f32], input: &[f32], output: &mut [f32]) {
+        let weight = &parameters[self.weight()];
+        for (&word, into) in input.iter().zip(output.chunks_exact_mut(self.width)) {
+            match word >= 0.0 {
+                true => into.copy_from_slice(&weight[self.vector(word)]),
+                false => into.fill(0.0),
+            }
+        }
+    }
+
+    /// Adds the squared norm of each example's gradient: a word has the sum of the gradients of its places.
+    pub(super) fn measure_each(&self, input: &[f32], gradient: &[f32], squares: &mut [f64]) {
+        let (mut places, mut sum) = (Vec::with_capacity(self.words), vec![0.0_f32; self.width]);
+        let rows = input.chunks_exact(self.words).zip(gradient.chunks_exact(self.words * self.width));
+        for ((words, gradient), square) in rows.zip(squares) {
+            places.clear();
+            places.extend((0..self.words).filter(|&place| words[place] >= 0.0));
+            places.sort_by(|&one, &other| words[one].total_cmp(&words[other]));
+            for alike in places.chunk_by(|&one, &other| words[one] == words[other]) {
+                sum.fill(0.0);
+                for place in alike {
+                    let gradient = &gradient[place * self.width..][..self.width];
+                    sum.iter_mut().zip(gradient).for_each(|(sum, gradient)| *sum += gradient);
+                }
+                *square += squared_norm(&sum);
+            }
+        }
+    }
+
+    /// The step of [`Bag::forward_each`].
+    pub(super) fn backward_each(
+        &self,
+        parameters: &mut Parameters<'_>,
+        scale: f32,
+        input: &[f32],
+        gradient: &[f32],
+    ) {
+        let (target, onto) = parameters.write(self.weight());
+        if let Onto::Nothing = onto {
+            target.fill(0.0);
+        }
+        let words = input.iter().zip(gradient.chunks_exact(self.width));
+        for (&word, gradient) in words.filter(|(word, _)| **word >= 0.0) {
+            let vector = &mut target[self.vector(word)];
+            vector.iter_mut().zip(gradient).for_each(|(value, gradient)| *value += scale * gradient);
+        }
+    }
+}
+
 /// One over the number of words; 0 without any.
 fn share(words: &[f32]) -> f32 {
     match words.iter().filter(|word| **word >= 0.0).count() {

@@ -68,7 +68,7 @@ impl Network {
         workspace: &mut Workspace,
         squares: &mut [f64],
     ) {
-        let Workspace { values, gradients, dense, norm, .. } = workspace;
+        let Workspace { values, gradients, dense, norm, ngrams, .. } = workspace;
         let (before, after) = gradients.split_at_mut(operation.to);
         let (from, to) = (&self.slots[operation.from], &self.slots[operation.to]);
         let gradient = || &after[0][..examples * to.shape.len()];
@@ -84,6 +84,13 @@ impl Network {
             }
             Kind::Norm(layer) => layer.measure(parameters, input(), gradient(), below, norm, squares),
             Kind::Bag(bag) => bag.measure(input(), gradient(), squares),
+            Kind::Embedding(bag) => bag.measure_each(input(), gradient(), squares),
+            Kind::Ngrams(layer) => {
+                layer.measure(input(), gradient(), squares, ngrams);
+                if let Some(below) = below {
+                    layer.backward_below(parameters, gradient(), below, ngrams);
+                }
+            }
             _ => self.pass_back(index, operation, examples, seed, workspace),
         }
     }
@@ -133,11 +140,11 @@ impl Network {
         workspace: &mut Workspace,
         clipping: &Clipping,
     ) {
-        let Workspace { values, gradients, dense, norm, .. } = workspace;
+        let Workspace { values, gradients, dense, norm, ngrams, .. } = workspace;
         let (from, to) = (&self.slots[operation.from], &self.slots[operation.to]);
         let input = &values[operation.from][from.of(0..examples)];
         let gradient = &mut gradients[operation.to][..examples * to.shape.len()];
-        if !matches!(operation.kind, Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_)) {
+        if !operation.kind.works_on_batches() {
             return;
         }
         for (at, row) in gradient.chunks_exact_mut(to.shape.len()).enumerate() {
@@ -150,6 +157,8 @@ impl Network {
             Kind::Dense(layer) => layer.backward(parameters, 1.0, input, gradient, None, dense),
             Kind::Norm(layer) => layer.backward(parameters, 1.0, input, gradient, None, norm),
             Kind::Bag(bag) => bag.backward(parameters, 1.0, input, gradient),
+            Kind::Embedding(bag) => bag.backward_each(parameters, 1.0, input, gradient),
+            Kind::Ngrams(layer) => layer.backward(parameters, 1.0, input, gradient, ngrams),
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ mod conv;
 mod dense;
 mod loss;
 mod network;
+mod ngrams;
 mod norm;
 #[cfg(test)]
 mod oracle;

@@ -6,6 +6,7 @@
 use super::bag::Bag;
 use super::conv::{self, Conv};
 use super::dense::{self, Dense};
+use super::ngrams::{self, Ngrams};
 use super::norm::{self, Norm};
 use super::parameters::Parameters;
 use super::plane::Plane;
@@ -21,11 +22,24 @@ pub(super) enum Kind {
     Conv(Conv),
     Pool(Pool),
     Bag(Bag),
+    /// The vectors themselves instead of their mean.
+    Embedding(Bag),
+    Ngrams(Ngrams),
     Norm(Norm),
     Activate(Activation),
     Dropout(f32),
     /// Gives what it is given.
     Copy,
+}
+
+impl Kind {
+    /// Whether it works on a batch as a whole.
+    pub(super) fn works_on_batches(&self) -> bool {
+        match self {
+            Self::Dense(_) | Self::Norm(_) | Self::Bag(_) | Self::Embedding(_) | Self::Ngrams(_) => true,
+            Self::Conv(_) | Self::Pool(_) | Self::Activate(_) | Self::Dropout(_) | Self::Copy => false,
+        }
+    }
 }
 
 /// A step of the forward pass, from one slot to another; to the same one if it works in place.
@@ -72,6 +86,7 @@ pub(super) struct Workspace {
     places: Vec<Vec<u32>>,
     pub(super) dense: dense::Scratch,
     pub(super) norm: norm::Scratch,
+    pub(super) ngrams: ngrams::Scratch,
     pub(super) convs: Vec<conv::Scratch>,
 }
 
@@ -90,7 +105,7 @@ impl Network {
         for stacked in &stack {
             network.push(stacked);
         }
-        let is_single = |kind: &Kind| !matches!(kind, Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_));
+        let is_single = |kind: &Kind| !kind.works_on_batches();
         let single = network.operations.iter().take_while(|op| is_single(&op.kind)).count();
         // Without a convolution there is nothing that has to stay in the cache.
         let has_conv = network.operations[..single].iter().any(|op| matches!(op.kind, Kind::Conv(_)));
@@ -117,6 +132,13 @@ impl Network {
             }
             Layer::EmbeddingBag { vocabulary, .. } => {
                 Kind::Bag(Bag { words: inputs, vocabulary, width, offset })
+            }
+            Layer::Embedding { vocabulary, width } => {
+                Kind::Embedding(Bag { words: inputs, vocabulary, width, offset })
+            }
+            Layer::Ngrams { shortest, longest, channels } => {
+                let Plane { height: length, channels: width, .. } = Plane::new(*input, 0);
+                Kind::Ngrams(Ngrams { length, width, shortest, longest, channels, offset })
             }
             Layer::LayerNorm => Kind::Norm(Norm { width, offset }),
             Layer::Activation(activation) => Kind::Activate(activation),
@@ -175,7 +197,7 @@ impl Network {
     /// The embedding bag that the examples go into, if there is one.
     pub(super) fn bag(&self) -> Option<&Bag> {
         match self.operations.first().map(|operation| &operation.kind) {
-            Some(Kind::Bag(bag)) => Some(bag),
+            Some(Kind::Bag(bag) | Kind::Embedding(bag)) => Some(bag),
             _ => None,
         }
     }
@@ -218,6 +240,15 @@ impl Network {
             Kind::Dense(dense) => dense.forward(parameters, input(), output),
             Kind::Conv(conv) => conv.forward(parameters, input(), output),
             Kind::Bag(bag) => bag.forward(parameters, input(), output),
+            Kind::Embedding(bag) => bag.forward_each(parameters, input(), output),
+            Kind::Ngrams(ngrams) => {
+                ngrams.forward(
+                    parameters,
+                    &before[operation.from][self.slots[operation.from].of(examples)],
+                    output,
+                    &mut workspace.ngrams,
+                );
+            }
             Kind::Norm(norm) => norm.forward(parameters, input(), output),
             Kind::Pool(pool) => {
                 let width = self.slots[operation.to].shape.len();
@@ -270,7 +301,7 @@ impl Network {
         seed: u64,
         workspace: &mut Workspace,
     ) {
-        let Workspace { values, gradients, dense, norm, .. } = workspace;
+        let Workspace { values, gradients, dense, norm, ngrams, .. } = workspace;
         let (before, after) = gradients.split_at_mut(operation.to);
         let (from, to) = (&self.slots[operation.from], &self.slots[operation.to]);
         let gradient = || &after[0][..examples * to.shape.len()];
@@ -281,6 +312,13 @@ impl Network {
             Kind::Dense(layer) => layer.backward(parameters, scale, input(), gradient(), below, dense),
             Kind::Norm(layer) => layer.backward(parameters, scale, input(), gradient(), below, norm),
             Kind::Bag(bag) => bag.backward(parameters, scale, input(), gradient()),
+            Kind::Embedding(bag) => bag.backward_each(parameters, scale, input(), gradient()),
+            Kind::Ngrams(layer) => {
+                if let Some(below) = below {
+                    layer.backward_below(parameters, gradient(), below, ngrams);
+                }
+                layer.backward(parameters, scale, input(), gradient(), ngrams);
+            }
             _ => self.pass_back(index, operation, examples, seed, workspace),
         }
     }
@@ -302,7 +340,9 @@ impl Network {
         let below = before.get_mut(operation.from).map(|below| &mut below[..examples * from.shape.len()]);
         let below = below.filter(|_| operation.has_below);
         match &operation.kind {
-            Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_) => unreachable!("they have parameters"),
+            Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_) | Kind::Embedding(_) | Kind::Ngrams(_) => {
+                unreachable!("they have parameters")
+            }
             // Only where no convolution is before it, so nothing below it learns.
             Kind::Conv(_) => unreachable!("convolutions work on single examples"),
             Kind::Pool(pool) => {
@@ -419,7 +459,9 @@ impl Network {
                     }
                 }
             }
-            Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_) => unreachable!("they work on batches"),
+            Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_) | Kind::Embedding(_) | Kind::Ngrams(_) => {
+                unreachable!("they work on batches")
+            }
         }
     }
 }

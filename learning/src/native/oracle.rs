@@ -98,6 +98,34 @@ impl Oracle {
                     Tensor::<2>::from_data(TensorData::new(shares, [examples, vocabulary]), &x.device());
                 shares.matmul(self.part(at, [vocabulary, width]))
             }
+            (Layer::Embedding { vocabulary, width }, Shape::Vector(words)) => {
+                let numbers: Vec<f32> = x.clone().into_data().try_into_vec().unwrap();
+                let mut one_hot = vec![0.0_f32; examples * words * vocabulary];
+                for (row, number) in one_hot.chunks_exact_mut(vocabulary).zip(numbers) {
+                    if number >= 0.0 {
+                        row[number as usize] = 1.0;
+                    }
+                }
+                let shape = [examples * words, vocabulary];
+                let one_hot = Tensor::<2>::from_data(TensorData::new(one_hot, shape), &x.device());
+                one_hot.matmul(self.part(at, [vocabulary, width])).reshape([examples, words * width])
+            }
+            (Layer::Ngrams { shortest, longest, channels }, Shape::Sequence { length, width }) => {
+                let x = x.reshape([examples, 1, length, width]);
+                let kernels: Vec<Tensor<4>> = (shortest..=longest)
+                    .map(|size| {
+                        let kernel = self.part(at, [size * width, channels]);
+                        kernel.swap_dims(0, 1).reshape([channels, 1, size, width])
+                    })
+                    .collect();
+                let largest = kernels.into_iter().map(|kernel| {
+                    let bias = self.part(at, [channels]);
+                    let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
+                    let answers: Tensor<4> = conv2d(x.clone(), kernel, Some(bias), options);
+                    answers.flatten::<3>(2, 3).max_dim(2).flatten::<2>(1, 2)
+                });
+                Tensor::cat(largest.collect(), 1)
+            }
             (Layer::LayerNorm, _) => {
                 let (scale, shift) = (self.part(at, [1, width]), self.part(at, [1, width]));
                 let centred = x.clone() - x.mean_dim(1);
@@ -156,7 +184,9 @@ fn examples(architecture: &Architecture, count: usize) -> Subset {
     let inputs = architecture.inputs();
     let words = match architecture {
         Architecture::Layers { layers, .. } => match layers.first() {
-            Some(Layer::EmbeddingBag { vocabulary, .. }) => Some(*vocabulary),
+            Some(Layer::EmbeddingBag { vocabulary, .. } | Layer::Embedding { vocabulary, .. }) => {
+                Some(*vocabulary)
+            }
             _ => None,
         },
         _ => None,
@@ -211,6 +241,8 @@ fn compare(architecture: &Architecture, training: Training, dropout: bool) {
 fn combinations() -> Vec<Architecture> {
     let vector = Shape::Vector(11);
     let bag = Layer::EmbeddingBag { vocabulary: 20, width: 6 };
+    let embedding = Layer::Embedding { vocabulary: 20, width: 6 };
+    let ngrams = |shortest, longest, channels| Layer::Ngrams { shortest, longest, channels };
     let mut all = vec![
         Architecture::Softmax { inputs: 11, classes: 5 },
         model(vector, &[]),
@@ -220,6 +252,10 @@ fn combinations() -> Vec<Architecture> {
         model(vector, &[dense(7), SIGMOID, RELU, TANH]),
         model(vector, &[bag]),
         model(vector, &[bag, Layer::LayerNorm, dense(6), RELU]),
+        model(vector, &[embedding]),
+        model(vector, &[embedding, ngrams(1, 1, 70)]),
+        model(vector, &[embedding, TANH, ngrams(2, 4, 9), RELU, dense(6), SIGMOID]),
+        model(vector, &[embedding, ngrams(11, 11, 3), Layer::LayerNorm]),
         model(IMAGE, &[conv(4, 3)]),
         model(IMAGE, &[conv(4, 1), RELU, Layer::Flatten]),
         model(IMAGE, &[pool(2), Layer::Flatten, dense(6)]),

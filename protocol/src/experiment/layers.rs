@@ -46,6 +46,22 @@ pub enum Layer {
         /// Width of a word's vector.
         width: u32,
     },
+    /// The vector of each of an example's words, which are numbers below `vocabulary`; negative ones give zeros.
+    Embedding {
+        /// Number of words.
+        vocabulary: u32,
+        /// Width of a word's vector.
+        width: u32,
+    },
+    /// Kernels moved over windows of `shortest` to `longest` neighbours in a sequence, a bias, and the largest answer of each.
+    Ngrams {
+        /// Neighbours in the smallest window.
+        shortest: u32,
+        /// Neighbours in the largest.
+        longest: u32,
+        /// Kernels of each width.
+        channels: u32,
+    },
     /// Mean 0 and variance 1 over the numbers of each example, then learned amounts.
     LayerNorm,
 }
@@ -54,6 +70,8 @@ pub enum Layer {
 #[derive(Clone, Copy)]
 enum Shape {
     Vector(u64),
+    /// So many vectors of one width.
+    Sequence([u64; 2]),
     Image([u64; 3]),
 }
 
@@ -62,6 +80,7 @@ impl Shape {
     fn len(self) -> Option<u64> {
         match self {
             Shape::Vector(len) => Some(len),
+            Shape::Sequence([length, width]) => length.checked_mul(width),
             Shape::Image([height, width, channels]) => height.checked_mul(width)?.checked_mul(channels),
         }
     }
@@ -122,14 +141,35 @@ fn follow(input: Shape, layer: Layer, first: bool) -> Result<(Shape, u64), &'sta
         }
         Layer::Relu | Layer::Sigmoid | Layer::Tanh | Layer::Dropout { .. } => (input, 0),
         Layer::Flatten => (Shape::Vector(len), 0),
-        Layer::EmbeddingBag { vocabulary: 0, .. } => return Err("must have at least one word"),
-        Layer::EmbeddingBag { .. } if !first => {
+        Layer::EmbeddingBag { vocabulary: 0, .. } | Layer::Embedding { vocabulary: 0, .. } => {
+            return Err("must have at least one word");
+        }
+        Layer::EmbeddingBag { .. } | Layer::Embedding { .. } if !first => {
             return Err("can only be the first: words come from the data");
         }
         Layer::EmbeddingBag { vocabulary, width } => {
             (Shape::Vector(width.into()), u64::from(vocabulary) * u64::from(width))
         }
-        Layer::LayerNorm if matches!(input, Shape::Image(_)) => {
+        Layer::Embedding { vocabulary, width } => {
+            let sequence = Shape::Sequence([len, width.into()]);
+            (sequence, u64::from(vocabulary) * u64::from(width))
+        }
+        Layer::Ngrams { shortest, longest, channels } => {
+            let Shape::Sequence([length, width]) = input else {
+                return Err("needs a sequence: put an embedding before it");
+            };
+            let [shortest, longest, channels] = [shortest, longest, channels].map(u64::from);
+            if shortest == 0 || shortest > longest || longest > length {
+                return Err("must have 1 <= shortest <= longest <= the length of the sequence");
+            }
+            let sizes = longest - shortest + 1;
+            // The sum of all widths of windows.
+            let rows = (shortest + longest).saturating_mul(sizes) / 2;
+            let weights = rows.saturating_mul(width).saturating_mul(channels);
+            let features = sizes.saturating_mul(channels);
+            (Shape::Vector(features), weights.saturating_add(features))
+        }
+        Layer::LayerNorm if !matches!(input, Shape::Vector(_)) => {
             return Err("needs a vector: put \"flatten\" before it");
         }
         Layer::LayerNorm => (input, len.saturating_mul(2)),
@@ -138,7 +178,9 @@ fn follow(input: Shape, layer: Layer, first: bool) -> Result<(Shape, u64), &'sta
 
 fn window(input: Shape, size: u32) -> Result<[u64; 3], &'static str> {
     match input {
-        Shape::Vector(_) => Err("needs an image: say task.model.image, and flatten later"),
+        Shape::Vector(_) | Shape::Sequence(_) => {
+            Err("needs an image: say task.model.image, and flatten later")
+        }
         Shape::Image(_) if size == 0 => Err("must be at least one pixel wide"),
         Shape::Image([height, width, _]) if u64::from(size) > height.min(width) => {
             Err("is wider than the image that comes in")
@@ -165,6 +207,10 @@ pub(super) fn write(writer: &mut Writer, image: Option<[u32; 3]>, layers: &[Laye
             Layer::Flatten => writer.u8(7),
             Layer::EmbeddingBag { vocabulary, width } => writer.u8(8).u32(vocabulary).u32(width),
             Layer::LayerNorm => writer.u8(9),
+            Layer::Embedding { vocabulary, width } => writer.u8(10).u32(vocabulary).u32(width),
+            Layer::Ngrams { shortest, longest, channels } => {
+                writer.u8(11).u32(shortest).u32(longest).u32(channels)
+            }
         };
     }
 }
@@ -206,6 +252,19 @@ mod tests {
     fn every_layer_is_counted() {
         let bag = [Layer::EmbeddingBag { vocabulary: 100, width: 8 }, Layer::LayerNorm, Layer::Sigmoid];
         assert_eq!(count_parameters(20, None, &bag, 3), Ok(800 + 16 + 27));
+    }
+
+    #[test]
+    fn n_grams_are_counted() {
+        let layers = [
+            Layer::Embedding { vocabulary: 100, width: 8 },
+            Layer::Ngrams { shortest: 2, longest: 4, channels: 5 },
+            Layer::Relu,
+        ];
+        let (words, kernels, output) = (100 * 8, (2 + 3 + 4) * 8 * 5 + 15, 16 * 3);
+        assert_eq!(count_parameters(20, None, &layers, 3), Ok(words + kernels + output));
+        assert!(count_parameters(3, None, &layers, 3).unwrap_err().contains("shortest <= longest"));
+        assert!(count_parameters(20, None, &layers[1..], 3).unwrap_err().contains("embedding before it"));
     }
 
     #[test]

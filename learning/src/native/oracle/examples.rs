@@ -103,7 +103,7 @@ fn one_example_moves_the_sum_by_no_more_than_the_norm() {
         let mut learner = NativeLearner::new(architecture.clone()).unwrap();
         let calm = examples(&architecture, 7);
         let words = matches!(&architecture, Architecture::Layers { layers, .. }
-            if matches!(layers.first(), Some(Layer::EmbeddingBag { .. })));
+            if matches!(layers.first(), Some(Layer::EmbeddingBag { .. } | Layer::Embedding { .. })));
         let mut bound = 0;
         for extreme in [1e3_f32, 1e18, 3e38] {
             let mut features = calm.dataset().features().to_owned();
