@@ -316,6 +316,7 @@ fn experiment(mode: &str, clients: u64, rounds: u64) -> ExperimentFile {
         },
         privacy,
         secure_aggregation: None,
+        evaluation: None,
         simulation: SimulationFile::default(),
     }
 }

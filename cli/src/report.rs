@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use skep_learning::Subset;
-use skep_protocol::experiment::Experiment;
+use skep_protocol::experiment::{Experiment, Privacy};
+use skep_server::record::ClientAccuracy;
 use skep_server::serve;
 
 use crate::arguments::Output;
@@ -20,6 +21,8 @@ pub(crate) enum End {
     Finished,
     /// The privacy budget allows no further round.
     BudgetExhausted(Failure),
+    /// The model did not become better any more.
+    StoppedEarly,
     /// The user stopped it.
     Interrupted,
 }
@@ -30,6 +33,7 @@ impl End {
         match self {
             End::Finished => "finished",
             End::BudgetExhausted(_) => "budget-exhausted",
+            End::StoppedEarly => "stopped-early",
             End::Interrupted => "interrupted",
         }
     }
@@ -97,11 +101,11 @@ fn verdict(
             }
             None => format!("interrupted: {released} rounds were done"),
         })),
-        End::Finished if released == 0 => Err(Failure::NotEnoughClients(format!(
+        End::Finished | End::StoppedEarly if released == 0 => Err(Failure::NotEnoughClients(format!(
             "not enough clients: no round reached rounds.min_updates = {}, so no model was released",
             experiment.rounds.min_updates
         ))),
-        End::Finished => Ok(()),
+        End::Finished | End::StoppedEarly => Ok(()),
     }
 }
 
@@ -113,6 +117,9 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
         let _ = writeln!(text, "{label:<12}{value}");
     };
     line("model", quality(summary));
+    if let Some(clients) = &summary.client_accuracy {
+        line("clients", fairness(experiment, clients));
+    }
     line("rounds", rounds(summary));
     if !summary.dropped.is_empty() {
         let reasons: Vec<_> =
@@ -183,9 +190,24 @@ fn attacked(attack: &AttackSummary) -> String {
     }
 }
 
-fn rounds(summary: &Summary) -> String {
+fn fairness(experiment: &Experiment, clients: &ClientAccuracy) -> String {
+    let ClientAccuracy { clients, mean, worst, percentile_10, median, percentile_90 } = clients;
+    let private = if experiment.privacy == Privacy::None {
+        ""
+    } else {
+        "; of no promise: measured without noise, as only a simulation can"
+    };
     format!(
-        "{} complete, {} degraded, {} aborted",
+        "accuracy {mean:.4} in the mean of {clients} on examples of their own: worst {worst:.4}, a tenth at most {percentile_10:.4}, \
+         half {median:.4}, nine tenths {percentile_90:.4}{private}"
+    )
+}
+
+fn rounds(summary: &Summary) -> String {
+    let early =
+        if summary.ended == "stopped-early" { "; stopped, since the model got no better" } else { "" };
+    format!(
+        "{} complete, {} degraded, {} aborted{early}",
         summary.rounds_completed, summary.rounds_degraded, summary.rounds_aborted
     )
 }

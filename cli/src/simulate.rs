@@ -130,6 +130,23 @@ impl Drop for Repeat {
     }
 }
 
+/// Only a simulation has its clients at hand, and ends by itself.
+///
+/// # Errors
+/// [`Failure::Usage`].
+pub(crate) fn refuse_simulated_evaluation(experiment: &Experiment) -> Result<(), Failure> {
+    let evaluation = &experiment.evaluation;
+    if evaluation.clients.is_none() && evaluation.patience.is_none() {
+        return Ok(());
+    }
+    Err(Failure::Usage {
+        problem: "evaluation.clients, hold_out and patience are of simulations in memory".to_owned(),
+        help: Some(
+            "take them out of [evaluation]; a server measures its models on its own examples".to_owned(),
+        ),
+    })
+}
+
 /// What came of it.
 struct Ran {
     end: End,
@@ -162,6 +179,7 @@ fn in_memory(
     let end = match ran.ended {
         Ended::Finished => End::Finished,
         Ended::BudgetExhausted(exhausted) => End::BudgetExhausted(exhausted.into()),
+        Ended::StoppedEarly => End::StoppedEarly,
         Ended::Interrupted => End::Interrupted,
     };
     let run = Run {
@@ -208,6 +226,7 @@ fn over_sockets(
             help: Some("leave out --real, or take devices, availability and faults out of [simulation]".to_owned()),
         });
     }
+    refuse_simulated_evaluation(experiment)?;
     let processes = usize::from(arguments.processes.unwrap_or(PROCESSES));
     let division = real::Division { processes, threads: threads(arguments.threads), log };
     let ledger = KeptLedger { place: ledger_place(arguments, experiment), seeded: arguments.seed.is_some() };

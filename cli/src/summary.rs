@@ -7,7 +7,7 @@ use skep_client::masking::Masks;
 use skep_learning::Subset;
 use skep_protocol::Digest;
 use skep_protocol::experiment::Experiment;
-use skep_server::record::{OutcomeKind, RoundRecord};
+use skep_server::record::{ClientAccuracy, OutcomeKind, RoundRecord};
 
 use crate::cost::Cost;
 use crate::machine;
@@ -20,7 +20,7 @@ pub(crate) struct Summary {
     pub(crate) name: String,
     /// The version of the program.
     pub(crate) version: &'static str,
-    /// How the run ended: `finished`, `budget-exhausted` or `interrupted`.
+    /// How the run ended: `finished`, `stopped-early`, `budget-exhausted` or `interrupted`.
     pub(crate) ended: &'static str,
     /// What carried the messages: `memory` or `sockets`.
     pub(crate) transport: &'static str,
@@ -32,6 +32,9 @@ pub(crate) struct Summary {
     pub(crate) accuracy: Option<f64>,
     /// Its mean cross-entropy on them, in nats.
     pub(crate) loss: Option<f64>,
+    /// How accurate the last model is for clients, on examples of their own; only where these are measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_accuracy: Option<ClientAccuracy>,
     /// SHA-256 of the held-out examples' row numbers, ascending, as little-endian u64.
     pub test_ids_sha256: String,
     /// Rounds that released a model from everyone who was invited.
@@ -150,6 +153,7 @@ impl Summary {
             model_sha256: run.model.to_string(),
             accuracy: measured.and_then(|record| record.accuracy),
             loss: measured.and_then(|record| record.loss),
+            client_accuracy: records.iter().rev().find_map(|record| record.client_accuracy),
             test_ids_sha256: test_ids_digest(test).to_string(),
             rounds_completed: count(OutcomeKind::Complete),
             rounds_degraded: count(OutcomeKind::Degraded),

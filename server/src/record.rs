@@ -31,6 +31,9 @@ pub struct RoundRecord {
     pub accuracy: Option<f64>,
     /// Mean loss of the model after the round; null when nobody measured it.
     pub loss: Option<f64>,
+    /// Of a simulation: how accurate the model is for its clients, on examples of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_accuracy: Option<ClientAccuracy>,
     /// Spent against recipients of models, all rounds so far; null when nothing is promised.
     pub epsilon_release: Option<f64>,
     /// Spent against the server, all rounds so far; null when nothing is promised.
@@ -60,6 +63,42 @@ pub struct RoundRecord {
     pub dropped: BTreeMap<String, Vec<ClientId>>,
     /// SHA-256 of the model after the round, as 64 hexadecimal digits.
     pub model_sha256: String,
+}
+
+/// How the accuracy of a model is distributed over clients, each measured on examples of its own that nobody trains on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientAccuracy {
+    /// Clients that were measured.
+    pub clients: u64,
+    /// Their mean accuracy, each counting the same.
+    pub mean: f64,
+    /// The lowest.
+    pub worst: f64,
+    /// A tenth of the clients have at most this.
+    pub percentile_10: f64,
+    /// Half of them have at most this.
+    pub median: f64,
+    /// Nine tenths of them have at most this.
+    pub percentile_90: f64,
+}
+
+impl ClientAccuracy {
+    /// The distribution of these accuracies, one for each client; none of nobody's. Percentiles are those of the nearest rank.
+    pub fn of(mut accuracies: Vec<f64>) -> Option<Self> {
+        accuracies.sort_by(f64::total_cmp);
+        let percentile = |percent: usize| {
+            let rank = (percent * accuracies.len()).div_ceil(100);
+            accuracies.get(rank.saturating_sub(1)).copied()
+        };
+        Some(ClientAccuracy {
+            clients: accuracies.len() as u64,
+            mean: accuracies.iter().sum::<f64>() / accuracies.len() as f64,
+            worst: *accuracies.first()?,
+            percentile_10: percentile(10)?,
+            median: percentile(50)?,
+            percentile_90: percentile(90)?,
+        })
+    }
 }
 
 /// [`Outcome`] without its numbers.
@@ -102,6 +141,7 @@ impl RoundRecord {
             updates: summary.updates,
             accuracy: evaluation.map(|evaluation| evaluation.accuracy),
             loss: evaluation.map(|evaluation| evaluation.loss),
+            client_accuracy: None,
             epsilon_release: summary.epsilon_release.ok().map(|epsilon| epsilon.get()),
             epsilon_server: summary.epsilon_server.ok().map(|epsilon| epsilon.get()),
             epsilon_server_absent: summary.epsilon_server.err().map(|reason| reason.to_string()),
@@ -253,6 +293,19 @@ mod tests {
         assert!(json.contains(r#""epsilon_release":1.5,"epsilon_server":null"#), "{json}");
         assert!(json.contains(r#""seconds":1.5,"bytes_up":7,"bytes_down":9"#), "{json}");
         assert_eq!(serde_json::from_str::<RoundRecord>(&json).unwrap(), record);
+    }
+
+    #[test]
+    fn percentiles_of_clients_are_those_of_the_nearest_rank() {
+        let of = ClientAccuracy::of((1..=20).rev().map(f64::from).collect()).unwrap();
+        assert_eq!(
+            (of.clients, of.worst, of.percentile_10, of.median, of.percentile_90),
+            (20, 1.0, 2.0, 10.0, 18.0)
+        );
+        assert_eq!(of.mean, 10.5);
+        let one = ClientAccuracy::of(vec![0.5]).unwrap();
+        assert_eq!((one.percentile_10, one.median, one.percentile_90), (0.5, 0.5, 0.5));
+        assert_eq!(ClientAccuracy::of(Vec::new()), None);
     }
 
     #[test]

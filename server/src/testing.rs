@@ -43,6 +43,7 @@ pub(crate) fn private_file() -> ExperimentFile {
             epsilon_limit: Some(100.0),
         },
         secure_aggregation: None,
+        evaluation: None,
         simulation: SimulationFile::default(),
     }
 }

@@ -22,6 +22,7 @@ mod data;
 mod devices;
 mod error;
 mod fault;
+mod held_out;
 #[cfg(test)]
 mod masked_scenarios;
 mod membership;

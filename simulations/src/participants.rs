@@ -13,6 +13,7 @@ use skep_protocol::{ClientId, Round};
 
 use crate::attack::Corrupt;
 use crate::clients::Clients;
+use crate::held_out::HoldOut;
 use crate::population::client_root;
 use crate::workers::{Job, Trainer};
 
@@ -22,6 +23,7 @@ pub(crate) struct Participants<'a> {
     task: &'a Task,
     clients: &'a Clients,
     root: &'a Key,
+    hold_out: Option<HoldOut>,
     idle: Mutex<Vec<Box<dyn Learner>>>,
     corrupt: Option<Corrupt>,
 }
@@ -37,12 +39,17 @@ impl<'a> Participants<'a> {
         }
         training(task, Round(1))?;
         let idle = Mutex::new(vec![learner_for(task)?]);
-        Ok(Participants { task, clients, root, idle, corrupt: None })
+        Ok(Participants { task, clients, root, hold_out: None, idle, corrupt: None })
     }
 
     /// The same with some of them corrupt.
     pub(crate) fn with_corrupt(self, corrupt: Option<Corrupt>) -> Self {
         Participants { corrupt, ..self }
+    }
+
+    /// Clients that leave out some of their examples when they train.
+    pub(crate) fn holding_out(self, hold_out: Option<HoldOut>) -> Self {
+        Participants { hold_out, ..self }
     }
 
     fn learner(&self) -> Result<Box<dyn Learner>, Decline> {
@@ -53,11 +60,16 @@ impl<'a> Participants<'a> {
 
 impl Trainer for Participants<'_> {
     fn examples(&self, client: ClientId) -> u64 {
-        self.clients.examples(client)
+        let examples = self.clients.examples(client);
+        let held_out = self.hold_out.as_ref().map_or(0, |hold_out| hold_out.count(examples as usize));
+        examples - held_out as u64
     }
 
     fn train(&self, job: &Job) -> Result<Contribution, Decline> {
-        let data = self.clients.get(job.client).ok_or(Decline::TrainingFailed)?;
+        let mut data = self.clients.get(job.client).ok_or(Decline::TrainingFailed)?;
+        if let Some(hold_out) = &self.hold_out {
+            (data, _) = hold_out.divide(job.client, &data);
+        }
         let keys = ClientKeys::from_root(&client_root(self.root, job.client.0));
         if let Some(corrupt) = self.corrupt.as_ref().filter(|corrupt| corrupt.includes(job.client)) {
             // Its learner is its own, and gone with it.

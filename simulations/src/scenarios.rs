@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use skep_protocol::experiment::Evaluation;
 use skep_protocol::experiment::file::{ExperimentFile, RoundsFile, SamplingFile};
 use skep_protocol::experiment::simulation::{Amount, Availability, Devices, Distribution, Faults, LogNormal};
 use skep_protocol::plan::Plan;
@@ -225,6 +226,20 @@ fn what_clients_do_follows_from_the_seed_and_not_from_threads_or_the_order_of_ev
         let all = all.clone().unwrap_or_default();
         assert!(some.unwrap_or_default().iter().all(|client| all.contains(client)));
     }
+}
+
+#[test]
+fn a_model_that_gets_no_better_ends_the_run() {
+    let mut file = file();
+    file.rounds.count = 12;
+    file.evaluation = Some(Evaluation { every: 2, patience: Some(2), ..Evaluation::default() });
+    let report = Run::of(file.clone()).report();
+    // Measured after rounds 2, 4 and 6, always the same: two of them are no better than the first.
+    assert_eq!((report.ended, report.rounds.len()), (Ended::StoppedEarly, 6));
+    let measured: Vec<_> = report.rounds.iter().map(|record| record.accuracy.is_some()).collect();
+    assert_eq!(measured, [false, true, false, true, false, true]);
+    file.evaluation = None;
+    assert_eq!(Run::of(file).report().ended, Ended::Finished);
 }
 
 #[test]

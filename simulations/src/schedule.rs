@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use skep_client::masking::Masks;
 use skep_privacy::budget::BudgetExhausted;
+use skep_protocol::experiment::evaluation::{Metric, Stop};
 use skep_protocol::round::{AbortReason, Outcome};
 use skep_protocol::{Digest, Round, Span, Time};
 use skep_server::evaluate::Evaluator;
@@ -16,6 +17,7 @@ use skep_server::roster::Contiguous;
 use crate::checkpoint::{Checkpoint, Keeper};
 use crate::clients::public_cohort;
 use crate::error::SimulationError;
+use crate::held_out::Panel;
 use crate::round::World;
 use crate::workers::Trainer;
 
@@ -54,6 +56,8 @@ pub enum Ended {
     Finished,
     /// The privacy budget allows no further round; those that were run stand.
     BudgetExhausted(BudgetExhausted),
+    /// The model has not become better for as long as the experiment allows.
+    StoppedEarly,
     /// It was asked to stop. A round that was open then is aborted, and stays charged; where checkpoints are written it is left
     /// open, for the process that goes on.
     Interrupted,
@@ -63,6 +67,7 @@ pub enum Ended {
 pub(crate) fn run<T: Trainer>(
     mut world: World<'_, T>,
     evaluator: &mut dyn Evaluator,
+    mut panel: Option<&mut Panel<'_>>,
     observer: &mut dyn Observer,
 ) -> Result<SimulationReport, SimulationError> {
     let started = Instant::now();
@@ -73,6 +78,10 @@ pub(crate) fn run<T: Trainer>(
     let ended = loop {
         if world.interrupted.load(Ordering::Relaxed) {
             break Ended::Interrupted;
+        }
+        let experiment = world.federation.experiment();
+        if experiment.evaluation.stop().is_some_and(|stop| has_come(&stop, &rounds)) {
+            break Ended::StoppedEarly;
         }
         let roster = Contiguous(world.federation.experiment().population.clients);
         let next = Round(world.federation.round().0 + 1);
@@ -90,10 +99,13 @@ pub(crate) fn run<T: Trainer>(
             Err(error) => return Err(SimulationError::Planning(error)),
         };
         let measured = world.evaluate_every.is_some_and(|every| {
-            next.0.is_multiple_of(every.get()) || next.0 == world.federation.experiment().rounds.count
+            let experiment = world.federation.experiment();
+            (next.0.is_multiple_of(every.get()) || next.0 == experiment.rounds.count)
+                && experiment.evaluation.is_due(next.0, experiment.rounds.count)
         });
-        let evaluator = measured.then_some(&mut *evaluator as &mut dyn Evaluator);
-        match run_round(&mut world, planned, evaluator, observer, keeper.is_some())? {
+        let measures =
+            measured.then_some(Measures { evaluator: &mut *evaluator, panel: panel.as_deref_mut() });
+        match run_round(&mut world, planned, measures, observer, keeper.is_some())? {
             Some(record) => rounds.push(record),
             None => break Ended::Interrupted,
         }
@@ -127,11 +139,35 @@ impl<T> World<'_, T> {
     }
 }
 
+/// What a model is measured with.
+struct Measures<'e, 'p> {
+    evaluator: &'e mut dyn Evaluator,
+    panel: Option<&'e mut Panel<'p>>,
+}
+
+/// Whether the time has come to stop: so many measurements, and none of them better than the best before them by what counts.
+fn has_come(stop: &Stop, rounds: &[RoundRecord]) -> bool {
+    let value = |record: &RoundRecord| match stop.metric {
+        Metric::Accuracy => record.accuracy,
+        Metric::Loss => record.loss.map(|loss| -loss),
+        Metric::ClientAccuracy => record.client_accuracy.map(|clients| clients.mean),
+    };
+    let (mut best, mut waited) = (f64::NEG_INFINITY, 0);
+    for value in rounds.iter().filter_map(value) {
+        if value > best + stop.min_delta {
+            (best, waited) = (value, 0);
+        } else {
+            waited += 1;
+        }
+    }
+    waited >= stop.patience
+}
+
 /// Runs a round; `None` if it was interrupted and `goes_on` in another process.
 fn run_round<T: Trainer>(
     world: &mut World<'_, T>,
     planned: PlannedRound,
-    evaluator: Option<&mut dyn Evaluator>,
+    measures: Option<Measures<'_, '_>>,
     observer: &mut dyn Observer,
     goes_on: bool,
 ) -> Result<Option<RoundRecord>, SimulationError> {
@@ -144,17 +180,19 @@ fn run_round<T: Trainer>(
     let summary = world.federation.close(closed.outcome)?;
     let model = world.federation.model();
     // Who interrupts does not wait for a measurement.
-    let evaluation = match (closed.outcome, evaluator) {
-        (Outcome::Aborted(AbortReason::Stopped), _) | (_, None) => None,
-        (_, Some(evaluator)) => evaluator
-            .evaluate(&model)
-            .inspect_err(
+    let measures = measures.filter(|_| closed.outcome != Outcome::Aborted(AbortReason::Stopped));
+    let (evaluation, client_accuracy) = match measures {
+        None => (None, None),
+        Some(Measures { evaluator, panel }) => {
+            let evaluation = evaluator.evaluate(&model).inspect_err(
                 |error| tracing::warn!(round = summary.round.0, %error, "the model was not measured"),
-            )
-            .ok(),
+            );
+            (evaluation.ok(), panel.and_then(|panel| panel.measure(&model)))
+        }
     };
     let record = RoundRecord {
         dropped: dropped(&closed.progress),
+        client_accuracy,
         ..RoundRecord::new(&summary, &closed.progress, evaluation, closed.cost)
     };
     observer.round_closed(&record, &model);

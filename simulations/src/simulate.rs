@@ -20,6 +20,7 @@ use crate::checkpoint::{Checkpoint, Checkpoints, Resume};
 use crate::clients::Clients;
 use crate::error::SimulationError;
 use crate::fault::{Fault, Script};
+use crate::held_out::{HoldOut, Panel};
 use crate::network::Network;
 use crate::participants::Participants;
 use crate::population;
@@ -131,6 +132,8 @@ pub(crate) fn simulate_clients(
 ) -> Result<SimulationReport, SimulationError> {
     let participants =
         Participants::new(&experiment.task, clients, root)?.with_corrupt(Corrupt::of(experiment));
+    let participants = participants.holding_out(HoldOut::of(experiment));
+    let mut panel = Panel::of(experiment, clients, options.threads.get())?;
     let mut test_set = TestSet::new(&experiment.task, test.clone())?;
     let federation = match &options.resume {
         None => {
@@ -140,7 +143,7 @@ pub(crate) fn simulate_clients(
         Some(resume) => resumed(experiment, root, options, &resume.checkpoint)?,
     };
     with_world(federation, root, &participants, options, interrupted, |world| {
-        schedule::run(world, &mut test_set, observer)
+        schedule::run(world, &mut test_set, panel.as_mut(), observer)
     })
 }
 

@@ -50,6 +50,7 @@ pub(crate) fn file() -> ExperimentFile {
         },
         privacy: PrivacyFile::NONE,
         secure_aggregation: None,
+        evaluation: None,
         simulation: SimulationFile::default(),
     }
 }
@@ -202,7 +203,7 @@ impl Run {
             &self.trainer,
             &self.options,
             interrupted,
-            |world| schedule::run(world, &mut Unmeasured, observer),
+            |world| schedule::run(world, &mut Unmeasured, None, observer),
         )
     }
 }

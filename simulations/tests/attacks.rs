@@ -34,6 +34,7 @@ fn experiment(strategy: StrategyFile, attack: Option<AttackFile>) -> Experiment 
         strategy,
         privacy: PrivacyFile::NONE,
         secure_aggregation: None,
+        evaluation: None,
         simulation: SimulationFile { attack, ..SimulationFile::default() },
     };
     Experiment::try_from(&file).unwrap()

@@ -39,6 +39,7 @@ fn reference(seed: u64, rounds: u64) -> ExperimentFile {
         },
         privacy: PrivacyFile::NONE,
         secure_aggregation: None,
+        evaluation: None,
         simulation: SimulationFile::default(),
     }
 }

@@ -44,6 +44,7 @@ fn workload(
         },
         privacy: PrivacyFile::NONE,
         secure_aggregation: None,
+        evaluation: None,
         simulation: SimulationFile::default(),
     }
 }

@@ -66,6 +66,7 @@ fn file(deadline_s: f64) -> ExperimentFile {
             epsilon_limit: Some(20.0),
         },
         secure_aggregation: Some(SecureAggregationFile { max_corrupt_fraction: 0.1, min_cohort: 10 }),
+        evaluation: None,
         simulation: SimulationFile::default(),
     }
 }

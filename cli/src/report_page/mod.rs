@@ -14,7 +14,7 @@ use std::fmt::Write;
 use skep_learning::Confusion;
 use skep_privacy::quantities::Sampling;
 use skep_protocol::experiment::{Experiment, Privacy};
-use skep_server::record::RoundRecord;
+use skep_server::record::{ClientAccuracy, RoundRecord};
 
 use crate::privacy_words;
 use crate::report::spoken;
@@ -90,6 +90,9 @@ impl Report<'_> {
         match self.summary.ended {
             "budget-exhausted" => {
                 html += "<p class=\"warning\"><b>Ended early.</b> The privacy budget allowed no further round.</p>\n";
+            }
+            "stopped-early" => {
+                html += "<p class=\"warning\"><b>Ended early.</b> The model had become no better for as long as the experiment allows.</p>\n";
             }
             "interrupted" => {
                 html += "<p class=\"warning\"><b>Ended early.</b> The run was interrupted.</p>\n"
@@ -198,6 +201,21 @@ impl Report<'_> {
         let mut charts =
             one("Accuracy", "accuracy", "teal", curve(&|record| record.accuracy), Some(1.0), None);
         charts += &one("Loss", "loss", "teal", curve(&|record| record.loss), None, None);
+        if self.records.iter().any(|record| record.client_accuracy.is_some()) {
+            let of = |name, colour, value: fn(&ClientAccuracy) -> f64| Series {
+                name,
+                colour,
+                points: curve(&|record| record.client_accuracy.as_ref().map(value)),
+            };
+            let series = vec![
+                of("nine tenths at most", "soft", |clients| clients.percentile_90),
+                of("half", "teal", |clients| clients.median),
+                of("a tenth", "honey", |clients| clients.percentile_10),
+                of("worst", "rose", |clients| clients.worst),
+            ];
+            let title = "Accuracy for clients, on examples of their own";
+            charts += &Chart { title, series, top: Some(1.0), limit: None }.html();
+        }
         charts += &one(
             "ε against recipients",
             "ε",

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::attack::AttackFile;
 pub use super::data_file::{CsvFile, DataFile, IdxFile, TextFile};
+pub use super::evaluation::Evaluation;
 pub use super::layers::Layer;
 pub use super::simulation::{Availability, Devices, Faults};
 pub use super::strategy_file::{AdaptiveFile, StrategyFile, WeightingFile};
@@ -38,6 +39,9 @@ pub struct ExperimentFile {
     /// Whether the server sees sums only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secure_aggregation: Option<SecureAggregationFile>,
+    /// How often a model is measured, and when that ends a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Evaluation>,
     /// How `skep simulate` computes it.
     #[serde(default)]
     pub simulation: SimulationFile,

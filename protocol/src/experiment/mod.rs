@@ -6,6 +6,7 @@
 mod attack;
 mod data;
 mod data_file;
+pub mod evaluation;
 pub mod file;
 mod layers;
 pub mod simulation;
@@ -26,6 +27,7 @@ pub use data::{
     CountOrNames, CsvData, Data, Files, IdxData, IdxPair, TextColumn, TextData, TextFeatures, TextFormat,
     Tokenizer, VectorsFile,
 };
+pub use evaluation::Evaluation;
 pub use layers::{Layer, simple_cnn};
 pub use simulation::Simulation;
 pub use strategy::{Aggregation, Robust, SecondMoment, ServerOptimizer, Strategy, Weighting};
@@ -58,6 +60,8 @@ pub struct Experiment {
     pub privacy: Privacy,
     /// What a simulation in memory computes of secure aggregation.
     pub fidelity: Fidelity,
+    /// How often a model is measured, and when that ends a run.
+    pub evaluation: Evaluation,
     /// What a simulation in memory makes of its clients.
     pub simulation: Simulation,
     /// What corrupt clients of a simulation in memory do, if there are any.

@@ -47,12 +47,14 @@ impl TryFrom<&ExperimentFile> for Experiment {
             strategy: Strategy::try_from(&file.strategy)?,
             privacy: privacy::privacy(file)?,
             fidelity: privacy::fidelity(file)?,
+            evaluation: file.evaluation.clone().unwrap_or_default(),
             simulation: simulation(file)?,
             population,
         };
         refuse_misplaced_columns(&experiment)?;
         strategy::refuse_combinations(&experiment)?;
         privacy::refuse_combinations(&experiment)?;
+        experiment.evaluation.check(&experiment.privacy)?;
         Ok(experiment)
     }
 }
@@ -248,6 +250,7 @@ impl From<&Experiment> for ExperimentFile {
             strategy: StrategyFile::from(&experiment.strategy),
             privacy: privacy::privacy_file(&experiment.privacy),
             secure_aggregation: privacy::secure_aggregation_file(&experiment.privacy),
+            evaluation: unless_default(&experiment.evaluation),
             simulation: SimulationFile {
                 fidelity: match experiment.fidelity {
                     Fidelity::Sum => FidelityFile::Sum,
@@ -285,7 +288,12 @@ const MAX_DEADLINE_S: f64 = 604_800.0;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::Evaluation;
+    use crate::experiment::evaluation::Metric;
     use crate::experiment::file::{BatchFile, BatchWord, ModeFile, PrivacyFile, WeightingFile};
+    use crate::experiment::simulation::{
+        Amount, Availability, Devices, Distribution, Faults, LogNormal, Scripted,
+    };
 
     pub(super) fn digits() -> ExperimentFile {
         ExperimentFile {
@@ -322,6 +330,7 @@ mod tests {
                 epsilon_limit: Some(8.0),
             },
             secure_aggregation: None,
+            evaluation: None,
             simulation: SimulationFile::default(),
         }
     }
@@ -330,6 +339,68 @@ mod tests {
         let mut file = digits();
         change(&mut file);
         Experiment::try_from(&file).expect_err("the change makes no sense").key
+    }
+
+    #[test]
+    fn an_evaluation_that_makes_no_sense_is_refused() {
+        let key = |change: fn(&mut Evaluation)| {
+            refused_key(|file| {
+                let mut evaluation = Evaluation::default();
+                change(&mut evaluation);
+                file.evaluation = Some(evaluation);
+            })
+        };
+        assert_eq!(key(|evaluation| evaluation.every = 0), "evaluation.every");
+        assert_eq!(key(|evaluation| evaluation.clients = Some(0.5)), "evaluation.hold_out");
+        assert_eq!(key(|evaluation| evaluation.hold_out = Some(0.5)), "evaluation.clients");
+        assert_eq!(key(|evaluation| evaluation.patience = Some(0)), "evaluation.patience");
+        assert_eq!(key(|evaluation| evaluation.min_delta = Some(0.1)), "evaluation.patience");
+        // The digits are learned in private.
+        let by_clients = |evaluation: &mut Evaluation| {
+            (evaluation.clients, evaluation.hold_out) = (Some(0.5), Some(0.5));
+            (evaluation.patience, evaluation.metric) = (Some(3), Some(Metric::ClientAccuracy));
+        };
+        assert_eq!(key(by_clients), "evaluation.metric");
+        let mut open = digits();
+        open.privacy = PrivacyFile::NONE;
+        let mut evaluation = Evaluation::default();
+        by_clients(&mut evaluation);
+        open.evaluation = Some(evaluation);
+        assert_eq!(ExperimentFile::from(&Experiment::try_from(&open).unwrap()), open);
+    }
+
+    #[test]
+    fn a_simulation_that_makes_no_sense_is_refused() {
+        let key = |change: fn(&mut SimulationFile)| refused_key(|file| change(&mut file.simulation));
+        assert_eq!(key(|file| file.round_every_s = Some(-1.0)), "simulation.round_every_s");
+        let devices = |amount| Some(Devices { examples_per_s: Some(amount), ..Devices::IDEAL });
+        for amount in [
+            Amount::Fixed(0.0),
+            Amount::Drawn(Distribution::Uniform([2.0, 1.0])),
+            Amount::Drawn(Distribution::OneOf(vec![])),
+            Amount::Drawn(Distribution::LogNormal(LogNormal { median: 1.0, spread: 0.5 })),
+        ] {
+            assert_eq!(
+                refused_key(|file| file.simulation.devices = devices(amount)),
+                "simulation.devices.examples_per_s"
+            );
+        }
+        assert_eq!(
+            key(|file| file.availability =
+                Some(Availability::Diurnal { online: 0.0, spread: 1.0, day_s: 1.0 })),
+            "simulation.availability.online"
+        );
+        assert_eq!(
+            refused_key(|file| file.simulation.faults = Some(Faults { dropout: 1.1, ..Faults::NONE })),
+            "simulation.faults.dropout"
+        );
+        let script = |client, round| vec![Scripted::Late { client, round }];
+        for script in [script(100, 1), script(0, 0), script(0, 61)] {
+            assert_eq!(
+                refused_key(|file| file.simulation.faults = Some(Faults { script, ..Faults::NONE })),
+                "simulation.faults.script"
+            );
+        }
     }
 
     #[test]

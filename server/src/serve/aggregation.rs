@@ -218,6 +218,10 @@ impl Aggregation {
     }
 
     fn evaluate(&mut self, model: &[f32]) -> Option<Evaluation> {
+        let (experiment, round) = (self.federation.experiment(), self.federation.round());
+        if !experiment.evaluation.is_due(round.0, experiment.rounds.count) {
+            return None;
+        }
         let evaluated = self.evaluator.as_mut()?.evaluate(model);
         if let Err(error) = &evaluated {
             warn!(%error, "the model could not be evaluated");

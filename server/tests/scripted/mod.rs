@@ -64,6 +64,7 @@ pub fn public_file(clients: u64, rounds: u64, deadline_s: f64) -> ExperimentFile
         },
         privacy: PrivacyFile::NONE,
         secure_aggregation: None,
+        evaluation: None,
         simulation: SimulationFile::default(),
     }
 }

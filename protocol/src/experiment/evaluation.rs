@@ -1,0 +1,142 @@
+//! How often a model is measured, on what, and when that ends a run.
+
+use serde::{Deserialize, Serialize};
+
+use super::Privacy;
+use super::validate::{Invalid, invalid};
+
+/// `[evaluation]`, as it is typed and as it is meant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// Rounds from one measurement to the next; the last round is always measured.
+    #[serde(default = "one_round")]
+    pub every: u64,
+    /// The part of the clients on whose own held-out examples the model is measured, too; of simulations only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<f64>,
+    /// The part of each client's examples that is held out; with `clients`, and of every client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_out: Option<f64>,
+    /// The run ends after so many measurements without improvement; of simulations only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
+    /// What counts as an improvement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_delta: Option<f64>,
+    /// What must improve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<Metric>,
+}
+
+/// `evaluation.metric`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// The accuracy on the server's own examples.
+    #[default]
+    Accuracy,
+    /// The loss on them.
+    Loss,
+    /// The mean accuracy of clients on examples of their own.
+    ClientAccuracy,
+}
+
+/// When a run ends although rounds are left.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stop {
+    /// After so many measurements without improvement, at least 1.
+    pub patience: u32,
+    /// By which a measurement must be better than the best before it.
+    pub min_delta: f64,
+    /// What must improve.
+    pub metric: Metric,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Evaluation { every: 1, clients: None, hold_out: None, patience: None, min_delta: None, metric: None }
+    }
+}
+
+impl Evaluation {
+    /// When the run ends although rounds are left, if ever.
+    pub fn stop(&self) -> Option<Stop> {
+        Some(Stop {
+            patience: self.patience?,
+            min_delta: self.min_delta.unwrap_or(0.0),
+            metric: self.metric.unwrap_or_default(),
+        })
+    }
+
+    /// Whether the model of this round is measured, where there are `rounds`.
+    pub fn is_due(&self, round: u64, rounds: u64) -> bool {
+        round.is_multiple_of(self.every) || round == rounds
+    }
+
+    /// What makes no sense.
+    ///
+    /// # Errors
+    /// [`Invalid`], which names the key.
+    pub fn check(&self, privacy: &Privacy) -> Result<(), Invalid> {
+        if self.every == 0 {
+            return Err(invalid("evaluation.every", "is 0, but must be at least 1 round"));
+        }
+        match (self.clients, self.hold_out) {
+            (None, None) => {}
+            (Some(_), None) => {
+                return Err(invalid(
+                    "evaluation.hold_out",
+                    "is missing: which part of a client's examples is it measured on?",
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(invalid(
+                    "evaluation.clients",
+                    "is missing: which part of the clients is measured?",
+                ));
+            }
+            (Some(clients), _) if !(clients > 0.0 && clients <= 1.0) => {
+                return Err(invalid(
+                    "evaluation.clients",
+                    format!("is {clients}, but must be above 0 and at most 1"),
+                ));
+            }
+            (_, Some(part)) if !(part > 0.0 && part < 1.0) => {
+                return Err(invalid(
+                    "evaluation.hold_out",
+                    format!("is {part}, but must be between 0 and 1"),
+                ));
+            }
+            _ => {}
+        }
+        if self.patience == Some(0) {
+            return Err(invalid("evaluation.patience", "is 0, but must be at least 1 measurement"));
+        }
+        if self.patience.is_none() && (self.min_delta.is_some() || self.metric.is_some()) {
+            return Err(invalid(
+                "evaluation.patience",
+                "is missing: min_delta and metric say when a run ends early",
+            ));
+        }
+        if self.min_delta.is_some_and(|delta| !(delta.is_finite() && delta >= 0.0)) {
+            return Err(invalid("evaluation.min_delta", "must be a finite number, at least 0"));
+        }
+        match self.metric {
+            Some(Metric::ClientAccuracy) if *privacy != Privacy::None => Err(invalid(
+                "evaluation.metric",
+                "cannot be \"client-accuracy\" with privacy: when the run ends would tell about clients' examples, and nothing hides \
+                 that; \"accuracy\" and \"loss\" are of the server's own examples and cost nothing",
+            )),
+            Some(Metric::ClientAccuracy) if self.clients.is_none() => Err(invalid(
+                "evaluation.metric",
+                "is \"client-accuracy\", but no clients are measured: say which part in `clients`",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn one_round() -> u64 {
+    1
+}

@@ -1,0 +1,161 @@
+//! How good a model is for each of the clients, on examples of their own that nobody trains on.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use skep_client::task::{TaskError, learner_for};
+use skep_learning::{Learner, Subset};
+use skep_privacy::prg::{Key, Purpose};
+use skep_protocol::ClientId;
+use skep_protocol::experiment::Experiment;
+use skep_server::record::ClientAccuracy;
+
+use crate::clients::Clients;
+use crate::devices::uniform;
+
+/// Which of a client's examples are held out, a function of the public seed and the client.
+#[derive(Clone, Debug)]
+pub(crate) struct HoldOut {
+    part: f64,
+    key: Key,
+}
+
+impl HoldOut {
+    /// As the experiment says, if it does.
+    pub(crate) fn of(experiment: &Experiment) -> Option<Self> {
+        let part = experiment.evaluation.hold_out?;
+        Some(HoldOut { part, key: Key::from_seed(experiment.seed) })
+    }
+
+    /// How many of so many examples are held out: never all of them.
+    pub(crate) fn count(&self, examples: usize) -> usize {
+        ((self.part * examples as f64) as usize).min(examples.saturating_sub(1))
+    }
+
+    /// The examples to train on and those that are held out, each in the order they were in.
+    pub(crate) fn divide(&self, client: ClientId, examples: &Subset) -> (Subset, Subset) {
+        let mut prg = self.key.derive(Purpose::Data, 1, client.0).stream();
+        // Of those that are left, each is as likely to be among those that are still wanted.
+        let (mut left, mut wanted) = (examples.len(), self.count(examples.len()));
+        let (mut train, mut held_out) = (Vec::new(), Vec::new());
+        for &row in examples.rows() {
+            let chosen = uniform(&mut prg) * (left as f64) < wanted as f64;
+            left -= 1;
+            wanted -= usize::from(chosen);
+            if chosen { &mut held_out } else { &mut train }.push(row);
+        }
+        let of = |rows| {
+            Subset::new(examples.dataset().clone(), rows).expect("the rows of a subset are its data's")
+        };
+        (of(train), of(held_out))
+    }
+}
+
+/// The clients that a model is measured on: the same in every round.
+pub(crate) struct Panel<'a> {
+    clients: &'a Clients,
+    hold_out: HoldOut,
+    chosen: Vec<ClientId>,
+    learners: Vec<Box<dyn Learner>>,
+}
+
+impl<'a> Panel<'a> {
+    /// The panel of the experiment, if it has one.
+    ///
+    /// # Errors
+    /// [`TaskError`] when the task cannot be learned.
+    pub(crate) fn of(
+        experiment: &Experiment,
+        clients: &'a Clients,
+        threads: usize,
+    ) -> Result<Option<Self>, TaskError> {
+        let (Some(part), Some(hold_out)) = (experiment.evaluation.clients, HoldOut::of(experiment)) else {
+            return Ok(None);
+        };
+        let population = experiment.population.clients;
+        let wanted = ((part * population as f64).ceil() as u64).clamp(1, population);
+        let mut prg = hold_out.key.derive(Purpose::Data, 0, 0).stream();
+        let (mut left, mut missing, mut chosen) = (population, wanted, Vec::new());
+        for client in 0..population {
+            let is_chosen = uniform(&mut prg) * (left as f64) < missing as f64;
+            left -= 1;
+            missing -= u64::from(is_chosen);
+            // Who has one example trains on it.
+            if is_chosen && hold_out.count(clients.examples(ClientId(client)) as usize) > 0 {
+                chosen.push(ClientId(client));
+            }
+        }
+        let learners = (0..threads).map(|_| learner_for(&experiment.task)).collect::<Result<_, _>>()?;
+        Ok(Some(Panel { clients, hold_out, chosen, learners }))
+    }
+
+    /// The distribution of accuracy over the panel; none if nobody on it has an example, or the model cannot be measured.
+    pub(crate) fn measure(&mut self, model: &[f32]) -> Option<ClientAccuracy> {
+        let next = AtomicUsize::new(0);
+        let (clients, hold_out, chosen) = (self.clients, &self.hold_out, &self.chosen);
+        let measured = |learner: &mut Box<dyn Learner>| {
+            let mut measured = Vec::new();
+            while let Some(&client) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let (_, held_out) = hold_out.divide(client, &clients.get(client)?);
+                measured.push(learner.evaluate(model, &held_out).ok()?.accuracy);
+            }
+            Some(measured)
+        };
+        let accuracies: Option<Vec<Vec<f64>>> = thread::scope(|scope| {
+            let measured = &measured;
+            let threads: Vec<_> =
+                self.learners.iter_mut().map(|learner| scope.spawn(move || measured(learner))).collect();
+            // A panic of one is everybody's.
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        ClientAccuracy::of(accuracies?.concat())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::population;
+    use crate::testing::experiment;
+
+    #[test]
+    fn a_client_trains_on_what_is_not_held_out() {
+        let mut experiment = experiment();
+        experiment.evaluation.hold_out = Some(0.25);
+        let hold_out = HoldOut::of(&experiment).unwrap();
+        let train = population::data(&experiment).unwrap().train;
+        let mut kept = 0;
+        for (client, share) in population::shares(&experiment, &train).unwrap().iter().enumerate() {
+            let (train, held_out) = hold_out.divide(ClientId(client as u64), share);
+            assert_eq!(held_out.len(), share.len() / 4);
+            assert!(!train.is_empty());
+            let mut rows = [train.rows(), held_out.rows()].concat();
+            rows.sort_unstable();
+            let mut all = share.rows().to_vec();
+            all.sort_unstable();
+            assert_eq!(rows, all);
+            kept += held_out.len();
+        }
+        assert!(kept > 200, "{kept}");
+        let one = Subset::new(train.dataset().clone(), vec![train.rows()[0]]).unwrap();
+        assert_eq!(hold_out.divide(ClientId(0), &one).0.len(), 1);
+    }
+
+    #[test]
+    fn a_panel_is_measured_alike_on_any_number_of_threads() {
+        let mut experiment = experiment();
+        (experiment.evaluation.clients, experiment.evaluation.hold_out) = (Some(0.5), Some(0.2));
+        let clients = Clients::new(&experiment, &population::data(&experiment).unwrap().train).unwrap();
+        let model = population::initial_model(&experiment).unwrap();
+        let measure =
+            |threads| Panel::of(&experiment, &clients, threads).unwrap().unwrap().measure(&model).unwrap();
+        let alone = measure(1);
+        assert_eq!(alone, measure(3));
+        assert!((8..=10).contains(&alone.clients), "half of twenty, less those with few examples: {alone:?}");
+        assert!(alone.worst <= alone.percentile_10 && alone.percentile_10 <= alone.median);
+        assert!(alone.median <= alone.percentile_90);
+    }
+}
