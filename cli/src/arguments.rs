@@ -80,6 +80,13 @@ pub enum Command {
     /// Runs it in memory like `skep simulate`, with every random draw fixed and without measuring the model in between, and
     /// prints the median round, where its time goes, what arithmetic alone would take, and the last model's loss.
     Bench(Bench),
+    /// Put runs beside one another.
+    ///
+    /// Prints a table: in which keys the experiments differ, and what came of each. With --html also a page of curves that
+    /// loads nothing.
+    Compare(Compare),
+    /// Write the rounds of a run for other programs.
+    Metrics(Metrics),
     /// Say what an experiment file means and what it costs in privacy.
     ///
     /// Prints the experiment with every value spelled out, what an update weighs, and both epsilons after all rounds. A file
@@ -182,12 +189,53 @@ pub struct Simulate {
     /// go on from, begin.
     #[arg(long, requires = "out", conflicts_with = "real")]
     pub resume: bool,
+    /// Run the experiment once for each combination of values in its `[sweep]`, several at a time, into directories below --out.
+    ///
+    /// Ends with a table, and with what all runs together cost in privacy. --resume goes on with a sweep that was stopped.
+    #[arg(long, requires = "out", conflicts_with = "real")]
+    pub sweep: bool,
     /// Where the files lie that `task.data` names by relative paths; beside the experiment file if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// What to print on standard output at the end.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// Arguments of `skep compare`.
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// Results directories of runs that have ended.
+    #[arg(required = true, num_args = 1.., value_name = "DIR")]
+    pub results: Vec<PathBuf>,
+    /// Write a page of curves into this file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Arguments of `skep metrics`.
+#[derive(Debug, Args)]
+pub struct Metrics {
+    /// The results directory of a run, whether it has ended or not.
+    pub results: PathBuf,
+    /// As what.
+    #[arg(long, value_enum)]
+    pub format: MetricsFormat,
+    /// Where to: a file for csv, standard output if not given; for tensorboard a log directory.
+    #[arg(long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+}
+
+/// How rounds are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MetricsFormat {
+    /// A table, a line for each round.
+    Csv,
+    /// An event file.
+    Tensorboard,
 }
 
 /// Arguments of `skep bench`.

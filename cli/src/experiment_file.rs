@@ -61,7 +61,20 @@ pub fn read(path: Option<&Path>, data_dir: Option<&Path>) -> Result<Experiment, 
     let name = path.display().to_string();
     let unreadable = |source| ExperimentFileError::Unreadable { path: name.clone(), source };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let mut experiment = parse(&name, &text)?;
+    parse_beside(&name, &text, path, data_dir)
+}
+
+/// Reads `text`, in which relative paths are those of the file at `path`.
+///
+/// # Errors
+/// [`ExperimentFileError`].
+pub(crate) fn parse_beside(
+    name: &str,
+    text: &str,
+    path: &Path,
+    data_dir: Option<&Path>,
+) -> Result<Experiment, ExperimentFileError> {
+    let mut experiment = parse(name, text)?;
     let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     experiment.data.place_below(&directory(data_dir.unwrap_or(beside))?);
     experiment.simulation.place_below(&directory(beside)?);
@@ -90,6 +103,13 @@ pub fn parse(name: &str, text: &str) -> Result<Experiment, ExperimentFileError> 
         help,
     };
     let document = DeTable::parse(text).map_err(|error| wrong(syntax_fault(&error)))?;
+    if let Some((key, _)) = document.get_ref().get_key_value("sweep") {
+        return Err(wrong((
+            "this file describes many runs".to_owned(),
+            key.span(),
+            Some("run them with `skep simulate FILE --sweep --out DIR`, or take [sweep] out".to_owned()),
+        )));
+    }
     let file =
         toml::from_str::<ExperimentFile>(text).map_err(|error| wrong(type_fault(text, &document, &error)))?;
     Experiment::try_from(&file).map_err(|invalid| wrong(meaning_fault(&document, &invalid)))

@@ -4,7 +4,7 @@
 //! | file | what it is about |
 //! | --- | --- |
 //! | `experiment_file` | TOML, and diagnostics that point into it |
-//! | `bench`, `init`, `inspect`, `check`, `simulate`, `serve`, `invite`, `clients`, `status`, `join`, `privacy`, `audit`, `ledger`, `predict`, `model` | a command each |
+//! | `bench`, `init`, `inspect`, `check`, `simulate`, `sweep`, `compare`, `metrics`, `serve`, `invite`, `clients`, `status`, `join`, `privacy`, `audit`, `ledger`, `predict`, `model` | a command each |
 //! | `audit_empirical` | what a federation is seen to give away |
 //! | `real` | the processes of `simulate --real` |
 //! | `recorder`, `progress`, `operator_log`, `results`, `summary`, `report`, `report_page` | what is seen and kept of a run |
@@ -16,6 +16,7 @@ mod bench;
 mod check;
 mod clients;
 mod clock;
+mod compare;
 mod cost;
 pub mod data;
 pub mod experiment_file;
@@ -27,6 +28,7 @@ mod invite;
 mod join;
 pub mod ledger;
 mod machine;
+mod metrics;
 pub mod model;
 mod new_file;
 mod operator_log;
@@ -47,6 +49,8 @@ mod server_state;
 mod simulate;
 mod status;
 mod summary;
+mod sweep;
+mod text_table;
 
 use arguments::{Arguments, Command, DataCommand};
 use failure::Failure;
@@ -60,7 +64,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let sealed = arguments.sealed_data;
     seal::unlock(&sealed)?;
     match arguments.command {
+        Command::Simulate(arguments) if arguments.sweep => sweep::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments, &log),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Data(DataCommand::Inspect(arguments)) => inspect::run(&arguments),
         Command::Data(DataCommand::Seal(arguments)) => seal::run(&arguments, &sealed),

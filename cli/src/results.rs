@@ -169,6 +169,25 @@ pub(crate) fn summary(directory: &Path) -> Result<Option<Value>, Failure> {
     }
 }
 
+/// The rounds in a results directory, so far.
+///
+/// # Errors
+/// [`Failure::Usage`] when there are none, [`Failure::Other`] when they cannot be read.
+pub(crate) fn rounds(directory: &Path) -> Result<Vec<RoundRecord>, Failure> {
+    let path = directory.join("rounds.jsonl");
+    let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Failure::Usage {
+            problem: format!("{}: there is no rounds.jsonl here", directory.display()),
+            help: Some("name a results directory of `skep simulate --out` or `skep serve --out`".to_owned()),
+        },
+        _ => Failure::file(&path, error),
+    })?;
+    // A last line that is being written has no end yet.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let lines = whole.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+    lines.map_err(|error| Failure::Other(format!("{}: {error}", path.display())))
+}
+
 /// Whether the results in a directory are of this experiment.
 pub(crate) fn is_of(directory: &Path, experiment: &Experiment) -> bool {
     let kept = fs::read_to_string(directory.join("experiment.toml"));

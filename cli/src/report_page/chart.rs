@@ -18,9 +18,9 @@ pub(super) struct Chart {
 
 /// One curve.
 pub(super) struct Series {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// A class of the style sheet that has a colour.
-    pub(super) colour: &'static str,
+    pub(super) colour: String,
     /// Round and value, rounds rising.
     pub(super) points: Vec<(u64, f64)>,
 }
@@ -37,10 +37,9 @@ impl Chart {
     pub(super) fn html(mut self) -> String {
         self.series.iter_mut().for_each(Series::thin_out);
         self.series.retain(|series| !series.points.is_empty());
-        let Some(longest) = self.series.iter().max_by_key(|series| series.points.len()) else {
-            return String::new();
-        };
-        let rounds = (longest.points[0].0, longest.points[longest.points.len() - 1].0);
+        let all = || self.series.iter().flat_map(|series| series.points.iter().map(|(round, _)| *round));
+        let (Some(first), Some(last)) = (all().min(), all().max()) else { return String::new() };
+        let rounds = (first, last);
         let values = self.series.iter().flat_map(|series| &series.points).map(|(_, value)| *value);
         let most = values.fold(0.0, f64::max);
         let limit = self.limit.filter(|limit| *limit <= 4.0 * most);
@@ -67,11 +66,16 @@ impl Chart {
 
     fn opening(&self) -> String {
         let told: Vec<_> =
-            self.series.iter().map(|series| Told { name: series.name, points: &series.points }).collect();
+            self.series.iter().map(|series| Told { name: &series.name, points: &series.points }).collect();
         let told = serde_json::to_string(&told).expect("names and finite numbers");
         let last = self.series.iter().map(|series| {
             let (_, value) = series.points[series.points.len() - 1];
-            format!("<span><b class=\"key {}\"></b>{} {}</span>", series.colour, series.name, number(value))
+            format!(
+                "<span><b class=\"key {}\"></b>{} {}</span>",
+                series.colour,
+                escaped(&series.name),
+                number(value)
+            )
         });
         format!(
             "<figure class=\"card\" data-series=\"{}\">\n<figcaption><h3>{}</h3><output>{}</output></figcaption>\n<div class=\"plot\">",
@@ -143,7 +147,7 @@ mod tests {
     use super::*;
 
     fn chart(points: Vec<(u64, f64)>) -> Chart {
-        let series = Series { name: "loss", colour: "teal", points };
+        let series = Series { name: "loss".to_owned(), colour: "teal".to_owned(), points };
         Chart { title: "Loss", series: vec![series], top: None, limit: None }
     }
 

@@ -5,6 +5,7 @@
 
 mod chart;
 mod clients;
+mod compared;
 mod dropped;
 mod matrix;
 mod words;
@@ -24,6 +25,7 @@ use chart::{Chart, Series};
 use words::{bytes, count, keyed, number, percent};
 
 pub(crate) use chart::nice_limit;
+pub(crate) use compared::{Compared, compared};
 pub(crate) use words::escaped;
 
 /// What a report is about.
@@ -57,15 +59,7 @@ impl Report<'_> {
             self.clients(),
             self.facts(),
         ];
-        format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n\
-             <title>{title} · Skep</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{}\
-             <footer>Made by skep {}. This file loads nothing from anywhere.</footer>\n</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
-            sections.concat(),
-            self.summary.version
-        )
+        page(&title, "", &sections.concat())
     }
 
     fn header(&self) -> String {
@@ -189,8 +183,9 @@ impl Report<'_> {
         let curve = |value: &dyn Fn(&RoundRecord) -> Option<f64>| -> Vec<(u64, f64)> {
             self.records.iter().filter_map(|record| Some((record.round.0, value(record)?))).collect()
         };
-        let one = |title, name, colour, points, top, limit| {
-            Chart { title, series: vec![Series { name, colour, points }], top, limit }.html()
+        let one = |title, name: &str, colour: &str, points, top, limit| {
+            let series = vec![Series { name: name.to_owned(), colour: colour.to_owned(), points }];
+            Chart { title, series, top, limit }.html()
         };
         // The limit is against whoever the mode is for.
         let limit = self.experiment.privacy.terms().map(|terms| terms.epsilon_limit.get());
@@ -202,9 +197,9 @@ impl Report<'_> {
             one("Accuracy", "accuracy", "teal", curve(&|record| record.accuracy), Some(1.0), None);
         charts += &one("Loss", "loss", "teal", curve(&|record| record.loss), None, None);
         if self.records.iter().any(|record| record.client_accuracy.is_some()) {
-            let of = |name, colour, value: fn(&ClientAccuracy) -> f64| Series {
-                name,
-                colour,
+            let of = |name: &str, colour: &str, value: fn(&ClientAccuracy) -> f64| Series {
+                name: name.to_owned(),
+                colour: colour.to_owned(),
                 points: curve(&|record| record.client_accuracy.as_ref().map(value)),
             };
             let series = vec![
@@ -233,9 +228,9 @@ impl Report<'_> {
             of_server,
         );
         if self.cohorts_may_be_shown() {
-            let series = |name, colour, value: fn(&RoundRecord) -> f64| Series {
-                name,
-                colour,
+            let series = |name: &str, colour: &str, value: fn(&RoundRecord) -> f64| Series {
+                name: name.to_owned(),
+                colour: colour.to_owned(),
                 points: curve(&|record| Some(value(record))),
             };
             let series = vec![
@@ -335,6 +330,18 @@ impl Report<'_> {
             && !matches!(self.experiment.privacy, Privacy::None);
         self.is_simulation() || !secret
     }
+}
+
+/// A page that loads nothing, with a style of its own beside everybody's.
+fn page(title: &str, style: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n\
+         <title>{title} · Skep</title>\n<style>\n{STYLE}{style}</style>\n</head>\n<body>\n<main>\n{body}\
+         <footer>Made by skep {}. This file loads nothing from anywhere.</footer>\n</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// What an epsilon means, in words: the power of any test is at most e^ε times its size, plus δ.

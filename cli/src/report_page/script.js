@@ -3,7 +3,7 @@ for (const figure of document.querySelectorAll('figure[data-series]')) {
   const series = JSON.parse(figure.dataset.series);
   const plot = figure.querySelector('.plot'), line = plot.querySelector('i'), output = figure.querySelector('output');
   const last = output.textContent;
-  const rounds = series[0].points.map(point => point[0]);
+  const rounds = [...new Set(series.flatMap(one => one.points.map(point => point[0])))].sort((one, other) => one - other);
   const first = rounds[0], range = Math.max(rounds[rounds.length - 1] - first, 1);
   plot.addEventListener('pointermove', event => {
     const box = plot.getBoundingClientRect();
