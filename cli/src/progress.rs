@@ -36,6 +36,14 @@ impl Progress {
         }
     }
 
+    /// An earlier process has run so many rounds; how long the others take is not told from these.
+    pub(crate) fn resumed(&self, rounds: u64) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.set_position(rounds);
+            bar.reset_eta();
+        }
+    }
+
     /// A round has begun.
     pub(crate) fn opened(&self, round: Round, invited: u32) {
         if let Shown::Bar(bar) = &self.shown {

@@ -41,6 +41,7 @@ impl Recorder {
 
     /// Goes on after rounds that an earlier process has run and written down.
     pub(crate) fn knows(&mut self, records: Vec<RoundRecord>) {
+        self.progress.resumed(records.len() as u64);
         self.records = records;
     }
 
