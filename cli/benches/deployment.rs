@@ -183,7 +183,7 @@ fn start_clients(role: &str, directory: &Path, number: usize, invitations: &[Str
     if role == "idle" {
         words.push(&count);
     }
-    let mut child = start(this(&words).envs(AS_THE_UNIT));
+    let mut child = start(this(&words).envs(AS_JOIN));
     let mut input = child.stdin.take().expect("it is piped");
     for invitation in invitations {
         writeln!(input, "{invitation}").expect("the client listens");
@@ -393,8 +393,8 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("temporary paths are UTF-8")
 }
 
-/// What `packaging/systemd/skep-client.service` tells the allocator: to give memory back at once.
-const AS_THE_UNIT: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
+/// What `skep join` tells the allocator: to give memory back at once.
+const AS_JOIN: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
 /// 64 inputs, 10 classes: 75 w + 10 parameters.
 const HIDDEN: u32 = 13_334;
 const PARAMETERS: u32 = 75 * HIDDEN + 10;

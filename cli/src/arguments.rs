@@ -152,6 +152,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it should take little memory, on devices that do other things.
+    pub fn is_small(&self) -> bool {
+        matches!(self, Command::Join(_))
+    }
+
     /// Whether another process of ours started this one, and tells its failure.
     pub fn is_child(&self) -> bool {
         matches!(self, Command::LocalServer | Command::LocalClients)

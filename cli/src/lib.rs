@@ -9,6 +9,7 @@
 //! | `real` | the processes of `simulate --real` |
 //! | `recorder`, `progress`, `operator_log`, `results`, `summary`, `report`, `report_page` | what is seen and kept of a run |
 
+pub mod allocator;
 pub mod arguments;
 pub mod audit;
 mod audit_empirical;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use skep_client::join::{JoinError, JoinOptions, Leaving, Lost, TrainingSlots, join};
 use skep_client::task::{TaskError, architecture};
 use skep_client::trainer::{Participant, pack};
-use skep_protocol::codec::CodecError;
+use skep_protocol::codec::{CodecError, WIRE_VERSION};
 use skep_protocol::experiment::{Batch, Model, Task};
 use skep_protocol::message::{ClientMessage, ServerMessage};
 use skep_protocol::net::websocket::{NetError, Timeouts};
@@ -337,17 +337,20 @@ async fn a_grant_beyond_the_update_is_passed_over() {
 async fn what_is_no_message_ends_it_with_a_clear_error() {
     let mut unknown = skep_protocol::codec::encode(&ServerMessage::Finished).unwrap();
     unknown[1] = 99;
-    let version = vec![2, 0, 0, 0, 0];
-    for bytes in [unknown, version, vec![1]] {
+    let version = vec![WIRE_VERSION + 1, 0, 0, 0, 0];
+    for bytes in [unknown, version, vec![WIRE_VERSION]] {
         let federation = Federation::new().await;
         let joining = federation.join(1);
         let mut session = federation.welcome(&task()).await;
         session.say_bytes(bytes.clone()).await;
         session.hear_nothing_more().await;
         let error = ended(joining).await.unwrap_err();
-        let named = match bytes[0] {
-            2 => matches!(error, JoinError::Message(CodecError::Version(2))),
-            _ => matches!(error, JoinError::Message(CodecError::Malformed(_))),
+        let named = match &error {
+            JoinError::Message(CodecError::Version(found)) => {
+                *found == WIRE_VERSION + 1 && bytes[0] == *found
+            }
+            JoinError::Message(CodecError::Malformed(_)) => bytes[0] == WIRE_VERSION,
+            _ => false,
         };
         assert!(named && error.to_string().starts_with("the server sent what is no message"), "{error}");
     }

@@ -9,7 +9,7 @@ mod support;
 use std::time::Duration;
 
 use skep_client::join::{JoinError, JoinOptions, Leaving};
-use skep_protocol::codec::CodecError;
+use skep_protocol::codec::{CodecError, WIRE_VERSION};
 use skep_protocol::message::{ClientMessage, ServerMessage, TurnAway};
 use skep_protocol::net::frame::Frame;
 use skep_protocol::net::websocket::{NetError, Timeouts};
@@ -169,7 +169,7 @@ async fn play_until(phase: Phase, session: &mut Session, plan: &VerifiedPlan) ->
 async fn commit(fault: Fault, session: &mut Session, round: Round) {
     match fault {
         Fault::Vanish | Fault::Silence | Fault::Goodbye => {}
-        Fault::Garbage => session.say_bytes(vec![1, 99, 255, 255]).await,
+        Fault::Garbage => session.say_bytes(vec![WIRE_VERSION, 99, 255, 255]).await,
         Fault::ForgedPlan => {
             let forger = PlanSigner::from_seed(&[8; 32]);
             session.invite(&signed_by(plan_of(&task(), round.0 + 1), &forger)).await;

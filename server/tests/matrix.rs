@@ -9,9 +9,11 @@ mod scripted;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scripted::{Client, Server, TIMEOUTS, constant, public_file, refusals, within};
+use scripted::{Client, PATIENCE, Server, TIMEOUTS, constant, public_file, refusals, within};
+use skep_protocol::codec::WIRE_VERSION;
 use skep_protocol::message::{ClientMessage, Offer, ServerMessage};
 use skep_protocol::net::frame::{CHUNK_LIMIT, Frame};
+use skep_protocol::net::rate::Rate;
 use skep_protocol::net::websocket::Timeouts;
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::{Decline, Refusal};
@@ -19,7 +21,8 @@ use skep_protocol::{ChannelBinding, ClientId, Digest, Round};
 use skep_server::record::{OutcomeKind, RoundRecord};
 use skep_server::serve::{End, ServeOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
 
 /// In mode none a step is 2^-24, so this is a change of 1.
@@ -131,8 +134,7 @@ fn expected(phase: Phase, fault: Fault) -> State {
         (Fault::Silence, _) => refused(&[GrantExpired]),
         (Fault::Garbage, _) => refused(&[Malformed]),
         (Fault::StrayChunk, _) => refused(&[Unexpected]),
-        // Its own refusals, which it does not read, may be what it is cut off for.
-        (Fault::Flood, _) => refused(&[TooFast, ConnectionLost]),
+        (Fault::Flood, _) => refused(&[TooFast]),
     }
 }
 
@@ -183,7 +185,9 @@ impl Part {
                 return None;
             }
             Fault::Silence => {}
-            Fault::Garbage => self.send(Frame::Control(vec![1, 255, 255, 255, 255, 7].into())).await,
+            Fault::Garbage => {
+                self.send(Frame::Control(vec![WIRE_VERSION, 255, 255, 255, 255, 7].into())).await
+            }
             Fault::StrayChunk => self.client.send_chunk(round, 1_000_000, b"stray").await,
             Fault::WrongRound => self.wrong_round().await,
             Fault::Flood => self.flood().await,
@@ -306,10 +310,24 @@ async fn honest(mut client: Client) {
     }
 }
 
-async fn cell(phase: Phase, fault: Fault) {
-    let server = Server::start(&public_file(3, 2, DEADLINE_S), 3).await;
-    let (first, second) = (server.join(0).await, server.join(1).await);
-    let mut part = Part { client: server.join(2).await, plan: None, packed: Vec::new() };
+/// More messages than a client needs are too many, however slowly they come; and so few are allowed that the answers to them do not
+/// fill the queue that a client is cut off for.
+fn options(wait_for: usize) -> ServeOptions {
+    ServeOptions {
+        timeouts: TIMEOUTS,
+        linger: Duration::ZERO,
+        grace: Duration::ZERO,
+        messages: Rate { burst: 24.0, per_second: 0.0 },
+        ..ServeOptions::new(wait_for)
+    }
+}
+
+async fn cell(phase: Phase, fault: Fault, ready: Arc<Barrier>) {
+    let server = Server::start_with(&public_file(3, 2, DEADLINE_S), options(3)).await;
+    let (first, second, third) = (server.join(0).await, server.join(1).await, server.member(2));
+    // So that no round waits for the setting up of another cell.
+    ready.wait().await;
+    let mut part = Part { client: third.connect().await, plan: None, packed: Vec::new() };
     let began = Instant::now();
     let others = [tokio::spawn(honest(first)), tokio::spawn(honest(second))];
     part.play_until(phase).await;
@@ -362,13 +380,14 @@ fn check(record: &RoundRecord, phase: Phase, fault: Fault) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_a_client_does_in_whatever_phase_ends_by_name_and_the_others_go_on() {
     let mut cells = JoinSet::new();
+    let ready = Arc::new(Barrier::new((PHASES.len() - 1) * FAULTS.len()));
     for phase in PHASES {
         for fault in FAULTS {
             // The round is open once all three are here; what comes before it comes before the third.
             if phase == Phase::Welcomed {
                 cells.spawn(before_the_round(fault));
             } else {
-                cells.spawn(cell(phase, fault));
+                cells.spawn(cell(phase, fault, Arc::clone(&ready)));
             }
         }
     }
@@ -380,8 +399,9 @@ async fn whatever_a_client_does_in_whatever_phase_ends_by_name_and_the_others_go
 
 /// The client does it while the round waits for one more.
 async fn before_the_round(fault: Fault) {
-    let server = Server::start(&public_file(3, 2, DEADLINE_S), 2).await;
+    let server = Server::start_with(&public_file(3, 2, DEADLINE_S), options(2)).await;
     let part = Part { client: server.join(2).await, plan: None, packed: Vec::new() };
+    server.until_connected(1).await;
     let mut left = part.commit(fault, &server).await;
     let is_gone = matches!(
         fault,
@@ -389,6 +409,13 @@ async fn before_the_round(fault: Fault) {
     );
     if is_gone && let Some(part) = &mut left {
         within(async { while let Ok(Some(_)) = part.client.connection.stream.receive().await {} }).await;
+    }
+    // What it did has come to the server before there is a round: it is gone, or has been told that there is none.
+    match (&mut left, fault) {
+        (Some(part), Fault::WrongRound | Fault::Decline | Fault::ForgedOffer) => {
+            part.client.refused(Refusal::NoRound).await;
+        }
+        _ => server.until_connected(usize::from(!is_gone)).await,
     }
     let first = server.join(0).await;
     let second = if is_gone { Some(server.join(1).await) } else { None };
@@ -527,4 +554,61 @@ async fn beyond_the_limit_of_connections_the_next_client_is_told_to_come_back() 
         }
     };
     within(welcomed).await;
+}
+
+/// Passes everything on, and what a client says a byte at a time once it is told to.
+async fn trickling_proxy(server: std::net::SocketAddr) -> (std::net::SocketAddr, watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (slow, is_slow) = watch::channel(false);
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = TcpStream::connect(server).await.unwrap().into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+        let mut byte = [0];
+        while from_client.read_exact(&mut byte).await.is_ok() {
+            if *is_slow.borrow() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            if to_server.write_all(&byte).await.is_err() {
+                return;
+            }
+        }
+    });
+    (address, slow)
+}
+
+/// Never silent for long, and never done with one frame: a client does not hold its session open like that, and nobody else's round.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_that_trickles_ends_its_session() {
+    let options = ServeOptions {
+        timeouts: Timeouts {
+            handshake: PATIENCE,
+            send: Duration::from_secs(1),
+            idle: Duration::from_secs(2),
+        },
+        linger: Duration::ZERO,
+        ..ServeOptions::new(3)
+    };
+    let server = Server::start_with(&public_file(3, 1, 40.0), options).await;
+    let others = [server.join(0).await, server.join(1).await];
+    let (address, slow) = trickling_proxy(server.address).await;
+    let mut trickling = server.member(2).at(address).connect().await;
+    let others = others
+        .map(|mut client| tokio::spawn(async move { client.take_part(|plan| constant(plan, ONE)).await }));
+    let plan = trickling.invited().await;
+    trickling.accept(&plan).await;
+    slow.send_replace(true);
+    // At ten bytes a second it would have come whole, long before the deadline.
+    let offer = trickling.offer_of(&plan, &constant(&plan, ONE));
+    trickling.say(&ClientMessage::Offer(offer)).await;
+    trickling.goodbye().await;
+    for other in others {
+        within(other).await.unwrap();
+    }
+    let (_, notes) = server.report().await;
+    let record = &notes.records[0];
+    assert_eq!(refusals(record), [(Refusal::ConnectionLost, 1)], "{record:?}");
+    assert_eq!((record.updates, record.outcome), (2, OutcomeKind::Degraded));
 }

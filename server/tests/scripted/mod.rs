@@ -1,6 +1,8 @@
 //! A server on loopback with an experiment of its own, and clients that do as a test says.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its own part")]
 
+pub mod masked;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -33,9 +35,10 @@ use skep_server::ledger;
 use skep_server::record::{Observer, RoundRecord};
 use skep_server::roster::Contiguous;
 use skep_server::serve::{Deployment, ServeError, ServeOptions, ServeReport, serve};
+use skep_server::status::Status;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
@@ -107,6 +110,7 @@ pub struct Notes {
     pub models: Vec<Arc<Vec<f32>>>,
     pub commits: Vec<(Round, u32)>,
     pub plans: Vec<Plan>,
+    status: watch::Sender<Option<Status>>,
 }
 
 impl Observer for Notes {
@@ -116,6 +120,10 @@ impl Observer for Notes {
 
     fn update_committed(&mut self, round: Round, updates: u32) {
         self.commits.push((round, updates));
+    }
+
+    fn status(&mut self, status: &Status) {
+        self.status.send_replace(Some(status.clone()));
     }
 
     fn round_closed(&mut self, record: &RoundRecord, model: &Arc<Vec<f32>>) {
@@ -131,6 +139,7 @@ pub struct Server {
     pub address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<(Result<ServeReport, ServeError>, Notes)>,
+    status: watch::Receiver<Option<Status>>,
 }
 
 impl Server {
@@ -160,8 +169,9 @@ impl Server {
             journal: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
+        let (doing, status) = watch::channel(None);
         let serving = tokio::spawn(async move {
-            let mut notes = Notes::default();
+            let mut notes = Notes { status: doing, ..Notes::default() };
             let shutdown = async {
                 if stopped.await.is_err() {
                     std::future::pending::<()>().await;
@@ -170,7 +180,14 @@ impl Server {
             let result = serve(deployment, listener, options, &mut notes, shutdown).await;
             (result, notes)
         });
-        Server { state, authority, enrolment, address, stop: Some(stop), serving }
+        Server { state, authority, enrolment, address, stop: Some(stop), serving, status }
+    }
+
+    /// Waits until the server knows of so many connections.
+    pub async fn until_connected(&self, clients: usize) {
+        let mut status = self.status.clone();
+        let so_many = |status: &Option<Status>| status.as_ref().is_some_and(|now| now.connected == clients);
+        within(status.wait_for(so_many)).await.unwrap();
     }
 
     pub fn stop(&mut self) {
@@ -245,6 +262,11 @@ pub struct Member {
 impl Member {
     pub fn plan_key(&self) -> PlanKey {
         self.plan_key
+    }
+
+    /// The same, who finds the server at another address.
+    pub fn at(self, address: SocketAddr) -> Self {
+        Member { addresses: vec![address.into()], ..self }
     }
 
     pub async fn try_connect(&self) -> Result<Connection, NetError> {
