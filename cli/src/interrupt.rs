@@ -56,8 +56,12 @@ async fn listen() {
     }
 }
 
+/// Waits for Ctrl-C or a request to terminate.
+///
+/// # Errors
+/// [`io::Error`] when the system does not let us listen.
 #[cfg(unix)]
-async fn signal() -> io::Result<()> {
+pub(crate) async fn signal() -> io::Result<()> {
     use tokio::signal::unix;
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
     tokio::select! {
@@ -66,7 +70,11 @@ async fn signal() -> io::Result<()> {
     }
 }
 
+/// Waits for Ctrl-C.
+///
+/// # Errors
+/// [`io::Error`] when the system does not let us listen.
 #[cfg(not(unix))]
-async fn signal() -> io::Result<()> {
+pub(crate) async fn signal() -> io::Result<()> {
     tokio::signal::ctrl_c().await
 }

@@ -1,5 +1,7 @@
 //! A trained model in use: examples in, classes and their probabilities out.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::metrics::{predicted_class, probabilities};
@@ -10,7 +12,7 @@ use crate::{Interface, LearnError, ModelFile};
 #[derive(Debug)]
 pub struct Predictor {
     learner: NativeLearner,
-    parameters: Vec<f32>,
+    parameters: Arc<[f32]>,
     interface: Interface,
 }
 
@@ -53,7 +55,16 @@ impl Predictor {
     pub fn new(model: ModelFile) -> Result<Self, LearnError> {
         let learner = NativeLearner::new(model.architecture().clone())?;
         let interface = model.interface();
-        Ok(Self { learner, interface, parameters: model.into_parameters() })
+        Ok(Self { learner, interface, parameters: model.into_parameters().into() })
+    }
+
+    /// Another one of the same model, which shares its parameters, for another thread.
+    ///
+    /// # Errors
+    /// [`LearnError::Architecture`], never after this one was made.
+    pub fn share(&self) -> Result<Self, LearnError> {
+        let learner = NativeLearner::new(self.learner.architecture().clone())?;
+        Ok(Self { learner, parameters: self.parameters.clone(), interface: self.interface.clone() })
     }
 
     /// How examples become numbers, and what the classes are called.

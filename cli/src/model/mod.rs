@@ -1,5 +1,6 @@
 //! `skep model`: a model file as a product.
 
+mod serve;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use skep_learning::ModelFile;
 
+pub use self::serve::ServeModel;
 use crate::failure::Failure;
 
 /// What to do with a model file.
@@ -14,6 +16,12 @@ use crate::failure::Failure;
 pub enum ModelCommand {
     /// Say what a model is: architecture, parameters, what it cost in privacy, and which ledger vouches for it.
     Show(Show),
+    /// Answer predictions over HTTP.
+    ///
+    /// POST /predict takes {"instances": [...]} and gives {"predictions": [...]}, each as `skep predict` prints it, to the bit.
+    /// GET /health, /metrics (Prometheus) and /openapi.json say the rest. Ends on SIGTERM or Ctrl-C, after the answers to what was
+    /// asked.
+    Serve(ServeModel),
 }
 
 /// Arguments of `skep model show`.
@@ -33,6 +41,7 @@ pub struct Show {
 pub(crate) fn run(command: &ModelCommand) -> Result<(), Failure> {
     match command {
         ModelCommand::Show(arguments) => show::run(arguments),
+        ModelCommand::Serve(arguments) => serve::run(arguments),
     }
 }
 
