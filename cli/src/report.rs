@@ -3,16 +3,17 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use skep_learning::Subset;
+use skep_learning::{Evaluation, Subset};
 use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::record::ClientAccuracy;
 use skep_server::serve;
+use skep_simulations::TestSet;
 
 use crate::arguments::Output;
 use crate::failure::Failure;
 use crate::privacy_words;
 use crate::recorder::Recorded;
-use crate::summary::{AttackSummary, Summary};
+use crate::summary::{AttackSummary, Quality, Summary};
 
 /// Why a run ended.
 #[derive(Debug)]
@@ -65,21 +66,38 @@ pub(crate) struct Shown {
 pub(crate) fn finish(
     experiment: &Experiment,
     recorded: Recorded,
-    summary: &Summary,
+    mut summary: Summary,
     model: Vec<f32>,
     shown: Shown,
     output: Output,
     end: End,
 ) -> Result<(), Failure> {
     let directory = recorded.results.as_ref().map(|results| results.directory().to_owned());
+    let measured = measured(experiment, &summary, &model, &shown)?;
+    summary.quality = measured.as_ref().map(Quality::from).unwrap_or_default();
+    let summary = &summary;
     if let Some(results) = recorded.results {
-        results.finish(experiment, &recorded.records, summary, model, &shown)?;
+        results.finish(experiment, &recorded.records, summary, model, &shown, measured.as_ref())?;
     }
     match output {
         Output::Json => println!("{}", serde_json::to_string(summary).map_err(Failure::other)?),
         Output::Text => print!("{}", text(experiment, summary, directory.as_deref())),
     }
     verdict(experiment, summary, directory, end)
+}
+
+/// The last model on the held-out examples, class by class; `None` where it could not be measured after its round.
+fn measured(
+    experiment: &Experiment,
+    summary: &Summary,
+    model: &[f32],
+    shown: &Shown,
+) -> Result<Option<Evaluation>, Failure> {
+    if summary.accuracy.is_none() {
+        return Ok(None);
+    }
+    let mut test = TestSet::new(&experiment.task, shown.test.clone()).map_err(Failure::configuration)?;
+    test.measure(model).map(Some).map_err(Failure::other)
 }
 
 fn verdict(

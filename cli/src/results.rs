@@ -19,10 +19,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use skep_client::task;
-use skep_learning::{Interface, ModelFile};
+use skep_learning::{Evaluation, Interface, ModelFile};
 use skep_protocol::experiment::Experiment;
 use skep_server::record::RoundRecord;
-use skep_simulations::{TestSet, population};
+use skep_simulations::population;
 
 use crate::experiment_file;
 use crate::failure::Failure;
@@ -131,13 +131,18 @@ impl Results {
         summary: &Summary,
         model: Vec<f32>,
         shown: &Shown,
+        measured: Option<&Evaluation>,
     ) -> Result<(), Failure> {
         self.rounds.sync_all().map_err(|error| Failure::file(&self.directory, error))?;
-        write_whole(
-            &self.directory,
-            "report.html",
-            page(experiment, records, summary, &model, shown)?.as_bytes(),
-        )?;
+        let report = Report {
+            experiment,
+            records,
+            summary,
+            classes: &population::class_names(experiment),
+            measured,
+            simulated_clients: shown.simulated_clients.as_deref(),
+        };
+        write_whole(&self.directory, "report.html", report.html().as_bytes())?;
         let model =
             ModelFile::new(task::architecture(&experiment.task), model, metadata(experiment, summary))
                 .and_then(|model| model.with_interface(self.interface))
@@ -205,27 +210,6 @@ fn locked(path: &Path) -> Result<File, Failure> {
         }
         Err(fs::TryLockError::Error(error)) => Err(Failure::file(path, error)),
     }
-}
-
-/// The report; it has no confusion matrix where the model cannot be measured.
-fn page(
-    experiment: &Experiment,
-    records: &[RoundRecord],
-    summary: &Summary,
-    model: &[f32],
-    shown: &Shown,
-) -> Result<String, Failure> {
-    let mut test = TestSet::new(&experiment.task, shown.test.clone()).map_err(Failure::configuration)?;
-    let measured = test.measure(model).map_err(Failure::other)?;
-    let report = Report {
-        experiment,
-        records,
-        summary,
-        classes: &population::class_names(experiment),
-        confusion: summary.accuracy.is_some().then_some(&measured.confusion),
-        simulated_clients: shown.simulated_clients.as_deref(),
-    };
-    Ok(report.html())
 }
 
 /// What a model file says about its model.

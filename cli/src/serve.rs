@@ -75,7 +75,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
     let shown = Shown { test, simulated_clients: None };
     let model = served.federation.model().to_vec();
-    report::finish(&experiment, recorded, &summary, model, shown, arguments.output, end)
+    report::finish(&experiment, recorded, summary, model, shown, arguments.output, end)
 }
 
 /// Serves the rounds that are left, if any.

@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
         None => None,
     };
     let shown = Shown { test, simulated_clients };
-    report::finish(&experiment, recorded, &summary, model, shown, arguments.output, end)
+    report::finish(&experiment, recorded, summary, model, shown, arguments.output, end)
 }
 
 /// How many examples of each class every client has, unless clients are generated: there may be millions.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use skep_client::masking::Masks;
-use skep_learning::Subset;
+use skep_learning::{Average, Evaluation, Subset};
 use skep_protocol::Digest;
 use skep_protocol::experiment::Experiment;
 use skep_server::record::{ClientAccuracy, OutcomeKind, RoundRecord};
@@ -35,6 +35,9 @@ pub(crate) struct Summary {
     /// How accurate the last model is for clients, on examples of their own; only where these are measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client_accuracy: Option<ClientAccuracy>,
+    /// How good it is on them beyond that; all null where it was not measured.
+    #[serde(flatten)]
+    pub(crate) quality: Quality,
     /// SHA-256 of the held-out examples' row numbers, ascending, as little-endian u64.
     pub test_ids_sha256: String,
     /// Rounds that released a model from everyone who was invited.
@@ -103,6 +106,42 @@ pub(crate) struct AttackSummary {
     pub(crate) success_rate: Option<f64>,
 }
 
+/// How good a model is, beside its accuracy and its loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Quality {
+    /// The mean precision of the classes, 0 to 1.
+    pub(crate) precision_macro: Option<f64>,
+    /// Their mean recall.
+    pub(crate) recall_macro: Option<f64>,
+    /// Their mean F1.
+    pub(crate) f1_macro: Option<f64>,
+    /// Their mean F1, each by its examples.
+    pub(crate) f1_weighted: Option<f64>,
+    /// The mean area under the curve of each class against the others.
+    pub(crate) roc_auc: Option<f64>,
+    /// The expected calibration error, 0 to 1.
+    pub(crate) calibration_error: Option<f64>,
+    /// The exponential of the loss.
+    pub(crate) perplexity: Option<f64>,
+}
+
+impl From<&Evaluation> for Quality {
+    fn from(evaluation: &Evaluation) -> Self {
+        let finite = |value: f64| value.is_finite().then_some(value);
+        let every_class = evaluation.confusion.average(Average::Macro);
+        let weighted = evaluation.confusion.average(Average::Weighted);
+        Quality {
+            precision_macro: every_class.map(|scores| scores.precision),
+            recall_macro: every_class.map(|scores| scores.recall),
+            f1_macro: every_class.map(|scores| scores.f1),
+            f1_weighted: weighted.map(|scores| scores.f1),
+            roc_auc: evaluation.mean_roc_auc(),
+            calibration_error: evaluation.calibration.error().and_then(finite),
+            perplexity: finite(evaluation.perplexity()),
+        }
+    }
+}
+
 /// What a run hands to its summary, beside its rounds.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
@@ -154,6 +193,7 @@ impl Summary {
             accuracy: measured.and_then(|record| record.accuracy),
             loss: measured.and_then(|record| record.loss),
             client_accuracy: records.iter().rev().find_map(|record| record.client_accuracy),
+            quality: Quality::default(),
             test_ids_sha256: test_ids_digest(test).to_string(),
             rounds_completed: count(OutcomeKind::Complete),
             rounds_degraded: count(OutcomeKind::Degraded),

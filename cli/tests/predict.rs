@@ -231,3 +231,25 @@ fn a_model_is_shown_with_its_privacy_and_its_ledger() {
     assert_eq!(changed.code, 1);
     assert!(flat(&changed.err).contains("the file was changed after it was written"), "{}", changed.err);
 }
+
+#[test]
+fn a_model_is_exported_once_and_nothing_is_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = digits(directory.path());
+    let out = directory.path().join("model.onnx");
+    let export = |format: &str, out: &Path| {
+        skep(&["model", "export", path(&model), "--format", format, "--out", path(out)])
+    };
+    let ran = export("onnx", &out);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let loaded = skep_learning::ModelFile::load(&model).unwrap();
+    assert_eq!(fs::read(&out).unwrap(), skep_learning::onnx::encode(&loaded).unwrap());
+    let again = export("onnx", &out);
+    assert_eq!(again.code, 2);
+    assert!(flat(&again.err).contains("something is there already"), "{}", again.err);
+    let torch = directory.path().join("torch.safetensors");
+    assert_eq!(export("safetensors", &torch).code, 0);
+    let bytes = fs::read(&torch).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains(r#""0.weight":{"dtype":"F32","shape":[10,64]"#), "{}", &text[..900]);
+}

@@ -12,8 +12,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::descent::{Descent, Moments};
 use crate::learner::{check_correction, check_fit};
-use crate::metrics::{cross_entropy, predicted_class};
-use crate::{Batch, Confusion, Evaluation, LearnError, Learner, Subset, TrainReport, Training, Turn};
+use crate::metrics::{Tally, cross_entropy};
+use crate::{Batch, Evaluation, LearnError, Learner, Subset, TrainReport, Training, Turn};
 
 /// A classifier made of burn modules. Its parameters are flattened in the order in which burn visits them.
 pub trait BurnModel: Module {
@@ -132,17 +132,15 @@ impl<M: BurnModel> Learner for BurnLearner<M> {
         self.check(parameters, data)?;
         let model = self.with(parameters, &self.device);
         let classes = self.model.classes();
-        let mut confusion = Confusion::new(classes);
-        let mut loss = 0.0;
+        let mut tally = Tally::new(classes, data.len());
         let positions: Vec<usize> = (0..data.len()).collect();
         for positions in positions.chunks(EVALUATED_AT_ONCE) {
             let logits = values(model.logits(features(data, positions, &self.device)));
-            loss += summed_loss(&logits, data, positions);
             for (row, &at) in logits.chunks_exact(classes).zip(positions) {
-                confusion.record(data.label(at), predicted_class(row));
+                tally.record(row, data.label(at));
             }
         }
-        Ok(Evaluation::new(confusion, loss))
+        Ok(tally.finish())
     }
 }
 

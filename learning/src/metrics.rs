@@ -1,4 +1,4 @@
-//! How good a classifier is: accuracy, cross-entropy, confusion matrix and what follows from it.
+//! How good a classifier is: accuracy, cross-entropy, confusion matrix, ranking, calibration, and what follows from them.
 
 use ndarray::{Array2, Axis};
 
@@ -13,14 +13,170 @@ pub struct Evaluation {
     pub loss: f64,
     /// Which classes were taken for which.
     pub confusion: Confusion,
+    /// How often the model is right when it says how sure it is.
+    pub calibration: Calibration,
+    /// The probabilities of all classes for each example; none beyond [`MAX_RANKED`] numbers.
+    ranking: Option<Ranking>,
 }
 
+/// The most probabilities that are kept to rank examples by.
+pub const MAX_RANKED: usize = 1 << 24;
+
 impl Evaluation {
-    /// Of examples that are counted in `confusion`, at least one, whose cross-entropies add up to `loss`.
-    pub(crate) fn new(confusion: Confusion, loss: f64) -> Self {
+    /// Of examples whose logits, one a class, and labels are known, at least one.
+    ///
+    /// # Panics
+    /// If a label is not below the number of classes: the caller mixed up two models.
+    pub fn of_logits(classes: usize, examples: &[(&[f32], usize)]) -> Self {
+        let mut tally = Tally::new(classes, examples.len());
+        examples.iter().for_each(|(logits, label)| tally.record(logits, *label));
+        tally.finish()
+    }
+
+    /// The exponential of the loss: among how many equally probable classes one would do as well.
+    pub fn perplexity(&self) -> f64 {
+        self.loss.exp()
+    }
+
+    /// For each class, the area under the curve of true against false alarms of telling it from all others: the probability
+    /// that an example of the class has a larger probability of it than one of another class, ties counted as half (Hanley and
+    /// McNeil, 1982). `None` for a class that no or every example has, and for all where there were more than
+    /// [`MAX_RANKED`] probabilities.
+    pub fn roc_auc(&self) -> Vec<Option<f64>> {
+        let classes = self.confusion.counts.nrows();
+        match &self.ranking {
+            Some(ranking) => (0..classes).map(|class| ranking.area(class, classes)).collect(),
+            None => vec![None; classes],
+        }
+    }
+
+    /// The mean of [`Evaluation::roc_auc`] over the classes that have one.
+    pub fn mean_roc_auc(&self) -> Option<f64> {
+        let areas: Vec<f64> = self.roc_auc().into_iter().flatten().collect();
+        (!areas.is_empty()).then(|| areas.iter().sum::<f64>() / areas.len() as f64)
+    }
+}
+
+/// An evaluation in the making.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    confusion: Confusion,
+    calibration: Calibration,
+    ranking: Option<Ranking>,
+    loss: f64,
+}
+
+impl Tally {
+    /// Of a model of `classes` classes on `examples` examples, of which none is there yet.
+    pub(crate) fn new(classes: usize, examples: usize) -> Self {
+        let ranked = examples.saturating_mul(classes) <= MAX_RANKED;
+        Tally {
+            confusion: Confusion::new(classes),
+            calibration: Calibration::default(),
+            ranking: ranked.then(Ranking::default),
+            loss: 0.0,
+        }
+    }
+
+    /// Counts an example of class `label`.
+    pub(crate) fn record(&mut self, logits: &[f32], label: usize) {
+        let predicted = predicted_class(logits);
+        let probabilities = probabilities(logits);
+        self.confusion.record(label, predicted);
+        self.calibration.record(probabilities[predicted], label == predicted);
+        self.loss += cross_entropy(logits, label);
+        if let Some(ranking) = &mut self.ranking {
+            ranking.labels.push(label as u32);
+            ranking.probabilities.extend(probabilities);
+        }
+    }
+
+    /// The evaluation of all examples, of which there was at least one.
+    pub(crate) fn finish(self) -> Evaluation {
+        let Tally { confusion, calibration, ranking, loss } = self;
         let examples = confusion.counts.sum() as usize;
         let accuracy = confusion.accuracy().unwrap_or_default();
-        Self { examples, accuracy, loss: loss / examples as f64, confusion }
+        Evaluation { examples, accuracy, loss: loss / examples as f64, confusion, calibration, ranking }
+    }
+}
+
+/// Labels, and the probabilities of all classes, example by example.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Ranking {
+    labels: Vec<u32>,
+    probabilities: Vec<f32>,
+}
+
+impl Ranking {
+    fn area(&self, class: usize, classes: usize) -> Option<f64> {
+        let mut ranked: Vec<(f32, bool)> = self
+            .labels
+            .iter()
+            .zip(self.probabilities.chunks_exact(classes))
+            .map(|(&label, probabilities)| (probabilities[class], label as usize == class))
+            .collect();
+        ranked.sort_unstable_by(|(one, _), (other, _)| one.total_cmp(other));
+        let of_class = ranked.iter().filter(|(_, is_of_class)| *is_of_class).count() as u64;
+        let others = ranked.len() as u64 - of_class;
+        // Pairs in the right order, twice, so that half a pair is whole; Mann and Whitney's U.
+        let (mut below, mut pairs) = (0_u64, 0_u64);
+        for equal in ranked.chunk_by(|(one, _), (other, _)| one == other) {
+            let tied = equal.iter().filter(|(_, is_of_class)| *is_of_class).count() as u64;
+            let tied_others = equal.len() as u64 - tied;
+            pairs += tied * (2 * below + tied_others);
+            below += tied_others;
+        }
+        share(pairs, 2 * of_class * others)
+    }
+}
+
+/// How sure a model is against how often it is right: examples by the probability of the predicted class, in [`BINS`] bins of
+/// equal width (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Calibration {
+    bins: [Bin; BINS],
+}
+
+/// Examples of which a model is about equally sure.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Bin {
+    /// How many there are.
+    pub examples: u64,
+    /// Of how many the predicted class is right.
+    pub right: u64,
+    /// The sum of their predicted classes' probabilities.
+    pub confidence: f64,
+}
+
+/// Bins of a calibration.
+pub const BINS: usize = 15;
+
+impl Calibration {
+    /// From bins that were counted elsewhere.
+    pub fn from_bins(bins: [Bin; BINS]) -> Self {
+        Calibration { bins }
+    }
+
+    fn record(&mut self, confidence: f32, right: bool) {
+        let confidence = f64::from(confidence);
+        // What is no number is at the bottom.
+        let bin = &mut self.bins[((confidence * BINS as f64) as usize).min(BINS - 1)];
+        bin.examples += 1;
+        bin.right += u64::from(right);
+        bin.confidence += confidence;
+    }
+
+    /// The bins, from the least sure on; number i is of probabilities from i / [`BINS`] on.
+    pub fn bins(&self) -> &[Bin; BINS] {
+        &self.bins
+    }
+
+    /// The expected calibration error: the mean difference between how sure the model is and how often it is right, each bin
+    /// by its examples, 0 to 1; `None` without examples, not finite if a probability is not.
+    pub fn error(&self) -> Option<f64> {
+        let examples: u64 = self.bins.iter().map(|bin| bin.examples).sum();
+        let off: f64 = self.bins.iter().map(|bin| (bin.confidence - bin.right as f64).abs()).sum();
+        (examples > 0).then(|| off / examples as f64)
     }
 }
 
@@ -41,6 +197,28 @@ pub struct ClassScores {
     pub recall: Option<f64>,
     /// Harmonic mean of precision and recall; `None` if the class neither occurs nor is predicted.
     pub f1: Option<f64>,
+}
+
+/// Precision, recall and F1 of all classes together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores {
+    /// Of those predicted to be of a class, the share that are.
+    pub precision: f64,
+    /// Of the examples of a class, the share predicted so.
+    pub recall: f64,
+    /// Harmonic mean of the two, class by class.
+    pub f1: f64,
+}
+
+/// How the scores of classes become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Average {
+    /// Every class counts the same.
+    Macro,
+    /// Every class counts as many times as it has examples.
+    Weighted,
+    /// Every example counts the same: then all three scores are the accuracy.
+    Micro,
 }
 
 impl Confusion {
@@ -80,6 +258,29 @@ impl Confusion {
                 f1: share(2 * right[class], predicted[class] + support[class]),
             })
             .collect()
+    }
+
+    /// Scores over all classes that occur or are predicted, where a score that a class does not have counts as 0, as
+    /// scikit-learn has it; `None` without examples.
+    pub fn average(&self, average: Average) -> Option<Scores> {
+        let accuracy = self.accuracy()?;
+        let classes: Vec<_> = self.class_scores().into_iter().filter(|scores| scores.f1.is_some()).collect();
+        let weight = |scores: &ClassScores| match average {
+            Average::Weighted => scores.support as f64,
+            Average::Macro | Average::Micro => 1.0,
+        };
+        let total: f64 = classes.iter().map(weight).sum();
+        let mean = |score: fn(&ClassScores) -> Option<f64>| {
+            classes.iter().map(|scores| weight(scores) * score(scores).unwrap_or(0.0)).sum::<f64>() / total
+        };
+        Some(match average {
+            Average::Micro => Scores { precision: accuracy, recall: accuracy, f1: accuracy },
+            Average::Macro | Average::Weighted => Scores {
+                precision: mean(|scores| scores.precision),
+                recall: mean(|scores| scores.recall),
+                f1: mean(|scores| scores.f1),
+            },
+        })
     }
 }
 
@@ -137,6 +338,67 @@ mod tests {
         );
         assert_eq!(scores[1].precision, Some(0.5));
         assert_eq!((scores[2].support, scores[2].f1), (0, None));
+    }
+
+    /// Counted by hand, by the rules of scikit-learn with `zero_division=0`.
+    #[test]
+    fn averages_leave_out_what_does_not_occur_and_take_what_is_undefined_as_zero() {
+        let mut confusion = Confusion::new(4);
+        for (truth, predicted) in [(0, 0), (0, 0), (0, 1), (1, 1), (1, 2), (2, 1)] {
+            confusion.record(truth, predicted);
+        }
+        let near = |average, expected: [f64; 3]| {
+            let Scores { precision, recall, f1 } = confusion.average(average).unwrap();
+            for (has, expected) in [precision, recall, f1].into_iter().zip(expected) {
+                assert!((has - expected).abs() < 1e-12, "{average:?}: {precision} {recall} {f1}");
+            }
+        };
+        near(Average::Macro, [4.0 / 9.0, 7.0 / 18.0, 0.4]);
+        near(Average::Weighted, [11.0 / 18.0, 0.5, 8.0 / 15.0]);
+        near(Average::Micro, [0.5; 3]);
+        assert_eq!(Confusion::new(3).average(Average::Macro), None);
+    }
+
+    /// An evaluation of examples with the given probabilities of two classes' second.
+    fn of_two(examples: &[(f32, usize)]) -> Evaluation {
+        let mut tally = Tally::new(2, examples.len());
+        for &(probability, label) in examples {
+            tally.record(&[0.0, (probability / (1.0 - probability)).ln()], label);
+        }
+        tally.finish()
+    }
+
+    #[test]
+    fn the_area_under_the_curve_counts_pairs_and_half_of_ties() {
+        let evaluation = of_two(&[(0.1, 0), (0.4, 0), (0.35, 1), (0.8, 1)]);
+        assert_eq!(evaluation.roc_auc(), [Some(0.75), Some(0.75)]);
+        // Of 6 pairs 3 are in order and 2 are tied.
+        let ties = of_two(&[(0.3, 0), (0.5, 0), (0.7, 0), (0.5, 1), (0.7, 1)]);
+        assert_eq!(ties.roc_auc()[1], Some((3.0 + 2.0 / 2.0) / 6.0));
+        assert_eq!(of_two(&[(0.3, 0), (0.7, 0)]).roc_auc(), [None, None]);
+        assert_eq!(of_two(&[(0.3, 0)]).mean_roc_auc(), None);
+        assert_eq!(of_two(&[(0.5, 0), (0.5, 1)]).mean_roc_auc(), Some(0.5));
+    }
+
+    #[test]
+    fn too_many_examples_to_rank_are_evaluated_without() {
+        let mut tally = Tally::new(2, MAX_RANKED / 2 + 1);
+        tally.record(&[0.0, 1.0], 1);
+        let evaluation = tally.finish();
+        assert_eq!((evaluation.roc_auc(), evaluation.accuracy), (vec![None, None], 1.0));
+    }
+
+    #[test]
+    fn calibration_is_the_distance_between_sure_and_right() {
+        // Two at 0.9 of which one is right, two at 0.6 of which both are: (2 |0.9 - 0.5| + 2 |0.6 - 1|) / 4.
+        let evaluation = of_two(&[(0.9, 1), (0.9, 0), (0.6, 1), (0.6, 1)]);
+        let error = evaluation.calibration.error().unwrap();
+        assert!((error - 0.4).abs() < 1e-6, "{error}");
+        let bins = evaluation.calibration.bins();
+        assert_eq!((bins[13].examples, bins[13].right), (2, 1));
+        assert_eq!((bins[9].examples, bins[9].right), (2, 2));
+        assert_eq!(Calibration::default().error(), None);
+        assert_eq!(of_two(&[(0.5, 1)]).perplexity(), 2.0);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::torch;
 use crate::{Architecture, ArchitectureError, Interface, InterfaceError, MAX_PARAMETERS, Segment};
 
 /// A model with what is to be said about it.
@@ -163,11 +164,34 @@ impl ModelFile {
 
     /// The bytes of the file, the same for equal models.
     pub fn encode(&self) -> Vec<u8> {
-        let header = self.header();
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend(header);
-        bytes.extend(canonical_bytes(&self.parameters));
-        bytes
+        let segments = self.architecture.segments();
+        let tensors = segments.iter().map(|segment| {
+            let values = &self.parameters[segment.offset..segment.offset + segment.len()];
+            (segment.name.as_str(), segment.shape.as_slice(), values)
+        });
+        encode(&self.all_metadata(), tensors)
+    }
+
+    /// The bytes of a safetensors file with the parameters in the names and the order of PyTorch: see [`torch`].
+    ///
+    /// # Errors
+    /// [`TorchError::Layer`](torch::TorchError::Layer) if it is no sequential.
+    pub fn encode_for_pytorch(&self) -> Result<Vec<u8>, torch::TorchError> {
+        let tensors = torch::to_pytorch(&self.architecture, &self.parameters)?;
+        let tensors = tensors
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice(), tensor.values.as_slice()));
+        Ok(encode(&self.all_metadata(), tensors))
+    }
+
+    /// What the caller said, with the architecture and the interface.
+    fn all_metadata(&self) -> BTreeMap<String, String> {
+        let mut metadata = self.metadata.clone();
+        metadata.insert(ARCHITECTURE.into(), json(&self.architecture));
+        if let Some(interface) = &self.interface {
+            metadata.insert(INTERFACE.into(), json(interface));
+        }
+        metadata
     }
 
     /// The model in the bytes of a file. Whoever wrote them is not trusted.
@@ -217,26 +241,25 @@ impl ModelFile {
         }
         Self::decode(&bytes)
     }
+}
 
-    /// The JSON header, padded with spaces to a multiple of 8 bytes. Written here because the
-    /// safetensors crate writes metadata in an order that changes from run to run.
-    fn header(&self) -> Vec<u8> {
-        let mut metadata = self.metadata.clone();
-        metadata.insert(ARCHITECTURE.into(), json(&self.architecture));
-        if let Some(interface) = &self.interface {
-            metadata.insert(INTERFACE.into(), json(interface));
-        }
-        let mut entries = vec![format!("\"__metadata__\":{}", json(&metadata))];
-        for segment in self.architecture.segments() {
-            let start = segment.offset * size_of::<f32>();
-            let end = start + segment.len() * size_of::<f32>();
-            let info = TensorInfo { dtype: "F32", shape: &segment.shape, data_offsets: [start, end] };
-            entries.push(format!("{}:{}", json(&segment.name), json(&info)));
-        }
-        let mut header = format!("{{{}}}", entries.join(",")).into_bytes();
-        header.resize(header.len().next_multiple_of(8), b' ');
-        header
+/// A safetensors file of tensors of `f32`, one behind the other, the same bytes each time. Written here because the
+/// safetensors crate writes metadata in an order that changes from run to run.
+fn encode<'a>(
+    metadata: &BTreeMap<String, String>,
+    tensors: impl Iterator<Item = (&'a str, &'a [usize], &'a [f32])>,
+) -> Vec<u8> {
+    let mut entries = vec![format!("\"__metadata__\":{}", json(metadata))];
+    let mut data = Vec::new();
+    for (name, shape, values) in tensors {
+        let start = data.len();
+        data.extend(canonical_bytes(values));
+        let info = TensorInfo { dtype: "F32", shape, data_offsets: [start, data.len()] };
+        entries.push(format!("{}:{}", json(&name), json(&info)));
     }
+    let mut header = format!("{{{}}}", entries.join(",")).into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat()
 }
 
 /// The bytes that identify a model: its parameters as little-endian `f32`, one after the other, and

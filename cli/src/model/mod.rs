@@ -1,11 +1,12 @@
 //! `skep model`: a model file as a product.
 
+mod export;
 mod serve;
 mod show;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use skep_learning::ModelFile;
 
 pub use self::serve::ServeModel;
@@ -16,6 +17,8 @@ use crate::failure::Failure;
 pub enum ModelCommand {
     /// Say what a model is: architecture, parameters, what it cost in privacy, and which ledger vouches for it.
     Show(Show),
+    /// Write a model for other programs: for ONNX Runtime, or with the weights as PyTorch has them.
+    Export(Export),
     /// Answer predictions over HTTP.
     ///
     /// POST /predict takes {"instances": [...]} and gives {"predictions": [...]}, each as `skep predict` prints it, to the bit.
@@ -34,6 +37,28 @@ pub struct Show {
     pub json: bool,
 }
 
+/// Arguments of `skep model export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// A model file.
+    pub model: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum)]
+    pub format: Format,
+    /// The file to write. One that is there already is left alone.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Formats of other programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// ONNX, opset 17: examples in, logits and probabilities out.
+    Onnx,
+    /// The weights as `torch.nn.Sequential.load_state_dict` takes them.
+    Safetensors,
+}
+
 /// Runs `skep model`.
 ///
 /// # Errors
@@ -41,6 +66,7 @@ pub struct Show {
 pub(crate) fn run(command: &ModelCommand) -> Result<(), Failure> {
     match command {
         ModelCommand::Show(arguments) => show::run(arguments),
+        ModelCommand::Export(arguments) => export::run(arguments),
         ModelCommand::Serve(arguments) => serve::run(arguments),
     }
 }

@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
-use skep_learning::Confusion;
+use skep_learning::{Average, Confusion, Evaluation};
 
 use super::words::{count, escaped, percent};
 
 /// The confusion matrix as a table, and the scores of each class as another.
-pub(super) fn html(confusion: &Confusion, classes: &[String]) -> String {
-    format!("<div class=\"grid wide\">\n{}{}</div>\n", table(confusion, classes), scores(confusion, classes))
+pub(super) fn html(measured: &Evaluation, classes: &[String]) -> String {
+    let confusion = &measured.confusion;
+    format!("<div class=\"grid wide\">\n{}{}</div>\n", table(confusion, classes), scores(measured, classes))
 }
 
 fn table(confusion: &Confusion, classes: &[String]) -> String {
@@ -51,21 +52,35 @@ fn table(confusion: &Confusion, classes: &[String]) -> String {
     html + "</div>\n"
 }
 
-fn scores(confusion: &Confusion, classes: &[String]) -> String {
+fn scores(measured: &Evaluation, classes: &[String]) -> String {
     let mut html = "<div class=\"card\"><figcaption><h3>Each class</h3></figcaption><div class=\"scroll\"><table class=\"classes\">\
-        <thead><tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>examples</th><th class=\"bar\"></th></tr></thead>\n"
+        <thead><tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>ROC AUC</th><th>examples</th><th class=\"bar\"></th></tr></thead>\n"
         .to_owned();
     let share = |part: Option<f64>| part.map_or("–".to_owned(), percent);
-    for (name, scores) in classes.iter().zip(confusion.class_scores()) {
+    let confusion = &measured.confusion;
+    for ((name, scores), area) in classes.iter().zip(confusion.class_scores()).zip(measured.roc_auc()) {
         let _ = writeln!(
             html,
-            "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"bar\"><i style=\"--part:{:.0}%\"></i></td></tr>",
+            "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"bar\"><i style=\"--part:{:.0}%\"></i></td></tr>",
             escaped(name),
             share(scores.precision),
             share(scores.recall),
             share(scores.f1),
+            share(area),
             count(scores.support),
             100.0 * scores.f1.unwrap_or(0.0)
+        );
+    }
+    for (name, average) in [("mean of classes", Average::Macro), ("mean by examples", Average::Weighted)] {
+        let Some(scores) = confusion.average(average) else { continue };
+        let area = if average == Average::Macro { measured.mean_roc_auc() } else { None };
+        let _ = writeln!(
+            html,
+            "<tr><th>{name}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td></td><td class=\"bar\"></td></tr>",
+            percent(scores.precision),
+            percent(scores.recall),
+            percent(scores.f1),
+            share(area)
         );
     }
     html + "</table></div></div>\n"
@@ -80,15 +95,15 @@ mod tests {
 
     #[test]
     fn every_count_stands_at_its_place() {
-        let mut confusion = Confusion::new(2);
-        [(0, 0), (0, 1), (1, 1), (1, 1)]
-            .into_iter()
-            .for_each(|(truth, predicted)| confusion.record(truth, predicted));
-        let html = html(&confusion, &["no".into(), "<b>".into()]);
+        let logits = [([1.0, 0.0], 0), ([0.0, 1.0], 0), ([0.0, 1.0], 1), ([0.0, 3.0], 1)];
+        let examples: Vec<_> = logits.iter().map(|(logits, label)| (&logits[..], *label)).collect();
+        let html = html(&Evaluation::of_logits(2, &examples), &["no".into(), "<b>".into()]);
         assert!(html.contains("<th title=\"no\">no</th><td class=\"right\" style=\"--part:50%\">1</td><td class=\"\" style=\"--part:71%\">1</td>"), "{html}");
         assert!(html.contains("<td class=\"none\" style=\"--part:0%\">0</td><td class=\"right strong\" style=\"--part:100%\">2</td>"), "{html}");
         assert!(
-            html.contains("<tr><th>no</th><td>100.0 %</td><td>50.0 %</td><td>66.7 %</td><td>2</td>"),
+            html.contains(
+                "<tr><th>no</th><td>100.0 %</td><td>50.0 %</td><td>66.7 %</td><td>87.5 %</td><td>2</td>"
+            ),
             "{html}"
         );
         assert!(!html.contains("<b>"));

@@ -3,6 +3,7 @@
 //! What a federation of real clients shows here is what its releases show, measured on the server's own data, and, where the size
 //! of a cohort is public, how many took part. What clients hold is shown of simulations only.
 
+mod calibration;
 mod chart;
 mod clients;
 mod compared;
@@ -12,7 +13,7 @@ mod words;
 
 use std::fmt::Write;
 
-use skep_learning::Confusion;
+use skep_learning::Evaluation;
 use skep_privacy::quantities::Sampling;
 use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::record::{ClientAccuracy, RoundRecord};
@@ -39,8 +40,8 @@ pub(crate) struct Report<'a> {
     pub(crate) summary: &'a Summary,
     /// What the classes are called.
     pub(crate) classes: &'a [String],
-    /// What the last model takes for what; `None` where it was not measured.
-    pub(crate) confusion: Option<&'a Confusion>,
+    /// The last model on the held-out examples; `None` where it was not measured.
+    pub(crate) measured: Option<&'a Evaluation>,
     /// Examples of each class, by client: of a simulation, in which clients have no secrets.
     pub(crate) simulated_clients: Option<&'a [Vec<usize>]>,
 }
@@ -263,8 +264,12 @@ impl Report<'_> {
     }
 
     fn quality(&self) -> String {
-        self.confusion.map_or(String::new(), |confusion| {
-            format!("<h2>On held-out examples</h2>\n{}", matrix::html(confusion, self.classes))
+        self.measured.map_or(String::new(), |measured| {
+            format!(
+                "<h2>On held-out examples</h2>\n{}{}",
+                matrix::html(measured, self.classes),
+                calibration::html(&measured.calibration)
+            )
         })
     }
 

@@ -30,10 +30,10 @@ use self::parameters::Parameters;
 use crate::descent::{Descent, Moments};
 use crate::kernel::vectorized;
 use crate::learner::{check_correction, check_fit};
-use crate::metrics::{cross_entropy, predicted_class};
+use crate::metrics::Tally;
 use crate::{
-    Architecture, ArchitectureError, Batch, Confusion, Evaluation, ExamplePrivacy, LearnError, Learner,
-    Subset, TrainReport, Training, Turn,
+    Architecture, ArchitectureError, Batch, Evaluation, ExamplePrivacy, LearnError, Learner, Subset,
+    TrainReport, Training, Turn,
 };
 
 /// The learner of every [`Architecture`]. Keeps the memory that it works in.
@@ -290,18 +290,16 @@ impl Learner for NativeLearner {
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError> {
         self.check(parameters, data)?;
         let classes = self.architecture.classes();
-        let mut confusion = Confusion::new(classes);
-        let mut loss = 0.0;
+        let mut tally = Tally::new(classes, data.len());
         let positions: Vec<usize> = (0..data.len()).collect();
         for positions in positions.chunks(EVALUATED_AT_ONCE) {
             self.load(data, positions);
             let logits = self.network.forward(parameters, positions.len(), None, &mut self.workspace);
             for (row, &label) in logits.chunks_exact(classes).zip(&self.labels) {
-                confusion.record(label, predicted_class(row));
-                loss += cross_entropy(row, label);
+                tally.record(row, label);
             }
         }
-        Ok(Evaluation::new(confusion, loss))
+        Ok(tally.finish())
     }
 }
 

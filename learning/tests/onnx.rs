@@ -1,0 +1,90 @@
+//! Exported graphs are the checked-in ones, byte for byte, and what ONNX Runtime computed with those is what we compute.
+//!
+//! The answers in `onnx/*.json` were made by `onnx/run.py`. Where a graph changes on purpose, `cargo test -p skep-learning
+//! --test onnx -- --ignored` writes the new ones, and the script runs them.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use skep_learning::{Activation, Architecture, Input, Interface, Layer, ModelFile, Predictor, Shape, onnx};
+
+fn models() -> [(&'static str, Architecture, f32); 4] {
+    let conv = |channels, kernel| Layer::Conv2d { channels, kernel };
+    let image = Shape::Image { height: 8, width: 7, channels: 2 };
+    let cnn = vec![
+        conv(3, 3),
+        Layer::Activation(Activation::Relu),
+        Layer::MaxPool2d { size: 2 },
+        conv(4, 2),
+        Layer::Activation(Activation::Tanh),
+        Layer::Dropout { rate: 0.5 },
+        Layer::Flatten,
+        Layer::LayerNorm,
+        Layer::Dense { outputs: 5 },
+        Layer::Activation(Activation::Sigmoid),
+    ];
+    let bag = vec![Layer::EmbeddingBag { vocabulary: 11, width: 4 }, Layer::Activation(Activation::Relu)];
+    let mlp =
+        Architecture::Mlp { inputs: 6, hidden: vec![5, 4], classes: 3, activation: Activation::Sigmoid };
+    [
+        ("softmax", Architecture::Softmax { inputs: 4, classes: 3 }, 1.0),
+        ("mlp", mlp, 16.0),
+        ("cnn", Architecture::Layers { input: image, layers: cnn, classes: 3 }, 255.0),
+        ("bag", Architecture::Layers { input: Shape::Vector(5), layers: bag, classes: 2 }, 1.0),
+    ]
+}
+
+/// Numbers from -1 to 1 that are exact in `f32`.
+fn number(at: usize, salt: usize) -> f32 {
+    ((at * 7919 + salt * 104_729) % 2017) as f32 / 1024.0 - 0.984_375
+}
+
+fn model(architecture: Architecture, divisor: f32) -> ModelFile {
+    let parameters = (0..architecture.parameter_count()).map(|at| number(at, 1)).collect();
+    let classes = (0..architecture.classes()).map(|class| format!("class {class}")).collect();
+    let interface = Interface { input: Input::Numbers { columns: None, divisor }, classes };
+    ModelFile::new(architecture, parameters, Default::default()).unwrap().with_interface(interface).unwrap()
+}
+
+fn fixture(name: &str, kind: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/onnx").join(format!("{name}.{kind}"))
+}
+
+#[test]
+fn what_onnx_runtime_computes_is_what_we_compute() {
+    let mut compared = 0;
+    for (name, architecture, divisor) in models() {
+        let model = model(architecture, divisor);
+        assert!(
+            onnx::encode(&model).unwrap() == fs::read(fixture(name, "onnx")).unwrap(),
+            "{name} has changed"
+        );
+        let answers: Value = serde_json::from_slice(&fs::read(fixture(name, "json")).unwrap()).unwrap();
+        let numbers = |key: &str| -> Vec<f32> {
+            let rows = answers[key].as_array().unwrap().iter();
+            rows.flat_map(|row| row.as_array().unwrap())
+                .map(|number| number.as_f64().unwrap() as f32)
+                .collect()
+        };
+        let predictions = Predictor::new(model).unwrap().predict(numbers("input")).unwrap();
+        let ours: Vec<f32> =
+            predictions.into_iter().flat_map(|prediction| prediction.probabilities).collect();
+        let theirs = numbers("probabilities");
+        assert_eq!(ours.len(), theirs.len());
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert!((ours - theirs).abs() < 1e-5, "{name}: {ours} is not {theirs}");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 100, "{compared} probabilities were compared");
+}
+
+#[test]
+#[ignore = "writes the graphs that are checked in"]
+fn write_the_graphs() {
+    for (name, architecture, divisor) in models() {
+        fs::write(fixture(name, "onnx"), onnx::encode(&model(architecture, divisor)).unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,32 @@
+"""Runs the graphs beside this file with ONNX Runtime and writes what they answer, as NAME.json.
+
+    pip install onnx==1.23.2 onnxruntime==1.32.0
+    python run.py
+"""
+
+import json
+import pathlib
+
+import numpy
+import onnx
+import onnxruntime
+
+for path in sorted(pathlib.Path(__file__).parent.glob("*.onnx")):
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    draw = numpy.random.default_rng(1)
+    shape = (12, given.shape[1])
+    if path.stem == "bag":
+        numbers = draw.integers(-1, 11, shape)
+        numbers[0] = -1
+    elif path.stem == "softmax":
+        numbers = draw.normal(size=shape)
+    else:
+        numbers = draw.integers(0, 256, shape)
+    numbers = numbers.astype(numpy.float32)
+    logits, probabilities = session.run(["logits", "probabilities"], {"input": numbers})
+    answers = {name: values.tolist() for name, values in
+               [("input", numbers), ("logits", logits), ("probabilities", probabilities)]}
+    path.with_suffix(".json").write_text(json.dumps(answers) + "\n")
+    print(path.name, onnxruntime.__version__, probabilities.shape, float(probabilities.max()))
