@@ -88,9 +88,16 @@ impl Price {
         let costs = self.cost.lines(experiment);
         lines.extend(costs.iter().map(|(label, sentence)| format!("{label:<12}{sentence}")));
         if let (Some(masking), cohort) = (experiment.masking(), experiment.cohort_max()) {
+            let groups = match masking.groups(cohort) {
+                1 => format!("{cohort} clients"),
+                groups => format!("{} clients, in {groups} groups,", masking.group_size),
+            };
+            let (least, threshold, degree) = (masking.group_min_updates, masking.threshold, masking.degree);
+            let everybody = degree + 1 == masking.group_size;
+            let helpers = if everybody { "others" } else { "share holders of each" };
             lines.push(format!(
-                "masks       the server sees sums of at least {} of {cohort} clients only; {} of the {} others must help to unmask",
-                rounds.min_updates, masking.threshold, masking.degree
+                "masks       the server sees sums of at least {least} of {groups} only; {threshold} of the {degree} {helpers} must help \
+                 to unmask",
             ));
         }
         if let Some(hidden) = privacy_words::hidden(experiment) {

@@ -82,13 +82,13 @@ impl Masking {
         credentials: Arc<dyn Credentials>,
         key: &Key,
     ) -> Result<(Self, Vec<u8>), Decline> {
-        let session = masked::session(plan, min_cohort)?;
+        let session = masked::session(plan, me, min_cohort)?;
         let mut rng = key.stream();
         let (advertised, advert) =
             client::advertise(&session, party(me), &connection.0, &*credentials, &mut rng)
                 .map_err(|refusal| decline(&refusal))?;
         let stage = Stage::Advertised(advertised);
-        let fewest = plan.plan().min_updates as usize;
+        let fewest = plan.plan().masking().map_or(0, |masking| masking.group_min_updates) as usize;
         let masking = Masking { me, credentials, rng, stage, fewest, masks: 0, identities: BTreeMap::new() };
         Ok((masking, advert))
     }

@@ -243,6 +243,12 @@ impl Sum {
         Ok(Self { coordinates, members, grid })
     }
 
+    /// Updates in the sum.
+    #[must_use]
+    pub const fn members(&self) -> u32 {
+        self.members
+    }
+
     /// Adds the sum of another group of the cohort. The result is that of one group of all.
     ///
     /// # Errors

@@ -3,8 +3,10 @@
 //! The server asks, a client answers. Adverts, sealed shares and revealed shares are the business of
 //! `skep_privacy::secagg`; here they are bytes on their way from one client to another.
 
+use std::sync::Arc;
+
 use skep_privacy::prg::PrgId;
-use skep_privacy::secagg::{COHORT_MIN, ParamsError, Party, Session, SessionError, Shape};
+use skep_privacy::secagg::{self, COHORT_MIN, ParamsError, Party, Session, SessionError, Shape};
 
 use crate::canonical::{CanonicalError, Reader, Writer};
 use crate::ids::{ChannelBinding, ClientId, Digest};
@@ -18,47 +20,91 @@ pub const MIN_COHORT: u32 = 10;
 /// instructions make them twice as fast.
 const MASK_GENERATOR: PrgId = PrgId::Aes256Ctr;
 
-/// The session of secure aggregation that a plan describes, by the reckoning of whoever asks: numbers that do not hide an
-/// update are refused, whoever signed them.
+/// The groups of a cohort, each with a session of secure aggregation; one, if it is small enough.
+#[derive(Clone, Debug)]
+pub struct Groups(Arc<[Group]>);
+
+/// Clients that are summed up together.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its members, in ascending order.
+    pub clients: Vec<ClientId>,
+    /// Its run of the protocol.
+    pub session: Session,
+}
+
+impl Groups {
+    /// All of them.
+    pub fn all(&self) -> &[Group] {
+        &self.0
+    }
+
+    /// The number of the group that a client is in.
+    pub fn of(&self, client: ClientId) -> Option<usize> {
+        self.0.iter().position(|group| group.clients.binary_search(&client).is_ok())
+    }
+}
+
+/// The groups and sessions that a plan describes, by the reckoning of whoever asks: numbers that do not hide an update are
+/// refused, whoever signed them. Who is in which group follows from the plan's digest.
 ///
 /// # Errors
 /// [`Decline::SmallCohort`], [`Decline::WeakThreshold`], [`Decline::BadPeers`] where the cohort does not add up, or
 /// [`Decline::Inconsistent`] for a plan without masks.
-pub fn session(plan: &VerifiedPlan, min_cohort: u32) -> Result<Session, Decline> {
-    if plan.plan().masking().is_some() && plan.plan().cohort_max < min_cohort {
-        return Err(Decline::SmallCohort);
-    }
-    plan.session(|| work_out(plan))
+pub fn groups(plan: &VerifiedPlan) -> Result<Groups, Decline> {
+    plan.groups(|| work_out(plan))
 }
 
-fn work_out(plan: &VerifiedPlan) -> Result<Session, Decline> {
+fn work_out(plan: &VerifiedPlan) -> Result<Groups, Decline> {
     let digest = plan.digest();
     let plan = plan.plan();
-    let params = plan.masking().ok_or(Decline::Inconsistent)?.params(plan.cohort_max, COHORT_MIN);
-    let params = params.map_err(|error| match error {
+    let masking = plan.masking().ok_or(Decline::Inconsistent)?;
+    if plan.cohort.size() != plan.cohort_max {
+        return Err(Decline::BadPeers);
+    }
+    let params = masking.params(plan.cohort_max, COHORT_MIN).map_err(|error| match error {
         ParamsError::CohortTooSmall { .. } => Decline::SmallCohort,
         _ => Decline::WeakThreshold,
     })?;
     let len = usize::try_from(plan.update_len()).map_err(|_| Decline::Inconsistent)?;
     let shape = Shape { len, bits: plan.encoding.wire_bits, generator: MASK_GENERATOR };
-    let members = plan.cohort.clients().iter().map(|client| Party(client.0));
-    Session::new(&digest.0, &plan.base_model.0, params, shape, members).map_err(|error| match error {
-        SessionError::Cohort { .. } | SessionError::MembersUnknown => Decline::BadPeers,
-        SessionError::Shape { .. } => Decline::Inconsistent,
-    })
+    let members: Vec<_> = plan.cohort.clients().iter().map(|client| Party(client.0)).collect();
+    let group = |members: Vec<Party>| {
+        let clients = members.iter().map(|party| ClientId(party.0)).collect();
+        let session = Session::new(&digest.0, &plan.base_model.0, params, shape, members);
+        let session = session.map_err(|error| match error {
+            SessionError::Cohort { .. } | SessionError::MembersUnknown => Decline::BadPeers,
+            SessionError::Shape { .. } => Decline::Inconsistent,
+        });
+        Ok(Group { clients, session: session? })
+    };
+    let drawn = secagg::groups(&digest.0, &members, masking.group_size);
+    Ok(Groups(drawn.into_iter().map(group).collect::<Result<_, Decline>>()?))
 }
 
-/// Whether a client that hides in cohorts of at least `min_cohort` can be hidden by a plan; what it asks before it trains. A
+/// The session of a client that hides in groups of at least `min_cohort`.
+///
+/// # Errors
+/// As [`groups`], and [`Decline::BadPeers`] where the client itself is not in the cohort.
+pub fn session(plan: &VerifiedPlan, client: ClientId, min_cohort: u32) -> Result<Session, Decline> {
+    if plan.plan().masking().is_some_and(|masking| masking.group_size < min_cohort) {
+        return Err(Decline::SmallCohort);
+    }
+    let groups = groups(plan)?;
+    let group = groups.of(client).ok_or(Decline::BadPeers)?;
+    Ok(groups.0[group].session.clone())
+}
+
+/// Whether a client that hides in groups of at least `min_cohort` can be hidden by a plan; what it asks before it trains. A
 /// plan without masks hides nobody, and is admitted.
 ///
 /// # Errors
-/// As [`session`], and [`Decline::BadPeers`] where the client itself is not in the cohort.
+/// As [`session`].
 pub fn admits(plan: &VerifiedPlan, client: ClientId, min_cohort: u32) -> Result<(), Decline> {
-    if plan.plan().masking().is_none() {
-        return Ok(());
+    match plan.plan().masking() {
+        Some(_) => session(plan, client, min_cohort).map(drop),
+        None => Ok(()),
     }
-    session(plan, min_cohort)?;
-    if plan.plan().cohort.contains(client) { Ok(()) } else { Err(Decline::BadPeers) }
 }
 
 /// A client as its peers meet it. The client itself sends its advert alone, as the answer in

@@ -17,13 +17,13 @@ use skep_privacy::ledger::{Checkpoint, NoteError, SignedCheckpoint, read_samplin
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::Sampling;
-use skep_privacy::secagg::Session;
 use thiserror::Error;
 
 pub use skep_privacy::ledger::{PublicKey as PlanKey, Signer as PlanSigner};
 
 use crate::experiment::{Task, Weighting};
 use crate::ids::{Digest, Round};
+use crate::masked::Groups;
 use crate::round::Decline;
 use crate::time::Span;
 
@@ -295,7 +295,7 @@ pub struct VerifiedPlan {
 struct WorkedOut {
     /// Whether a client with the task of this digest can take part.
     check: OnceLock<(Digest, Result<(), Decline>)>,
-    session: OnceLock<Result<Session, Decline>>,
+    groups: OnceLock<Result<Groups, Decline>>,
 }
 
 impl PartialEq for WorkedOut {
@@ -384,11 +384,8 @@ impl VerifiedPlan {
     }
 
     /// What `work` makes of the plan, worked out once.
-    pub(crate) fn session(
-        &self,
-        work: impl FnOnce() -> Result<Session, Decline>,
-    ) -> Result<Session, Decline> {
-        self.worked_out.session.get_or_init(work).clone()
+    pub(crate) fn groups(&self, work: impl FnOnce() -> Result<Groups, Decline>) -> Result<Groups, Decline> {
+        self.worked_out.groups.get_or_init(work).clone()
     }
 
     /// The plan as it travels.

@@ -98,6 +98,15 @@ fn distributed() -> Plan {
     of(Promise::Distributed { claim: claim(), share, honest: 75, masking: masking() }, grid)
 }
 
+/// [`distributed`] in four groups of 25, of which at least 20 must stay, up to 5 of them corrupt.
+fn grouped() -> Plan {
+    let z = NoiseMultiplier::new(5.0).unwrap();
+    let grid = NoisedGrid::for_shares(claim().clip_norm, 650, 100, z, 15).unwrap();
+    let ClientNoise::Share(share) = grid.noise() else { panic!("asked for shares") };
+    let masking = Masking::plan_groups(100, 25, 20, 10, CorruptFraction::new(0.05).unwrap()).unwrap();
+    of(Promise::Distributed { claim: claim(), share, honest: 15, masking }, grid)
+}
+
 fn masked() -> Plan {
     let grid = PrivateGrid::masked(claim().clip_norm, 650, 100).unwrap();
     of(Promise::Central { claim: claim(), sigma: 5 << 20, masking: Some(masking()) }, grid)
@@ -132,7 +141,7 @@ const GOLDEN_DIGEST: &str = "73a763b5f37f24a06ca9dc260947f750eabdc6e09bf7c5863eb
 
 #[test]
 fn a_plan_comes_back_from_its_bytes() {
-    for plan in [plan(), private(), masked(), distributed(), local()] {
+    for plan in [plan(), private(), masked(), distributed(), grouped(), local()] {
         assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
     }
 }
@@ -171,7 +180,7 @@ fn a_plan_for_which_nothing_is_reserved_is_not_signed() {
 
 #[test]
 fn plans_of_every_mode_are_accepted_and_say_which_noise_they_are_for() {
-    for plan in [masked(), distributed(), local()] {
+    for plan in [masked(), distributed(), grouped(), local()] {
         assert_eq!(plan.check(&task(), &task().digest()), Ok(()));
         assert_eq!(plan.mechanism().sensitivity(), plan.encoding.sensitivity);
     }
@@ -192,6 +201,13 @@ fn a_client_is_admitted_to_a_large_enough_cohort_that_names_it() {
     assert_eq!(masked::admits(&plan, ClientId(100), 10), Err(Decline::BadPeers));
     let unnamed = signed(Plan { cohort: cohort_of(99), ..distributed() });
     assert_eq!(masked::admits(&unnamed, ClientId(0), 10), Err(Decline::BadPeers));
+    // In groups, it is the group that hides.
+    let plan = signed(grouped());
+    assert_eq!(masked::admits(&plan, ClientId(99), 25), Ok(()));
+    assert_eq!(masked::admits(&plan, ClientId(99), 26), Err(Decline::SmallCohort));
+    let groups = masked::groups(&plan).unwrap();
+    assert!(groups.all().iter().map(|group| group.clients.len()).eq([25; 4]));
+    assert!((0..100).all(|id| groups.of(ClientId(id)).is_some()));
     // Nobody is hidden by a plan without masks, and nobody is asked to believe so.
     assert_eq!(masked::admits(&signed(local()), ClientId(0), 1000), Ok(()));
 }
@@ -240,6 +256,26 @@ fn a_client_refuses_noise_and_masks_that_do_not_add_up() {
         let refused = lie.check(&task(), &task().digest());
         assert_eq!(refused, Err(Decline::Inconsistent), "{lie:?}");
     }
+    let Promise::Distributed { masking: of_group, .. } = grouped().promise else { unreachable!() };
+    let in_groups = |honest, masking| Plan {
+        promise: Promise::Distributed { claim, share, honest, masking },
+        ..grouped()
+    };
+    for lie in [
+        // Noise for the whole cohort, though the server learns the sum of each group; groups without a minimum, or with more than
+        // they have; and groups that do not make up the cohort.
+        in_groups(75, of_group),
+        in_groups(14, Masking { group_min_updates: 19, ..of_group }),
+        in_groups(75, Masking { group_min_updates: 80, ..of_group }),
+        in_groups(15, Masking { group_size: 30, ..of_group }),
+        in_groups(15, Masking { group_size: 0, ..of_group }),
+        in_groups(15, Masking { group_size: 200, ..of_group }),
+        // The threshold of a group with fewer corrupt clients.
+        in_groups(15, Masking { threshold: of_group.threshold - 1, ..of_group }),
+    ] {
+        let refused = lie.check(&task(), &task().digest());
+        assert_eq!(refused, Err(Decline::Inconsistent), "{lie:?}");
+    }
     // Less noise is consistent in itself: what it costs is in the claim, and in the mechanism that budget is reserved for.
     let quieter = with(Promise::Distributed { claim, share: half, honest, masking });
     assert_ne!(quieter.mechanism(), distributed().mechanism());
@@ -254,8 +290,8 @@ proptest! {
     }
 
     #[test]
-    fn what_reads_as_a_plan_is_its_canonical_encoding(mode in 0usize..4, place in 0usize..340, byte in any::<u8>()) {
-        let mut bytes = [private(), masked(), distributed(), local()][mode].to_bytes();
+    fn what_reads_as_a_plan_is_its_canonical_encoding(mode in 0usize..5, place in 0usize..340, byte in any::<u8>()) {
+        let mut bytes = [private(), masked(), distributed(), local(), grouped()][mode].to_bytes();
         let place = place % bytes.len();
         bytes[place] = byte;
         if let Ok(plan) = Plan::from_bytes(&bytes) {

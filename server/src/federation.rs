@@ -12,7 +12,7 @@ mod error;
 mod keys;
 mod query;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skep_privacy::adversary::Adversary;
@@ -27,14 +27,14 @@ use skep_privacy::ledger::{
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::{Key, PrgError};
 use skep_privacy::quantities::{Delta, Epsilon, Sampling};
-use skep_privacy::secagg::Session;
-use skep_privacy::sum::{Accumulator, Release};
+use skep_privacy::sum::{Accumulator, Release, Sum};
 use skep_protocol::experiment::{Experiment, Privacy, Weighting};
+use skep_protocol::masked::Groups;
 use skep_protocol::plan::{Closure, Plan, Segment, VerifiedPlan};
-use skep_protocol::round::{AbortReason, Outcome};
+use skep_protocol::round::{AbortReason, Outcome, Phase};
 use skep_protocol::{ClientId, Digest, Hasher, Round};
 
-use crate::masking::MaskedRound;
+use crate::masking::{Asking, MaskedRound, Unmasked};
 use crate::roster::Roster;
 use crate::select;
 use crate::stage::Stager;
@@ -71,6 +71,8 @@ struct OpenRound {
     plan: Digest,
     invited: u32,
     updates: u32,
+    /// Of whose group the sum could not be unmasked.
+    lost: Vec<ClientId>,
     stage: Stage,
 }
 
@@ -84,8 +86,8 @@ enum Stage {
 /// The updates of a round.
 #[derive(Debug)]
 enum Updates {
-    /// Added up as they are.
-    Seen(Accumulator),
+    /// Added up as they are, by group; without groups there is one.
+    Seen(BTreeMap<usize, Accumulator>),
     /// Kept one by one.
     Kept(KeptUpdates),
     /// Added up under masks.
@@ -295,7 +297,7 @@ impl Federation {
         };
         let updates = match self.strategy.needs_each() {
             true => Updates::Kept(KeptUpdates::new(self.grid)),
-            false => Updates::Seen(Accumulator::new(self.grid)),
+            false => Updates::Seen([(0, Accumulator::new(self.grid))].into()),
         };
         let stage = Stage::Collecting { reservation: Box::new(reserved.reservation), updates, noise };
         let planned = PlannedRound { plan, cohort };
@@ -304,6 +306,7 @@ impl Federation {
             plan: planned.plan.digest(),
             invited: planned.invited(),
             updates: 0,
+            lost: Vec::new(),
             stage,
         });
         Ok(planned)
@@ -321,26 +324,58 @@ impl Federation {
     /// [`RoundError::OutOfOrder`] or [`RoundError::Sum`]; the sum has not changed.
     pub fn commit(&mut self, update: &Contribution) -> Result<(), RoundError> {
         let open = self.open.as_mut().ok_or(RoundError::OutOfOrder)?;
-        let Stage::Collecting { updates, .. } = &mut open.stage else {
-            return Err(RoundError::OutOfOrder);
-        };
-        open.updates = match updates {
-            Updates::Seen(sum) => sum.add(update).map(|()| sum.members())?,
-            Updates::Kept(kept) => kept.add(update).map(|()| kept.members())?,
-            Updates::Masked(_) => return Err(RoundError::OutOfOrder),
-        };
+        if let Stage::Collecting { updates: Updates::Kept(kept), .. } = &mut open.stage {
+            kept.add(update)?;
+            open.updates = kept.members();
+            return Ok(());
+        }
+        self.commit_to(0, update)
+    }
+
+    /// [`Federation::commit`] to the sum of the group of this number: what unmasking gives, for a driver that computes no masks.
+    ///
+    /// # Errors
+    /// As [`Federation::commit`].
+    pub fn commit_to(&mut self, group: usize, update: &Contribution) -> Result<(), RoundError> {
+        let grid = self.grid;
+        let (sums, open) = self.seen()?;
+        sums.entry(group).or_insert_with(|| Accumulator::new(grid)).add(update)?;
+        *open = sums.values().map(Accumulator::members).sum();
         Ok(())
+    }
+
+    /// Drops the sum of a group that [`Federation::commit_to`] has made.
+    ///
+    /// # Errors
+    /// [`RoundError::OutOfOrder`].
+    pub fn lose(&mut self, group: usize) -> Result<(), RoundError> {
+        let (sums, open) = self.seen()?;
+        sums.remove(&group);
+        *open = sums.values().map(Accumulator::members).sum();
+        Ok(())
+    }
+
+    fn seen(&mut self) -> Result<(&mut BTreeMap<usize, Accumulator>, &mut u32), RoundError> {
+        match self.open.as_mut() {
+            Some(OpenRound {
+                stage: Stage::Collecting { updates: Updates::Seen(sums), .. },
+                updates,
+                ..
+            }) => Ok((sums, updates)),
+            _ => Err(RoundError::OutOfOrder),
+        }
     }
 
     /// Collects the open round's updates under masks from now on, before there is any.
     ///
     /// # Errors
     /// [`RoundError::OutOfOrder`].
-    pub fn mask(&mut self, session: &Session) -> Result<(), RoundError> {
+    pub fn mask(&mut self, groups: &Groups) -> Result<(), RoundError> {
+        let fewest = self.experiment.masking().ok_or(RoundError::OutOfOrder)?.group_min_updates;
         let open = self.open.as_mut().ok_or(RoundError::OutOfOrder)?;
         match &mut open.stage {
             Stage::Collecting { updates, .. } if open.updates == 0 => {
-                *updates = Updates::Masked(Box::new(MaskedRound::new(session)));
+                *updates = Updates::Masked(Box::new(MaskedRound::new(groups, fewest)));
                 Ok(())
             }
             _ => Err(RoundError::OutOfOrder),
@@ -353,6 +388,21 @@ impl Federation {
             Stage::Collecting { updates: Updates::Masked(masked), .. } => Some(masked),
             _ => None,
         }
+    }
+
+    /// What clients of the open round are asked in a phase, see [`MaskedRound::ask`]. The updates of groups that are lost no longer
+    /// count.
+    ///
+    /// # Errors
+    /// [`AbortReason`].
+    pub fn ask(&mut self, phase: Phase, to: &[ClientId]) -> Result<Asking, AbortReason> {
+        let masked = self.masked().ok_or(AbortReason::ReleaseFailed)?;
+        let asking = masked.ask(phase, to)?;
+        let members = masked.members();
+        if let Some(open) = &mut self.open {
+            open.updates = members;
+        }
+        Ok(asking)
     }
 
     /// Adds a client's masked update to the open round's sum.
@@ -381,16 +431,26 @@ impl Federation {
                 return Err(RoundError::OutOfOrder);
             }
         };
-        let sum = match updates {
+        let sums: Vec<Sum> = match updates {
             Updates::Kept(kept) => {
                 let released = kept.release(self.ledger.charge(*reservation))?;
                 let aggregate = self.strategy.of_each(&released, &self.state)?;
                 let digest = digest_of_each(&aggregate);
                 return self.release_next(aggregate, digest, None);
             }
-            Updates::Seen(sum) => sum.finish(),
-            Updates::Masked(masked) => masked.unmask()?.into_sum(self.grid)?,
+            Updates::Seen(sums) => sums.into_values().map(Accumulator::finish).collect(),
+            Updates::Masked(masked) => {
+                let Unmasked { sums, lost } = masked.unmask()?;
+                open.lost = lost.concat();
+                sums.into_iter().map(|sum| sum.into_sum(self.grid)).collect::<Result<_, _>>()?
+            }
         };
+        let sum = total(sums)?;
+        open.updates = sum.members();
+        let required = self.experiment.rounds.min_updates;
+        if self.experiment.privacy.secure_aggregation().is_some() && open.updates < required {
+            return Err(RoundError::TooFewLeft { updates: open.updates, required });
+        }
         let charge = self.ledger.charge(*reservation);
         let (release, seal) = match (charge.mechanism(), noise, self.ledger.auditor()) {
             (Mechanism::None, ..) => (sum.release_exact(charge)?, None),
@@ -420,6 +480,11 @@ impl Federation {
         let open = self.open.as_mut().ok_or(RoundError::OutOfOrder)?;
         open.stage = Stage::Released { next, digest, aggregate: released, seal };
         Ok(())
+    }
+
+    /// Clients whose group's sum could not be unmasked in the open round's release, and is not in it.
+    pub fn lost(&self) -> &[ClientId] {
+        self.open.as_ref().map_or(&[], |open| &open.lost)
     }
 
     /// What the open round has released; none before [`Federation::release`].
@@ -634,6 +699,13 @@ impl Federation {
             deadline: rounds.deadline,
         }
     }
+}
+
+/// The sum over all groups.
+fn total(sums: Vec<Sum>) -> Result<Sum, RoundError> {
+    let mut sums = sums.into_iter();
+    let first = sums.next().ok_or(RoundError::OutOfOrder)?;
+    Ok(sums.try_fold(first, Sum::merge)?)
 }
 
 fn check_model(experiment: &Experiment, segments: &[Segment], model: &[f32]) -> Result<(), FederationError> {

@@ -1,16 +1,18 @@
 //! The server's work in a masked round: it passes messages on, adds masked updates up, and takes the masks off the sum.
 //!
 //! The steps are `skep_privacy::secagg`'s; here they meet the round's phases, refusals and messages. A phase ends when the
-//! machine asks for the next one. The server holds one sum, adverts, and envelopes of n·k; never an update.
+//! machine asks for the next one. The server holds one sum for each group, adverts, and envelopes of n·k; never an update.
 
 use std::collections::BTreeMap;
 
 use skep_privacy::packing::PackingError;
 use skep_privacy::secagg::server::{Consistency, Directory, Input, Mailbox, Unmasking};
 use skep_privacy::secagg::{
-    self, Abort, AdvertError, Consent, Envelope, IdentityKey, Party, Peer, Rejection, Session, UnmaskedSum,
+    self, Abort, AdvertError, Consent, Envelope, IdentityKey, Party, Peer, Rejection, UnmaskedSum,
 };
-use skep_protocol::masked::{self, Body, Delivery, Introduction, Peers, Shares, Signatures, Survivors};
+use skep_protocol::masked::{
+    self, Body, Delivery, Group, Groups, Introduction, Peers, Shares, Signatures, Survivors,
+};
 use skep_protocol::round::{AbortReason, Phase, Refusal};
 use skep_protocol::{ClientId, Digest};
 use tracing::{debug, warn};
@@ -31,11 +33,31 @@ pub struct Caller {
 /// What is asked of one client.
 pub type Asked = (ClientId, Vec<u8>);
 
-/// A masked round between its first answer and its sum.
+/// What comes of the answers in a phase.
+#[derive(Debug, Default)]
+pub struct Asking {
+    /// What is asked next.
+    pub asked: Vec<Asked>,
+    /// The groups of which too few have answered: nobody in them is asked anything more.
+    pub lost: Vec<Vec<ClientId>>,
+}
+
+/// A masked round between its first answer and its sum: groups, each with a run of the protocol.
 pub struct MaskedRound {
+    layout: Groups,
+    /// As many as the groups, in their order.
+    runs: Vec<Run>,
+    /// The fewest answers with which a group goes on.
+    fewest: u32,
+}
+
+/// One group's run of the protocol.
+struct Run {
     stage: Stage,
     /// Certificates of those whose keys have arrived.
     certificates: BTreeMap<ClientId, Vec<u8>>,
+    /// Updates in its sum.
+    members: u32,
 }
 
 enum Stage {
@@ -49,10 +71,15 @@ enum Stage {
 }
 
 impl MaskedRound {
-    /// A round that nobody has answered in.
+    /// A round that nobody has answered in. No group goes on with fewer than `fewest` of its clients.
     #[must_use]
-    pub fn new(session: &Session) -> Self {
-        MaskedRound { stage: Stage::Keys(Directory::new(session)), certificates: BTreeMap::new() }
+    pub fn new(groups: &Groups, fewest: u32) -> Self {
+        let run = |group: &Group| Run {
+            stage: Stage::Keys(Directory::new(&group.session)),
+            certificates: BTreeMap::new(),
+            members: 0,
+        };
+        MaskedRound { runs: groups.all().iter().map(run).collect(), layout: groups.clone(), fewest }
     }
 
     /// Takes what a client answers in a phase.
@@ -60,6 +87,102 @@ impl MaskedRound {
     /// # Errors
     /// The [`Refusal`] that the client is told; nothing has changed.
     pub fn answer(&mut self, caller: &Caller, phase: Phase, body: &[u8]) -> Result<(), Refusal> {
+        self.run_of(caller.client).ok_or(Refusal::NotInvited)?.answer(caller, phase, body)
+    }
+
+    /// What clients are asked in a phase. Ends the one before it, if it has not ended yet: groups of which too few have answered
+    /// are lost then.
+    ///
+    /// # Errors
+    /// The [`AbortReason`] of the round when the last group is lost.
+    pub fn ask(&mut self, phase: Phase, to: &[ClientId]) -> Result<Asking, AbortReason> {
+        let mut lost = Vec::new();
+        let mut reason = None;
+        for (run, group) in self.runs.iter_mut().zip(self.layout.all()) {
+            if run.stage.phase().is_none_or(|now| now >= phase) {
+                continue;
+            }
+            if let Err(failed) = run.advance(self.fewest) {
+                lost.push(group.clients.clone());
+                reason = Some(failed);
+            }
+        }
+        let goes_on = |run: &Run| run.stage.phase() == Some(phase);
+        if !self.runs.iter().any(goes_on) {
+            return Err(reason.unwrap_or(AbortReason::ReleaseFailed));
+        }
+        let run_of = |client| self.layout.of(client).map(|group| &self.runs[group]);
+        let asked = to.iter().filter_map(|&client| {
+            let run = run_of(client).filter(|run| goes_on(run))?;
+            Some((client, run.request(client)))
+        });
+        Ok(Asking { asked: asked.collect(), lost })
+    }
+
+    /// Adds a masked update to the sum of its group.
+    ///
+    /// # Errors
+    /// [`Rejection`]; the sum has not changed.
+    pub fn commit(&mut self, client: ClientId, packed: &[u8]) -> Result<(), Rejection> {
+        match self.run_of(client) {
+            Some(Run { stage: Stage::Input(input), members, .. }) => {
+                input.commit(Party(client.0), packed)?;
+                *members += 1;
+                Ok(())
+            }
+            _ => Err(Rejection::NotTakingPart(Party(client.0))),
+        }
+    }
+
+    /// Updates in the sums of the groups that are left.
+    pub fn members(&self) -> u32 {
+        let left = self.runs.iter().filter(|run| !matches!(run.stage, Stage::Failed));
+        left.map(|run| run.members).sum()
+    }
+
+    /// Takes the masks off the sums.
+    ///
+    /// # Errors
+    /// [`UnmaskError`] when there is no group left; the sums are lost.
+    pub fn unmask(self) -> Result<Unmasked, UnmaskError> {
+        let mut unmasked = Unmasked::default();
+        let mut reason = UnmaskError::TooEarly;
+        for (run, group) in self.runs.into_iter().zip(self.layout.all()) {
+            let Stage::Reveal(unmasking) = run.stage else { continue };
+            match unmasking.unmask() {
+                Ok(sum) => {
+                    for liar in sum.liars() {
+                        let client = ClientId(liar.0);
+                        warn!(%client, "revealed shares that it was never given; the others made up for it");
+                    }
+                    unmasked.sums.push(sum);
+                }
+                Err(abort) => {
+                    warn!(clients = group.clients.len(), reason = %abort, "the sum of a group is lost");
+                    unmasked.lost.push(group.clients.clone());
+                    reason = abort.into();
+                }
+            }
+        }
+        if unmasked.sums.is_empty() { Err(reason) } else { Ok(unmasked) }
+    }
+
+    fn run_of(&mut self, client: ClientId) -> Option<&mut Run> {
+        self.layout.of(client).map(|group| &mut self.runs[group])
+    }
+}
+
+/// The sums of the groups of a round.
+#[derive(Default)]
+pub struct Unmasked {
+    /// Of those whose masks are off.
+    pub sums: Vec<UnmaskedSum>,
+    /// The groups of which too few have revealed what takes them off.
+    pub lost: Vec<Vec<ClientId>>,
+}
+
+impl Run {
+    fn answer(&mut self, caller: &Caller, phase: Phase, body: &[u8]) -> Result<(), Refusal> {
         let from = Party(caller.client.0);
         let taken = match (&mut self.stage, phase) {
             (Stage::Keys(directory), Phase::Keys) => advert(directory, caller, body).inspect(|()| {
@@ -84,57 +207,16 @@ impl MaskedRound {
         })
     }
 
-    /// What clients are asked in a phase. Ends the one before it, if it has not ended yet.
-    ///
-    /// # Errors
-    /// The [`AbortReason`] of the round when too few have answered.
-    pub fn ask(&mut self, phase: Phase, to: &[ClientId]) -> Result<Vec<Asked>, AbortReason> {
-        if self.stage.phase() < Some(phase) {
-            self.advance()?;
-        }
-        if self.stage.phase() != Some(phase) {
-            return Err(AbortReason::ReleaseFailed);
-        }
-        Ok(to.iter().map(|&client| (client, self.request(client))).collect())
-    }
-
-    /// Adds a masked update to the sum.
-    ///
-    /// # Errors
-    /// [`Rejection`]; the sum has not changed.
-    pub fn commit(&mut self, client: ClientId, packed: &[u8]) -> Result<(), Rejection> {
-        match &mut self.stage {
-            Stage::Input(input) => input.commit(Party(client.0), packed),
-            _ => Err(Rejection::NotTakingPart(Party(client.0))),
-        }
-    }
-
-    /// Updates in the sum.
-    pub fn members(&self) -> u32 {
-        let members = match &self.stage {
-            Stage::Input(input) => input.parties().len(),
-            Stage::Consistency(consistency) => consistency.survivors().len(),
-            _ => 0,
-        };
-        count(members)
-    }
-
-    /// Takes the masks off the sum.
-    ///
-    /// # Errors
-    /// [`Abort`]; the sum is lost.
-    pub fn unmask(self) -> Result<UnmaskedSum, UnmaskError> {
-        let Stage::Reveal(unmasking) = self.stage else { return Err(UnmaskError::TooEarly) };
-        let sum = unmasking.unmask()?;
-        for liar in sum.liars() {
-            warn!(client = %ClientId(liar.0), "revealed shares that it was never given; the others made up for it");
-        }
-        Ok(sum)
-    }
-
     /// Closes the phase, with those who have answered.
-    fn advance(&mut self) -> Result<(), AbortReason> {
+    fn advance(&mut self, fewest: u32) -> Result<(), AbortReason> {
+        let phase = self.stage.phase();
+        let answered = self.answers();
         self.stage = match std::mem::replace(&mut self.stage, Stage::Failed) {
+            // With fewer there would be less noise in the sum than is planned.
+            Stage::Keys(_) | Stage::Shares(_) | Stage::Input(_) if answered < fewest => {
+                let phase = phase.unwrap_or(Phase::Keys);
+                return Err(AbortReason::BelowThreshold { phase, answered, required: fewest });
+            }
             Stage::Keys(directory) => Stage::Shares(directory.close().map_err(|abort| abort_reason(&abort))?),
             Stage::Shares(mailbox) => Stage::Input(mailbox.close().map_err(|abort| abort_reason(&abort))?),
             Stage::Input(input) => Stage::Consistency(input.close().map_err(|abort| abort_reason(&abort))?),
@@ -146,6 +228,15 @@ impl MaskedRound {
             last @ (Stage::Reveal(_) | Stage::Failed) => last,
         };
         Ok(())
+    }
+
+    fn answers(&self) -> u32 {
+        count(match &self.stage {
+            Stage::Keys(directory) => directory.parties().len(),
+            Stage::Shares(mailbox) => mailbox.parties().len(),
+            Stage::Input(_) => self.members as usize,
+            Stage::Consistency(_) | Stage::Reveal(_) | Stage::Failed => 0,
+        })
     }
 
     fn request(&self, to: ClientId) -> Vec<u8> {
@@ -193,7 +284,7 @@ impl Stage {
 
 impl std::fmt::Debug for MaskedRound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "MaskedRound({:?})", self.stage.phase())
+        f.debug_list().entries(self.runs.iter().map(|run| run.stage.phase())).finish()
     }
 }
 

@@ -56,7 +56,8 @@ pub(crate) fn distributed_file() -> ExperimentFile {
     file.rounds.count = 100;
     file.privacy.mode = ModeFile::Distributed;
     file.privacy.epsilon_limit = Some(1e6);
-    file.secure_aggregation = Some(SecureAggregationFile { max_corrupt_fraction: 0.1, min_cohort: 10 });
+    file.secure_aggregation =
+        Some(SecureAggregationFile { max_corrupt_fraction: 0.1, min_cohort: 10, groups: None });
     file
 }
 

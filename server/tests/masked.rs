@@ -14,7 +14,8 @@ use skep_protocol::round::{Phase, Refusal};
 fn file() -> ExperimentFile {
     let mut file = private_file(3, 1, 4.0, 1.0);
     file.rounds.min_updates = 3;
-    file.secure_aggregation = Some(SecureAggregationFile { max_corrupt_fraction: 0.34, min_cohort: 3 });
+    file.secure_aggregation =
+        Some(SecureAggregationFile { max_corrupt_fraction: 0.34, min_cohort: 3, groups: None });
     file
 }
 

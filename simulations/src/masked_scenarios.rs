@@ -1,8 +1,11 @@
 //! Whole simulations with secure aggregation: both fidelities give the same model, whoever drops out.
 
 use skep_client::masking::Masks;
-use skep_protocol::experiment::file::{FidelityFile, RoundsFile, SecureAggregationFile};
+use skep_protocol::experiment::file::{
+    ExperimentFile, FidelityFile, GroupsFile, RoundsFile, SecureAggregationFile,
+};
 use skep_protocol::experiment::simulation::{Amount, Devices};
+use skep_protocol::masked;
 use skep_protocol::round::Refusal;
 use skep_protocol::{ClientId, Round, Span};
 use skep_server::record::OutcomeKind;
@@ -140,6 +143,64 @@ fn the_run_does_not_depend_on_threads() {
     assert_eq!(run(1), run(3));
 }
 
+/// Sixty clients in three groups of twenty: threshold 12, at least 15 of each group, 30 in all.
+fn grouped_file(fidelity: FidelityFile) -> ExperimentFile {
+    let mut file = masked_file(fidelity);
+    file.population.clients = 60;
+    file.rounds = RoundsFile { count: 1, min_updates: 30, ..file.rounds };
+    let groups = Some(GroupsFile { size: 20, min_updates: 15 });
+    file.secure_aggregation =
+        Some(SecureAggregationFile { max_corrupt_fraction: 0.05, min_cohort: 10, groups });
+    file
+}
+
+/// The full protocol in groups, where nine clients of each of the first `disturbed` groups vanish, after making sure that the fast
+/// path comes to the same.
+fn both_grouped(disturbed: usize, at: Moment) -> SimulationReport {
+    let plan = crate::testing::first_plan(&grouped_file(FidelityFile::Sum), 1);
+    let groups = masked::groups(&plan).unwrap();
+    let gone: Vec<_> = groups.all()[..disturbed].iter().flat_map(|group| &group.clients[..9]).collect();
+    let run = |fidelity| {
+        let mut run = Run::of(grouped_file(fidelity));
+        run.options.faults =
+            gone.iter().map(|client| Fault { round: Round(1), ..vanish(client.0, at, None) }).collect();
+        run.report()
+    };
+    let (sum, protocol) = (run(FidelityFile::Sum), run(FidelityFile::Protocol));
+    assert_eq!(outcome(&sum), outcome(&protocol), "{disturbed} groups, {at:?}");
+    protocol
+}
+
+#[test]
+fn sums_of_groups_are_the_sum_of_the_cohort() {
+    let report = both_grouped(0, Moment::Opening);
+    assert_eq!(report.rounds[0].outcome, OutcomeKind::Complete);
+    // Everybody has its own mask and one for each of the nineteen others of its group.
+    assert_eq!(report.masks.applied, 60 * 20);
+    // The same updates in one group come to the same model, but for the noise, which is planned for more survivors.
+    assert_eq!(report.rounds[0].updates, 60);
+}
+
+#[test]
+fn a_group_below_its_threshold_is_dropped_as_a_whole_and_the_others_go_on() {
+    for at in MOMENTS {
+        let report = both_grouped(1, at);
+        let record = &report.rounds[0];
+        assert_eq!((record.outcome, record.updates), (OutcomeKind::Degraded, 40), "{at:?}");
+        // Whoever was in the sum of the group, or would have been.
+        let lost = if matches!(at, Moment::Agreeing | Moment::Revealing) { 20 } else { 11 };
+        assert_eq!(record.refusals.get(&Refusal::GroupLost), Some(&lost), "{at:?}");
+    }
+}
+
+#[test]
+fn with_too_few_groups_nothing_is_released() {
+    for at in [Moment::Training, Moment::Uploading, Moment::Agreeing, Moment::Revealing] {
+        let record = &both_grouped(2, at).rounds[0];
+        assert_eq!((record.outcome, record.updates > 40), (OutcomeKind::Aborted, false), "{at:?}");
+    }
+}
+
 /// A round of so many clients, of whom most hold no share of most others, and `vanish_each` vanish at each moment.
 fn sparse(clients: u64, vanish_each: u64) {
     let faults = (0..).zip(MOMENTS).flat_map(|(i, at)| {
@@ -150,8 +211,11 @@ fn sparse(clients: u64, vanish_each: u64) {
         file.population.clients = clients;
         file.rounds = RoundsFile { count: 1, min_updates: (clients * 9 / 10) as u32, ..file.rounds };
         file.privacy.delta = Some(1e-6);
-        file.secure_aggregation =
-            Some(SecureAggregationFile { max_corrupt_fraction: 0.01, min_cohort: clients as u32 });
+        file.secure_aggregation = Some(SecureAggregationFile {
+            max_corrupt_fraction: 0.01,
+            min_cohort: clients as u32,
+            groups: None,
+        });
         let mut run = Run::of(file);
         run.options = crate::testing::options(2);
         run.options.faults = faults.clone().collect();

@@ -74,7 +74,8 @@ pub(crate) fn private_file() -> ExperimentFile {
 pub(crate) fn masked_file(fidelity: FidelityFile) -> ExperimentFile {
     let privacy =
         PrivacyFile { mode: ModeFile::Distributed, epsilon_limit: Some(20.0), ..private_file().privacy };
-    let secure_aggregation = Some(SecureAggregationFile { max_corrupt_fraction: 0.1, min_cohort: 10 });
+    let secure_aggregation =
+        Some(SecureAggregationFile { max_corrupt_fraction: 0.1, min_cohort: 10, groups: None });
     ExperimentFile {
         privacy,
         secure_aggregation,
@@ -85,7 +86,8 @@ pub(crate) fn masked_file(fidelity: FidelityFile) -> ExperimentFile {
 
 /// [`private_file`] with shares of the noise from clients, planned for fourteen honest of fifteen survivors.
 pub(crate) fn distributed_file() -> ExperimentFile {
-    let secure_aggregation = SecureAggregationFile { max_corrupt_fraction: 0.05, min_cohort: 10 };
+    let secure_aggregation =
+        SecureAggregationFile { max_corrupt_fraction: 0.05, min_cohort: 10, groups: None };
     let mut file = ExperimentFile { secure_aggregation: Some(secure_aggregation), ..private_file() };
     file.privacy.mode = ModeFile::Distributed;
     file
@@ -106,6 +108,11 @@ pub(crate) fn experiment() -> Experiment {
 /// Any plan.
 pub(crate) fn plan() -> Arc<VerifiedPlan> {
     federation(&file(), 1).plan(&Contiguous(20)).unwrap().plan
+}
+
+/// The plan of the first round of a run with this root.
+pub(crate) fn first_plan(file: &ExperimentFile, root: u64) -> Arc<VerifiedPlan> {
+    federation(file, root).plan(&Contiguous(file.population.clients)).unwrap().plan
 }
 
 fn federation(file: &ExperimentFile, root: u64) -> Federation {

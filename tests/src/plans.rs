@@ -80,10 +80,11 @@ pub fn masked_plan(round: u64, cohort_max: u32) -> Plan {
     let Mechanism::RoundedGaussian { sigma, .. } = noise else { unreachable!("asked for a Gaussian") };
     let nobody = CorruptFraction::new(0.0).expect("valid");
     let masking = Masking::plan(cohort_max, cohort_max, 0, nobody).expect("a cohort of at least 3");
+    let masking = Masking { group_min_updates: masking.threshold + 1, ..masking };
     Plan {
         encoding: grid.encoding(),
         promise: Promise::Central { claim: claim(clip_norm), sigma, masking: Some(masking) },
-        min_updates: masking.threshold + 1,
+        min_updates: masking.group_min_updates,
         cohort: (0..u64::from(cohort_max)).map(ClientId).collect(),
         ..public
     }

@@ -635,6 +635,7 @@ fn server_event_name(event: &server::Event) -> &'static str {
         server::Event::Declined { .. } => "declined",
         server::Event::Answered { .. } => "answered",
         server::Event::PhaseFailed { .. } => "phase failed",
+        server::Event::GroupLost { .. } => "group lost",
         server::Event::UploadOffered { .. } => "upload offered",
         server::Event::UploadStaged { .. } => "upload staged",
         server::Event::UploadFailed { .. } => "upload failed",

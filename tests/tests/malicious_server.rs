@@ -14,7 +14,7 @@ use skep_privacy::budget::BudgetKeeper;
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::{Key, PrgId};
 use skep_privacy::quantities::{Adjacency, Delta, Sampling};
-use skep_privacy::secagg::{COHORT_MIN, Identity};
+use skep_privacy::secagg::Identity;
 use skep_privacy::sum::Release;
 use skep_privacy::update::QuantizedUpdate;
 use skep_protocol::masked::{self, Body, Survivors};
@@ -25,7 +25,7 @@ use skep_protocol::{ClientId, Digest};
 use skep_server::masking::{Caller, MaskedRound, UnmaskError};
 use skep_tests::plans;
 use town::{
-    Answers, Authority, COHORT, HERE, Person, ROUND, THRESHOLD, Town, all_refuse, all_well, town_plan,
+    Answers, Authority, COHORT, FEWEST, HERE, Person, ROUND, THRESHOLD, Town, all_refuse, all_well, town_plan,
 };
 
 fn id(client: u64) -> ClientId {
@@ -58,7 +58,7 @@ fn updates<'a>(updates: impl Iterator<Item = &'a QuantizedUpdate>) -> Vec<i64> {
 /// What a server makes of a town's messages that passes them on as they are.
 fn unmasked(town: &Town, revealed: &BTreeMap<ClientId, Vec<u8>>) -> Result<Release, UnmaskError> {
     let plan = town.plan.plan();
-    let mut server = MaskedRound::new(&masked::session(&town.plan, COHORT_MIN).unwrap());
+    let mut server = MaskedRound::new(&masked::groups(&town.plan).unwrap(), FEWEST);
     let caller = |client: ClientId| {
         let person = Person::new(client.0, None);
         let identity = Identity::public_key(&person);
@@ -85,7 +85,8 @@ fn unmasked(town: &Town, revealed: &BTreeMap<ClientId, Vec<u8>>) -> Result<Relea
     for (&client, shares) in revealed {
         server.answer(&caller(client), Phase::Reveal, shares).unwrap();
     }
-    Ok(read(server.unmask()?.into_sum(plan.grid().unwrap()).unwrap(), plan))
+    let sum = server.unmask()?.sums.pop().expect("one group");
+    Ok(read(sum.into_sum(plan.grid().unwrap()).unwrap(), plan))
 }
 
 #[test]

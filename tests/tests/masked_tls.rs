@@ -16,15 +16,16 @@ use skep_privacy::prg::Key;
 use skep_protocol::ClientId;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
-    Activation, BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile,
-    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, SecureAggregationFile, SimulationFile,
-    StrategyFile, TaskFile, TrainingFile, WeightingFile,
+    Activation, BatchFile, BatchWord, DataFile, ExperimentFile, GroupsFile, ModeFile, ModelFile,
+    PartitionFile, PopulationFile, PrivacyFile, RoundsFile, SamplingFile, SecureAggregationFile,
+    SimulationFile, StrategyFile, TaskFile, TrainingFile, WeightingFile,
 };
+use skep_protocol::masked;
 use skep_protocol::net::enrolment::enrol;
 use skep_protocol::net::websocket::Timeouts;
 use skep_protocol::plan::Segment;
-use skep_protocol::round::Decline;
 use skep_protocol::round::client::End;
+use skep_protocol::round::{Decline, Refusal};
 use skep_server::authority::Authority;
 use skep_server::enrolment::Enrolment;
 use skep_server::federation::{Federation, ServerKeys};
@@ -65,7 +66,11 @@ fn file(deadline_s: f64) -> ExperimentFile {
             delta: Some(1e-5),
             epsilon_limit: Some(20.0),
         },
-        secure_aggregation: Some(SecureAggregationFile { max_corrupt_fraction: 0.1, min_cohort: 10 }),
+        secure_aggregation: Some(SecureAggregationFile {
+            max_corrupt_fraction: 0.1,
+            min_cohort: 10,
+            groups: None,
+        }),
         evaluation: None,
         simulation: SimulationFile::default(),
     }
@@ -241,4 +246,38 @@ async fn what_a_client_refuses_its_operator_sees_by_reason() {
     assert_eq!(run.record.declines, [(Decline::SmallCohort, 1)].into());
     let ends: Vec<_> = run.joined.into_iter().flat_map(|report| report.unwrap().rounds).collect();
     assert!(ends.contains(&(End::Declined(Decline::SmallCohort), 1)), "{ends:?}");
+}
+
+/// Two groups of five: threshold 3, at least 4 of each group, 5 in all.
+fn grouped_file(deadline_s: f64) -> ExperimentFile {
+    let mut file = file(deadline_s);
+    file.rounds.min_updates = 5;
+    let groups = Some(GroupsFile { size: 5, min_updates: 4 });
+    file.secure_aggregation =
+        Some(SecureAggregationFile { max_corrupt_fraction: 0.1, min_cohort: 5, groups });
+    file
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_are_added_up_and_one_that_is_too_small_is_dropped() {
+    let whole = run(&grouped_file(60.0), &(0..CLIENTS).map(|client| (client, 5)).collect::<Vec<_>>()).await;
+    assert_eq!(whole.record.updates, 10, "{}", whole.record.detail);
+    assert!(deviation(&whole, 10).abs() < QUANTILE);
+    // Two of one group stay away: its three others hear that their group is lost.
+    let state = tempfile::tempdir().unwrap();
+    Authority::open(state.path()).unwrap();
+    let plan = federation(&grouped_file(12.0), state.path()).plan(&Contiguous(CLIENTS)).unwrap().plan;
+    let groups = masked::groups(&plan).unwrap();
+    let gone = &groups.all()[0].clients[..2];
+    let present: Vec<_> =
+        (0..CLIENTS).filter(|&client| !gone.contains(&ClientId(client))).map(|client| (client, 5)).collect();
+    let run = run(&grouped_file(12.0), &present).await;
+    assert_eq!(run.record.updates, 5, "{}", run.record.detail);
+    assert_eq!(run.record.refusals, [(Refusal::NoAnswer, 2), (Refusal::GroupLost, 3)].into());
+    // Of ten shares, five are in what is left.
+    assert!(deviation(&run, 5).abs() < QUANTILE);
+    assert!(deviation(&run, 6).abs() > QUANTILE);
+    let ends: Vec<_> = run.joined.into_iter().flat_map(|report| report.unwrap().rounds).collect();
+    let lost = ends.iter().filter(|(end, _)| *end == End::Refused(Refusal::GroupLost)).count();
+    assert_eq!((lost, ends.len()), (3, 8), "{ends:?}");
 }

@@ -49,8 +49,9 @@
 //!
 //! # Larger cohorts
 //!
-//! A cohort of more than some thousands is split into groups with a session each; the sums of groups are
-//! [merged](crate::sum::Sum::merge). γ then has to hold in each group.
+//! A cohort of more than some thousands is split into [`groups`] with a session each; the sums of groups are
+//! [merged](crate::sum::Sum::merge). The server learns each of them, and the parameters of a session count on as many corrupt clients
+//! as one group may have ([`corrupt_in_group`]).
 
 #[cfg(test)]
 mod adversary;
@@ -58,6 +59,7 @@ mod advert;
 mod agreement;
 pub mod client;
 mod correction;
+mod groups;
 mod hypergeometric;
 mod kdf;
 mod mask;
@@ -76,6 +78,7 @@ mod testing;
 mod wire;
 
 pub use client::{Consent, Envelope, MaskedUpdate};
+pub use groups::{SEED_BITS, corrupt_in_group, groups};
 pub use mask::add_mask;
 pub use params::{COHORT_MAX, COHORT_MIN, COMPLETE_MAX, LIVENESS_BITS, PRIVACY_BITS, Params, ParamsError};
 pub use party::{Identity, IdentityKey, Party, Peer, Signature};

@@ -117,14 +117,27 @@ impl Params {
         gamma: CorruptFraction,
         delta: DropoutFraction,
     ) -> Result<Self, ParamsError> {
-        if cohort > COMPLETE_MAX {
-            return Self::plan_sparse(cohort, min_cohort, gamma, delta);
-        }
+        Self::plan_against(cohort, min_cohort, gamma.of(cohort), delta)
+    }
+
+    /// [`Params::plan`] against so many corrupt clients, as for a [group](super::corrupt_in_group) of a larger cohort.
+    ///
+    /// # Errors
+    /// As [`Params::plan`].
+    pub fn plan_against(
+        cohort: u32,
+        min_cohort: u32,
+        corrupt: u32,
+        delta: DropoutFraction,
+    ) -> Result<Self, ParamsError> {
         check_cohort(cohort, min_cohort)?;
+        if cohort > COMPLETE_MAX {
+            return Self::sparse_against(cohort, corrupt, delta);
+        }
         let (degree, dropped) = (cohort - 1, delta.of(cohort - 1));
-        let threshold = complete_threshold(cohort, gamma);
+        let threshold = complete_threshold(cohort, corrupt);
         if degree - dropped < threshold {
-            return Err(ParamsError::TooManyDropouts { cohort, corrupt: gamma.of(cohort), dropped });
+            return Err(ParamsError::TooManyDropouts { cohort, corrupt, dropped });
         }
         Ok(Self { cohort, degree, threshold })
     }
@@ -141,7 +154,11 @@ impl Params {
         delta: DropoutFraction,
     ) -> Result<Self, ParamsError> {
         check_cohort(cohort, min_cohort)?;
-        let (corrupt, dropped) = (gamma.of(cohort), delta.of(cohort - 1));
+        Self::sparse_against(cohort, gamma.of(cohort), delta)
+    }
+
+    fn sparse_against(cohort: u32, corrupt: u32, delta: DropoutFraction) -> Result<Self, ParamsError> {
+        let dropped = delta.of(cohort - 1);
         let params = |degree| {
             (sparse_threshold(cohort, degree, corrupt)?..=degree)
                 .take_while(|&threshold| survives(cohort, dropped, degree, threshold))
@@ -162,14 +179,27 @@ impl Params {
         min_cohort: u32,
         gamma: CorruptFraction,
     ) -> Result<Self, ParamsError> {
+        Self::verify_against(cohort, degree, threshold, min_cohort, gamma.of(cohort))
+    }
+
+    /// [`Params::verify`] against so many corrupt clients.
+    ///
+    /// # Errors
+    /// As [`Params::verify`].
+    pub fn verify_against(
+        cohort: u32,
+        degree: u32,
+        threshold: u32,
+        min_cohort: u32,
+        corrupt: u32,
+    ) -> Result<Self, ParamsError> {
         check_cohort(cohort, min_cohort)?;
         if degree == 0 || degree >= cohort {
             return Err(ParamsError::Degree { degree, cohort });
         }
         let params = Self { cohort, degree, threshold };
-        let corrupt = gamma.of(cohort);
         let least = if params.is_complete() {
-            complete_threshold(cohort, gamma)
+            complete_threshold(cohort, corrupt)
         } else {
             sparse_threshold(cohort, degree, corrupt).unwrap_or(degree + 1)
         };
@@ -247,9 +277,9 @@ fn check_cohort(cohort: u32, min_cohort: u32) -> Result<(), ParamsError> {
     Ok(())
 }
 
-/// ⌊(k + ⌊γn⌋)/2⌋ + 1 with k = n − 1.
-fn complete_threshold(cohort: u32, gamma: CorruptFraction) -> u32 {
-    (cohort - 1 + gamma.of(cohort)) / 2 + 1
+/// ⌊(k + c)/2⌋ + 1 with k = n − 1 and c corrupt clients.
+fn complete_threshold(cohort: u32, corrupt: u32) -> u32 {
+    (cohort - 1 + corrupt) / 2 + 1
 }
 
 /// The smallest t for which nobody of the cohort has 2t − k corrupt holders, except with probability 2⁻⁴⁰.

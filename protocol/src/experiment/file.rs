@@ -216,9 +216,22 @@ pub enum ModeFile {
 pub struct SecureAggregationFile {
     /// The largest part of a cohort that may be the server's own.
     pub max_corrupt_fraction: f64,
-    /// No smaller cohort is summed up.
+    /// No smaller cohort, or group of one, is summed up.
     #[serde(default = "ten")]
     pub min_cohort: u32,
+    /// The groups that a cohort is summed up in; one if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<GroupsFile>,
+}
+
+/// `secure_aggregation.groups`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupsFile {
+    /// Clients of each.
+    pub size: u32,
+    /// The fewest updates of each; with fewer, its sum is dropped.
+    pub min_updates: u32,
 }
 
 /// `[simulation]`

@@ -36,6 +36,8 @@ pub use training::{Batch, Optimizer, Schedule, Training};
 pub use validate::Invalid;
 pub use workload::Workload;
 
+use skep_privacy::secagg::ParamsError;
+
 use crate::plan::Masking;
 use crate::time::Span;
 
@@ -162,8 +164,31 @@ pub struct Terms {
 pub struct SecureAggregation {
     /// The largest part of a cohort that may be the server's own.
     pub max_corrupt_fraction: CorruptFraction,
-    /// No smaller cohort is summed up: what is said of a sum of few is said of each.
+    /// No smaller cohort, or group of one, is summed up: what is said of a sum of few is said of each.
     pub min_cohort: u32,
+    /// The groups of a large cohort, each summed up by itself; none: the cohort is one.
+    pub groups: Option<Groups>,
+}
+
+/// How a cohort is divided for secure aggregation. The server learns the sum of each group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// Clients of each; divides the cohort.
+    pub size: u32,
+    /// The fewest updates of each, for which noise is planned; with fewer, the group's sum is dropped.
+    pub min_updates: u32,
+}
+
+impl SecureAggregation {
+    /// How the updates of a cohort are masked of which at least `min_updates` are released.
+    ///
+    /// # Errors
+    /// [`ParamsError`] when no parameters are safe.
+    pub(crate) fn masking(&self, cohort: u32, min_updates: u32) -> Result<Masking, ParamsError> {
+        let SecureAggregation { max_corrupt_fraction, min_cohort, groups } = *self;
+        let Groups { size, min_updates } = groups.unwrap_or(Groups { size: cohort, min_updates });
+        Masking::plan_groups(cohort, size, min_updates, min_cohort, max_corrupt_fraction)
+    }
 }
 
 impl Privacy {
@@ -218,15 +243,16 @@ impl Experiment {
 
     /// How updates are masked, where the server sees sums only.
     pub fn masking(&self) -> Option<Masking> {
-        let SecureAggregation { max_corrupt_fraction, min_cohort } = *self.privacy.secure_aggregation()?;
-        Masking::plan(self.cohort_max(), self.rounds.min_updates, min_cohort, max_corrupt_fraction).ok()
+        let secure = self.privacy.secure_aggregation()?;
+        secure.masking(self.cohort_max(), self.rounds.min_updates).ok()
     }
 
-    /// Survivors of a round that are not corrupt, at least, where noise shares are planned for them: the fewest updates less
-    /// the most corrupt clients.
+    /// Survivors that are not corrupt in every sum that the server learns, at least, where noise shares are planned for them: the
+    /// fewest updates of a group less its most corrupt clients.
     pub fn honest_survivors(&self) -> Option<u32> {
-        let Privacy::Distributed { secure_aggregation, .. } = &self.privacy else { return None };
-        self.rounds.min_updates.checked_sub(secure_aggregation.max_corrupt_fraction.of(self.cohort_max()))
+        let Privacy::Distributed { .. } = &self.privacy else { return None };
+        let masking = self.masking()?;
+        masking.group_min_updates.checked_sub(masking.corrupt(self.cohort_max()))
     }
 
     /// The fixed, public denominator of a private mean: the expected size of a cohort.

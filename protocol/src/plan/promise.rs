@@ -4,7 +4,7 @@ use skep_privacy::client_noise::{ClientNoise, NoisedGrid};
 use skep_privacy::grid::{Encoding, Grid, GridError, PrivateGrid, PublicGrid};
 use skep_privacy::mechanism::{Mechanism, ShareVariance};
 use skep_privacy::quantities::{Adjacency, ClipNorm, CorruptFraction, Delta, DropoutFraction, Epsilon, Unit};
-use skep_privacy::secagg::{Params, ParamsError};
+use skep_privacy::secagg::{Params, ParamsError, corrupt_in_group};
 
 use crate::canonical::{CanonicalError, Reader, Writer};
 
@@ -28,8 +28,8 @@ pub enum Promise {
         claim: Claim,
         /// Variance of a client's share.
         share: ShareVariance,
-        /// Shares in every released sum that neither the server nor its clients know: the fewest updates less the most
-        /// corrupt clients.
+        /// Shares in every sum that the server learns which neither it nor its clients know: the fewest updates of a group
+        /// less its most corrupt clients.
         honest: u32,
         /// How updates are masked.
         masking: Masking,
@@ -62,12 +62,16 @@ pub struct Claim {
     pub epsilon_alone: Epsilon,
 }
 
-/// How the updates of a cohort are masked, so that the server learns their sum only: the parameters of secure aggregation
-/// (Bell, Bonawitz, Gascón, Lepoint and Raykova, ia.cr/2020/704).
+/// How the updates of a cohort are masked, so that the server learns their sum only, or those of its groups: the parameters of
+/// secure aggregation (Bell, Bonawitz, Gascón, Lepoint and Raykova, ia.cr/2020/704).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Masking {
     /// The largest part of a cohort that may be the server's own.
     pub max_corrupt_fraction: CorruptFraction,
+    /// Clients of a group, each of which has a protocol run and a sum of its own; the whole cohort if it is one group.
+    pub group_size: u32,
+    /// The fewest updates of a group; with fewer, its sum is dropped.
+    pub group_min_updates: u32,
     /// Clients that hold shares of a client's secrets, k.
     pub degree: u32,
     /// Shares that give a secret back, t.
@@ -85,27 +89,62 @@ impl Masking {
         min_cohort: u32,
         max_corrupt_fraction: CorruptFraction,
     ) -> Result<Self, ParamsError> {
-        let others = f64::from(cohort.max(2) - 1);
-        let dropped = f64::from(cohort.saturating_sub(min_updates)) / others;
+        Self::plan_groups(cohort, cohort, min_updates, min_cohort, max_corrupt_fraction)
+    }
+
+    /// The parameters for a cohort in groups of `group_size`, each of which may shrink to `group_min_updates`.
+    ///
+    /// # Errors
+    /// [`ParamsError`] when none are safe.
+    pub fn plan_groups(
+        cohort: u32,
+        group_size: u32,
+        group_min_updates: u32,
+        min_cohort: u32,
+        max_corrupt_fraction: CorruptFraction,
+    ) -> Result<Self, ParamsError> {
+        let others = f64::from(group_size.max(2) - 1);
+        let dropped = f64::from(group_size.saturating_sub(group_min_updates)) / others;
         // All of the others may drop out as far as this goes; the number of holders that are left decides.
         let dropouts = DropoutFraction::new(dropped.min(1.0_f64.next_down()))
             .expect("a quotient of a smaller and a larger number of clients");
-        let params = Params::plan(cohort, min_cohort, max_corrupt_fraction, dropouts)?;
-        Ok(Masking { max_corrupt_fraction, degree: params.degree(), threshold: params.threshold() })
+        let corrupt = corrupt(cohort, group_size, max_corrupt_fraction);
+        let params = Params::plan_against(group_size, min_cohort, corrupt, dropouts)?;
+        let (degree, threshold) = (params.degree(), params.threshold());
+        Ok(Masking { max_corrupt_fraction, group_size, group_min_updates, degree, threshold })
     }
 
-    /// The same numbers, if whoever must rely on them would call them safe in a cohort of at least `min_cohort`.
+    /// The same numbers, if whoever must rely on them would call them safe in groups of at least `min_cohort`.
     ///
     /// # Errors
     /// [`ParamsError`] with the first number that is not.
     pub fn params(&self, cohort: u32, min_cohort: u32) -> Result<Params, ParamsError> {
-        Params::verify(cohort, self.degree, self.threshold, min_cohort, self.max_corrupt_fraction)
+        let (size, corrupt) = (self.group_size, self.corrupt(cohort));
+        Params::verify_against(size, self.degree, self.threshold, min_cohort, corrupt)
     }
 
-    /// The most clients of a cohort that may be the server's own.
+    /// The most clients of a group that may be the server's own: ⌊γn⌋ if the cohort is one, otherwise what chance leaves.
     pub fn corrupt(&self, cohort: u32) -> u32 {
-        self.max_corrupt_fraction.of(cohort)
+        corrupt(cohort, self.group_size, self.max_corrupt_fraction)
     }
+
+    /// Groups of a cohort.
+    pub fn groups(&self, cohort: u32) -> u32 {
+        cohort / self.group_size.max(1)
+    }
+
+    /// Whether the groups make up a cohort that is released with at least `min_updates`.
+    fn divides(&self, cohort: u32, min_updates: u32) -> bool {
+        let Masking { group_size, group_min_updates, .. } = *self;
+        let whole = group_size > 0 && group_size <= cohort && cohort.is_multiple_of(group_size);
+        whole
+            && group_min_updates <= group_size.min(min_updates)
+            && (group_size < cohort || group_min_updates == min_updates)
+    }
+}
+
+fn corrupt(cohort: u32, group_size: u32, max_corrupt_fraction: CorruptFraction) -> u32 {
+    corrupt_in_group(cohort, group_size, max_corrupt_fraction.of(cohort))
 }
 
 impl Promise {
@@ -132,14 +171,15 @@ impl Promise {
     /// masking is safe.
     pub(super) fn is_sound(&self, cohort: u32, min_updates: u32) -> bool {
         let masked = self.masking().is_none_or(|masking| {
-            masking.params(cohort, 0).is_ok_and(|params| min_updates >= params.survivors_min())
+            let enough = |params: Params| masking.group_min_updates >= params.survivors_min();
+            masking.divides(cohort, min_updates) && masking.params(cohort, 0).is_ok_and(enough)
         });
         let noise = match *self {
             Promise::None => true,
             Promise::Central { sigma, .. } | Promise::Local { sigma, .. } => sigma > 0,
             Promise::Distributed { honest, masking, .. } => {
                 let corrupt = masking.corrupt(cohort);
-                corrupt > 0 && honest > 0 && min_updates.checked_sub(corrupt) == Some(honest)
+                corrupt > 0 && honest > 0 && masking.group_min_updates.checked_sub(corrupt) == Some(honest)
             }
         };
         masked && noise
@@ -258,13 +298,16 @@ impl Claim {
 
 impl Masking {
     fn write(&self, writer: &mut Writer) {
-        writer.f64(self.max_corrupt_fraction.get()).u32(self.degree).u32(self.threshold);
+        writer.f64(self.max_corrupt_fraction.get()).u32(self.group_size).u32(self.group_min_updates);
+        writer.u32(self.degree).u32(self.threshold);
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, CanonicalError> {
         Ok(Masking {
             max_corrupt_fraction: CorruptFraction::new(reader.f64()?)
                 .map_err(|_| CanonicalError::OutOfRange("corrupt fraction"))?,
+            group_size: reader.u32()?,
+            group_min_updates: reader.u32()?,
             degree: reader.u32()?,
             threshold: reader.u32()?,
         })

@@ -21,8 +21,8 @@ pub enum Collection {
     Input(Input),
     /// Answers of those who are in the sum: that they agree to the survivors, what unmasks the sum.
     Polling(Polling),
-    /// Nothing more: so many updates are in the sum.
-    Closed(u32),
+    /// Nothing more: these clients' updates are in the sum.
+    Closed(BTreeSet<ClientId>),
 }
 
 /// What the server does in a round. A plain round begins with [`Phase::Collecting`] and has nothing between it and the
@@ -132,7 +132,7 @@ impl Collection {
             Collection::Plain(Plain { members, .. }) | Collection::Input(Input { members }) => count(members),
             Collection::Gathering(_) => 0,
             Collection::Polling(polling) => count(&polling.survivors),
-            Collection::Closed(updates) => *updates,
+            Collection::Closed(members) => count(members),
         }
     }
 
@@ -207,6 +207,22 @@ impl Collection {
         }
     }
 
+    /// A client's update is no longer in the sum, or what the client has answered no longer counts: its group is lost.
+    pub(super) fn lose(&mut self, client: ClientId) {
+        match self {
+            Collection::Plain(Plain { members, .. }) | Collection::Input(Input { members }) => {
+                members.remove(&client);
+            }
+            Collection::Gathering(Gathering { answered, .. }) => drop(answered.remove(&client)),
+            Collection::Polling(Polling { survivors, owing, answered, .. }) => {
+                survivors.remove(&client);
+                owing.remove(&client);
+                answered.remove(&client);
+            }
+            Collection::Closed(members) => drop(members.remove(&client)),
+        }
+    }
+
     /// What comes after the phase, with those who have answered.
     pub(super) fn next(self) -> Self {
         match self {
@@ -229,7 +245,9 @@ impl Collection {
                     answered: BTreeSet::new(),
                 })
             }
-            last => Collection::Closed(last.updates()),
+            Collection::Polling(Polling { survivors: members, .. })
+            | Collection::Plain(Plain { members, .. })
+            | Collection::Closed(members) => Collection::Closed(members),
         }
     }
 }

@@ -39,8 +39,8 @@
 //! event: it is refused by name, nothing changes for others, the round goes on.
 //!
 //! An [`Assignment`] (one client, one plan, one base model) is apart from a [`Collection`] (whose updates are summed,
-//! and when that ends). A synchronous round is one plan and one collection. Grouped aggregation is several collections and
-//! one release; asynchronous aggregation is assignments with different base models into one collection.
+//! and when that ends). A synchronous round is one plan and one collection, also where its cohort is summed up in groups: these go through
+//! the phases together, and the driver says which are [lost](server::Event::GroupLost). Asynchronous aggregation is assignments with different base models into one collection.
 
 mod assignment;
 pub mod client;

@@ -64,6 +64,9 @@ pub enum Refusal {
     /// More messages came than a connection may carry in their time.
     #[error("too many messages in too short a time")]
     TooFast,
+    /// Too few of the client's group were left, so the sum of the whole group is dropped.
+    #[error("too few of the client's group were left, so the group's sum is dropped")]
+    GroupLost,
 }
 
 impl Refusal {
@@ -88,7 +91,8 @@ impl Refusal {
             | Refusal::NoAnswer
             | Refusal::ConnectionLost
             | Refusal::Revoked
-            | Refusal::TooFast => true,
+            | Refusal::TooFast
+            | Refusal::GroupLost => true,
         }
     }
 }

@@ -170,6 +170,16 @@ pub enum RoundError {
     /// The masks are still on the sum.
     #[error(transparent)]
     Unmask(#[from] UnmaskError),
+    /// Without the groups that could not be unmasked too few updates are left.
+    #[error(
+        "{updates} updates are left without the groups that could not be unmasked, {required} are required"
+    )]
+    TooFewLeft {
+        /// Updates that are left.
+        updates: u32,
+        /// The plan's minimum.
+        required: u32,
+    },
     /// The sum was not opened.
     #[error(transparent)]
     Release(#[from] ReleaseError),

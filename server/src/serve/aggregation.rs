@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use skep_privacy::secagg::COHORT_MIN;
 use skep_protocol::masked;
 use skep_protocol::message::TurnAway;
 use skep_protocol::net::frame::Bytes;
@@ -20,7 +19,7 @@ use crate::enrolment::{Enrolment, Revocations};
 use crate::evaluate::{Evaluation, Evaluator};
 use crate::federation::{Federation, PlannedRound, PlanningError, RoundError};
 use crate::journal::{Journal, on_the_wire};
-use crate::masking::{Asked, Caller};
+use crate::masking::{Asking, Caller};
 use crate::record::{Cost, RoundRecord};
 use crate::roster::Roster;
 use crate::stage::StagedUpdate;
@@ -56,9 +55,9 @@ pub(super) enum Done {
     /// An answer is good, or not.
     Answered { client: ClientId, round: Round, phase: Phase, result: Result<(), Refusal> },
     /// What is asked of each client, or why nobody can be.
-    Asked { round: Round, phase: Phase, result: Result<Vec<Asked>, AbortReason> },
-    /// A sum was released, or not.
-    Released { round: Round, result: Result<(), AbortReason> },
+    Asked { round: Round, phase: Phase, result: Result<Asking, AbortReason> },
+    /// A sum was released, or not, without those whose group could not be unmasked.
+    Released { round: Round, result: Result<(), AbortReason>, lost: Vec<ClientId> },
     /// A round has ended.
     Closed(Result<Box<Closing>, RoundError>),
 }
@@ -115,7 +114,10 @@ impl Aggregation {
                     self.commit(client, &staged);
                     continue;
                 }
-                Command::Release(round) => Done::Released { round, result: self.release(round) },
+                Command::Release(round) => {
+                    let result = self.release(round);
+                    Done::Released { round, result, lost: self.federation.lost().to_vec() }
+                }
                 Command::Close(ending) => Done::Closed(self.close(ending).map(Box::new)),
             };
             if done.blocking_send(answer).is_err() {
@@ -134,8 +136,8 @@ impl Aggregation {
         self.incomplete = false;
         if round.plan.plan().masking().is_some() {
             // Clients refuse a cohort that is too small for them; the experiment has been validated.
-            let session = masked::session(&round.plan, COHORT_MIN).map_err(PlanningError::Masking)?;
-            self.federation.mask(&session).map_err(PlanningError::Round)?;
+            let groups = masked::groups(&round.plan).map_err(PlanningError::Masking)?;
+            self.federation.mask(&groups).map_err(PlanningError::Round)?;
         }
         let present = round.cohort.iter().filter_map(|client| connected.get(client));
         let shut_out = present.filter_map(|identity| Some((identity.clone(), self.shuts_out(identity)?)));
@@ -173,8 +175,8 @@ impl Aggregation {
         self.federation.masked().ok_or(Refusal::NoRound)?.answer(caller, phase, body)
     }
 
-    fn ask(&mut self, phase: Phase, to: &[ClientId]) -> Result<Vec<Asked>, AbortReason> {
-        self.federation.masked().ok_or(AbortReason::ReleaseFailed)?.ask(phase, to)
+    fn ask(&mut self, phase: Phase, to: &[ClientId]) -> Result<Asking, AbortReason> {
+        self.federation.ask(phase, to)
     }
 
     fn commit(&mut self, client: ClientId, staged: &Staged) {

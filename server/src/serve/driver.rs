@@ -329,7 +329,10 @@ impl<'a> Driver<'a> {
             Done::Planned(planned) => self.planned(planned),
             Done::Answered { client, round, phase, result } => self.checked(client, round, phase, result),
             Done::Asked { round, phase, result } => self.asked(round, phase, result),
-            Done::Released { round, result } => {
+            Done::Released { round, result, lost } => {
+                if !lost.is_empty() {
+                    self.handle(Event::GroupLost { round, clients: lost })?;
+                }
                 self.handle(Event::JobDone { job: Job::Release { round }, result })
             }
             Done::Closed(closing) => self.closed(*closing?),

@@ -26,7 +26,8 @@ use super::{Client, Server, private_file, within};
 pub fn masked_file(rounds: u64, deadline_s: f64) -> ExperimentFile {
     let mut file = private_file(5, rounds, deadline_s, 0.02);
     file.rounds.min_updates = 4;
-    file.secure_aggregation = Some(SecureAggregationFile { max_corrupt_fraction: 0.2, min_cohort: 3 });
+    file.secure_aggregation =
+        Some(SecureAggregationFile { max_corrupt_fraction: 0.2, min_cohort: 3, groups: None });
     file
 }
 
@@ -235,7 +236,7 @@ impl Hider {
         let signer = Signer(&self.client.member.key);
         let body = match (phase, std::mem::replace(&mut self.stage, Stage::Idle)) {
             (Phase::Keys, _) => {
-                let session = masked::session(&plan, 3).unwrap();
+                let session = masked::session(&plan, self.client.member.id, 3).unwrap();
                 let connection = connection_name(&self.client.connection.channel_binding);
                 let (advertised, advert) =
                     client::advertise(&session, me, &connection.0, &signer, &mut self.rng).unwrap();

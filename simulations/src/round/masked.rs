@@ -4,7 +4,7 @@
 //! with each client's own noise are added up modulo 2ᵇ, which is what masks cancel to. With fidelity "protocol" every client runs
 //! the production code; the model is the same bit for bit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -12,12 +12,12 @@ use skep_client::masking::{Credentials, Masking};
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::prg::{Key, Purpose};
 use skep_privacy::secagg::{COHORT_MIN, Identity, IdentityKey, Signature};
-use skep_protocol::masked;
+use skep_protocol::masked::{self, Groups};
 use skep_protocol::round::client::{self, Made};
 use skep_protocol::round::server::Event;
 use skep_protocol::round::{AbortReason, Decline, Phase};
 use skep_protocol::{ClientId, Digest, Round};
-use skep_server::masking::{Asked, Caller};
+use skep_server::masking::{Asked, Asking, Caller};
 
 use super::{Arrival, OpenRound};
 use crate::error::SimulationError;
@@ -31,9 +31,12 @@ use crate::workers::Trainer;
 pub(super) struct Masked {
     /// Clients between two steps, where the protocol is computed.
     clients: Option<BTreeMap<ClientId, Hidden>>,
-    /// How many have answered in the phases after the input.
-    agreed: u32,
-    revealed: u32,
+    /// The groups of the cohort.
+    groups: Option<Groups>,
+    /// By group, where nothing is computed: how many have answered in each phase, or are in the sum.
+    answers: BTreeMap<(usize, Phase), u32>,
+    /// Groups of which too few have answered.
+    lost: BTreeSet<usize>,
 }
 
 /// A client between two steps.
@@ -61,6 +64,22 @@ impl Hidden {
 }
 
 impl Masked {
+    fn count(&mut self, client: ClientId, phase: Phase) {
+        if let Some(group) = self.group(client) {
+            *self.answers.entry((group, phase)).or_default() += 1;
+        }
+    }
+
+    /// The number of a client's group, unless it is lost.
+    fn group(&self, client: ClientId) -> Option<usize> {
+        self.groups.as_ref()?.of(client).filter(|group| !self.lost.contains(group))
+    }
+
+    /// Whether the cohort is summed up in groups, be it one.
+    pub(super) fn is_grouped(&self) -> bool {
+        self.groups.is_some()
+    }
+
     /// Whether masks are computed in this round.
     pub(super) fn is_computed(&self) -> bool {
         self.clients.is_some()
@@ -70,12 +89,15 @@ impl Masked {
 impl<T: Trainer> OpenRound<'_, '_, T> {
     /// Begins a masked round, if it is one and the protocol is to be computed.
     pub(super) fn mask(&mut self) -> Result<(), SimulationError> {
-        if self.plan.plan().masking().is_none() || !self.world.computes_masks {
+        if self.plan.plan().masking().is_none() {
             return Ok(());
         }
-        let session = masked::session(&self.plan, COHORT_MIN).map_err(SimulationError::Masking)?;
-        self.world.federation.mask(&session)?;
-        self.masked.clients = Some(BTreeMap::new());
+        let groups = masked::groups(&self.plan).map_err(SimulationError::Masking)?;
+        if self.world.computes_masks {
+            self.world.federation.mask(&groups)?;
+            self.masked.clients = Some(BTreeMap::new());
+        }
+        self.masked.groups = Some(groups);
         Ok(())
     }
 
@@ -135,28 +157,23 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
             }
         }
         if expected {
-            match phase {
-                Phase::Consistency => self.masked.agreed += 1,
-                Phase::Reveal => self.masked.revealed += 1,
-                _ => {}
-            }
+            self.masked.count(client, phase);
         }
         self.handle_at_server(Event::Answered { client, round, phase });
     }
 
     /// The server asks clients in a phase.
     pub(super) fn ask(&mut self, to: &[ClientId], round: Round, phase: Phase) {
-        let (agreed, required) = (self.masked.agreed, self.threshold() + 1);
-        let asked = match self.world.federation.masked() {
-            None if phase == Phase::Reveal && agreed < required => {
-                Err(AbortReason::BelowThreshold { phase: Phase::Consistency, answered: agreed, required })
-            }
-            None => Ok(to.iter().map(|&client| (client, Vec::new())).collect()),
-            Some(masked) => masked.ask(phase, to),
+        let asked = match self.masked.is_computed() {
+            false => self.ask_without_masks(to, phase),
+            true => self.world.federation.ask(phase, to),
         };
         match asked {
             Err(reason) => self.handle_at_server(Event::PhaseFailed { round, reason }),
-            Ok(asked) => {
+            Ok(Asking { asked, lost }) => {
+                for clients in lost {
+                    self.handle_at_server(Event::GroupLost { round, clients });
+                }
                 self.make_ready(phase, &asked);
                 for (client, request) in asked {
                     let bytes = request.len() as u64;
@@ -165,6 +182,65 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
                 }
             }
         }
+    }
+
+    /// What the production code does, by the numbers of those who have answered.
+    fn ask_without_masks(&mut self, to: &[ClientId], phase: Phase) -> Result<Asking, AbortReason> {
+        let ended = match phase {
+            Phase::Shares => Phase::Keys,
+            Phase::Collecting => Phase::Shares,
+            Phase::Consistency => Phase::Collecting,
+            _ => Phase::Consistency,
+        };
+        let lost = self.lose_groups(ended)?;
+        let living = |client: &&ClientId| self.masked.group(**client).is_some();
+        let asked = to.iter().filter(living).map(|&client| (client, Vec::new())).collect();
+        Ok(Asking { asked, lost })
+    }
+
+    /// Gives up the groups in which too few have answered in a phase, unless there is no other.
+    fn lose_groups(&mut self, ended: Phase) -> Result<Vec<Vec<ClientId>>, AbortReason> {
+        let required = self.required(ended);
+        let Some(groups) = self.masked.groups.clone() else { return Ok(Vec::new()) };
+        let (mut lost, mut reason) = (Vec::new(), AbortReason::ReleaseFailed);
+        for number in 0..groups.all().len() {
+            let answered = self.masked.answers.get(&(number, ended)).copied().unwrap_or(0);
+            if answered < required && self.masked.lost.insert(number) {
+                lost.push(number);
+                // Of a secret of one who revealed, all others who did hold shares.
+                let own = u32::from(ended == Phase::Reveal);
+                let (answered, required) = (answered.saturating_sub(own), required - own);
+                reason = AbortReason::BelowThreshold { phase: ended, answered, required };
+            }
+        }
+        if self.masked.lost.len() == groups.all().len() {
+            return Err(reason);
+        }
+        for &number in &lost {
+            self.world.federation.lose(number).map_err(|_| AbortReason::ReleaseFailed)?;
+        }
+        Ok(lost.into_iter().map(|number| groups.all()[number].clients.clone()).collect())
+    }
+
+    /// How many of a group must answer in a phase. Whether fewer would do in a sparse graph, in which everybody needs its own
+    /// share holders, is not known without the protocol; here they would not.
+    fn required(&self, phase: Phase) -> u32 {
+        let Some(masking) = self.plan.plan().masking() else { return 0 };
+        let complete = masking.degree + 1 == masking.group_size;
+        match phase {
+            Phase::Consistency | Phase::Reveal if complete => masking.threshold + 1,
+            _ => masking.group_min_updates,
+        }
+    }
+
+    /// The group of a client, whose sum its update goes into; 0 where there are none.
+    pub(super) fn group(&self, client: ClientId) -> usize {
+        self.masked.groups.as_ref().and_then(|groups| groups.of(client)).unwrap_or(0)
+    }
+
+    /// A client's update is in the sum.
+    pub(super) fn count_update(&mut self, client: ClientId) {
+        self.masked.count(client, Phase::Collecting);
     }
 
     /// Has all that are asked work at once: what they make depends on nothing that happens before they are heard.
@@ -198,22 +274,17 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         Ok(self.world.federation.commit_masked(client, &packed)?)
     }
 
-    /// Whether enough was revealed to unmask the sum, as far as it is not found out by unmasking it: of everybody's secrets a
-    /// threshold of shares, held by others.
-    pub(super) fn unmasked(&self) -> Result<(), AbortReason> {
-        if self.plan.plan().masking().is_none() || self.masked.is_computed() {
+    /// Gives up the groups whose sums cannot be unmasked for too few have revealed what it takes, as far as that is not found
+    /// out by unmasking them.
+    pub(super) fn unmasked(&mut self) -> Result<(), AbortReason> {
+        if self.masked.groups.is_none() || self.masked.is_computed() {
             return Ok(());
         }
-        // Of a secret of one who revealed, all others who did hold shares.
-        let (answered, required) = (self.masked.revealed.saturating_sub(1), self.threshold());
-        if answered >= required {
-            return Ok(());
+        let round = self.plan.plan().round;
+        for clients in self.lose_groups(Phase::Reveal)? {
+            self.handle_at_server(Event::GroupLost { round, clients });
         }
-        Err(AbortReason::BelowThreshold { phase: Phase::Reveal, answered, required })
-    }
-
-    fn threshold(&self) -> u32 {
-        self.plan.plan().masking().map_or(0, |masking| masking.threshold)
+        Ok(())
     }
 }
 

@@ -117,8 +117,12 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         let update = self.staged.take().ok_or(SimulationError::OutOfStep("a commit without an update"))?;
         match self.masked.is_computed() {
             true => self.commit_masked(client, &update)?,
+            false if self.masked.is_grouped() => {
+                self.world.federation.commit_to(self.group(client), &update)?;
+            }
             false => self.world.federation.commit(&update)?,
         }
+        self.count_update(client);
         self.updates += 1;
         self.observer.update_committed(self.plan.plan().round, self.updates);
         Ok(())
@@ -131,6 +135,10 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
                 error.abort_reason()
             })
         });
+        let lost = self.world.federation.lost().to_vec();
+        if !lost.is_empty() {
+            self.handle_at_server(Event::GroupLost { round: self.plan.plan().round, clients: lost });
+        }
         self.handle_at_server(Event::JobDone { job, result });
     }
 }

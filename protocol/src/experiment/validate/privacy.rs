@@ -7,9 +7,11 @@ use skep_privacy::quantities::{
 use skep_privacy::secagg::COHORT_MIN;
 
 use super::{Invalid, at, checked, invalid, parsed};
-use crate::experiment::file::{ExperimentFile, FidelityFile, ModeFile, PrivacyFile, SecureAggregationFile};
-use crate::experiment::{Experiment, Fidelity, Privacy, SecureAggregation, Terms};
-use crate::plan::Masking;
+use crate::experiment::file::{
+    ExperimentFile, FidelityFile, GroupsFile, ModeFile, PrivacyFile, SecureAggregationFile,
+};
+use crate::experiment::{Experiment, Fidelity, Groups, Privacy, SecureAggregation, Terms};
+use crate::plan::{COHORT_MAX, Masking};
 
 pub(super) fn privacy(file: &ExperimentFile) -> Result<Privacy, Invalid> {
     let secure_aggregation = file.secure_aggregation.as_ref().map(secure_aggregation).transpose()?;
@@ -102,6 +104,7 @@ fn secure_aggregation(file: &SecureAggregationFile) -> Result<SecureAggregation,
         max_corrupt_fraction: CorruptFraction::new(file.max_corrupt_fraction)
             .map_err(at("secure_aggregation.max_corrupt_fraction"))?,
         min_cohort: file.min_cohort,
+        groups: file.groups.map(|GroupsFile { size, min_updates }| Groups { size, min_updates }),
     })
 }
 
@@ -177,21 +180,96 @@ fn refuse_unmaskable(experiment: &Experiment, secure: &SecureAggregation) -> Res
             ),
         ));
     }
-    let plan =
-        |min_updates| Masking::plan(cohort, min_updates, secure.min_cohort, secure.max_corrupt_fraction);
-    // With everybody there are parameters, or none with fewer.
-    plan(cohort).map_err(|error| invalid("secure_aggregation", format!("cannot be kept: {error}")))?;
-    if min_updates <= corrupt || plan(min_updates).is_err() {
-        let least = (corrupt + 1..=cohort).find(|&updates| plan(updates).is_ok()).unwrap_or(cohort);
+    if cohort > COHORT_MAX {
         return Err(invalid(
-            "rounds.min_updates",
+            "rounds.sampling",
             format!(
-                "is {min_updates}, but must be at least {least} of {cohort} with up to {corrupt} corrupt clients: with fewer, \
+                "invites {cohort} clients, but a plan with [secure_aggregation] names at most {COHORT_MAX}"
+            ),
+        ));
+    }
+    match secure.groups {
+        None => refuse_too_few(cohort, cohort, min_updates, secure, "rounds.min_updates"),
+        Some(groups) => refuse_groups(cohort, min_updates, groups, secure),
+    }
+}
+
+fn refuse_groups(
+    cohort: u32,
+    min_updates: u32,
+    groups: Groups,
+    secure: &SecureAggregation,
+) -> Result<(), Invalid> {
+    let Groups { size, min_updates: of_group } = groups;
+    if size == 0 || size >= cohort || !cohort.is_multiple_of(size) {
+        let divides = |size: &u32| cohort.is_multiple_of(*size);
+        let below = (secure.min_cohort..cohort.min(size.saturating_add(1))).rev().find(divides);
+        let fits = below.or_else(|| (size.max(1)..cohort).find(divides));
+        let advice = fits.map_or("without groups it is one".into(), |fits| format!("{fits} would be"));
+        return Err(invalid(
+            "secure_aggregation.groups.size",
+            format!("is {size}, but groups must be two or more that make up a cohort of {cohort}: {advice}"),
+        ));
+    }
+    if size < secure.min_cohort {
+        return Err(invalid(
+            "secure_aggregation.groups.size",
+            format!(
+                "is {size}, below secure_aggregation.min_cohort = {}: the server learns the sum of each group",
+                secure.min_cohort
+            ),
+        ));
+    }
+    if of_group > size || of_group > min_updates {
+        return Err(invalid(
+            "secure_aggregation.groups.min_updates",
+            format!(
+                "is {of_group}, but must be at most groups.size = {size}, and at most rounds.min_updates = {min_updates}"
+            ),
+        ));
+    }
+    refuse_too_few(cohort, size, of_group, secure, "secure_aggregation.groups.min_updates")
+}
+
+/// Of every group at least so many must stay that its masks can be removed, and that there is honest noise.
+fn refuse_too_few(
+    cohort: u32,
+    size: u32,
+    min_updates: u32,
+    secure: &SecureAggregation,
+    key: &str,
+) -> Result<(), Invalid> {
+    let plan = |min_updates| {
+        let fraction = secure.max_corrupt_fraction;
+        Masking::plan_groups(cohort, size, min_updates, secure.min_cohort, fraction)
+    };
+    // With everybody there are parameters, or none with fewer.
+    let whole =
+        plan(size).map_err(|error| invalid("secure_aggregation", format!("cannot be kept: {error}")))?;
+    let corrupt = whole.corrupt(cohort);
+    if min_updates <= corrupt || plan(min_updates).is_err() {
+        let least = least(corrupt + 1, size, |updates| plan(updates).is_ok());
+        return Err(invalid(
+            key,
+            format!(
+                "is {min_updates}, but must be at least {least} of {size} with up to {corrupt} corrupt clients: with fewer, \
                  masks cannot be removed safely, and there may be no honest noise in the sum"
             ),
         ));
     }
     Ok(())
+}
+
+/// The smallest number from `low` to `high` with which all goes well, as it does with `high` and all above it.
+fn least(mut low: u32, mut high: u32, goes_well: impl Fn(u32) -> bool) -> u32 {
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match goes_well(middle) {
+            true => high = middle,
+            false => low = middle + 1,
+        }
+    }
+    low
 }
 
 pub(super) fn privacy_file(privacy: &Privacy) -> PrivacyFile {
@@ -217,6 +295,7 @@ pub(super) fn secure_aggregation_file(privacy: &Privacy) -> Option<SecureAggrega
     privacy.secure_aggregation().map(|secure| SecureAggregationFile {
         max_corrupt_fraction: secure.max_corrupt_fraction.get(),
         min_cohort: secure.min_cohort,
+        groups: secure.groups.map(|Groups { size, min_updates }| GroupsFile { size, min_updates }),
     })
 }
 
@@ -227,7 +306,7 @@ mod tests {
     use crate::experiment::file::SamplingFile;
 
     fn secure() -> SecureAggregationFile {
-        SecureAggregationFile { max_corrupt_fraction: 0.05, min_cohort: 10 }
+        SecureAggregationFile { max_corrupt_fraction: 0.05, min_cohort: 10, groups: None }
     }
 
     fn distributed() -> ExperimentFile {
@@ -318,7 +397,11 @@ mod tests {
 
     #[test]
     fn a_corrupt_fraction_is_somebody_and_not_everybody() {
-        let with = |max_corrupt_fraction| SecureAggregationFile { max_corrupt_fraction, min_cohort: 10 };
+        let with = |max_corrupt_fraction| SecureAggregationFile {
+            max_corrupt_fraction,
+            min_cohort: 10,
+            groups: None,
+        };
         for fraction in [0.0, 1.0, -0.1, f64::NAN] {
             let (key, _) = refused(distributed(), |file| file.secure_aggregation = Some(with(fraction)));
             assert_eq!(key, "secure_aggregation.max_corrupt_fraction");
@@ -339,6 +422,36 @@ mod tests {
         let mut enough = distributed();
         enough.rounds.min_updates = 54;
         assert_eq!(Experiment::try_from(&enough).unwrap().honest_survivors(), Some(49));
+    }
+
+    #[test]
+    fn groups_make_up_the_cohort_and_keep_what_is_promised_each_by_itself() {
+        let grouped = |size, min_updates| {
+            let mut file = distributed();
+            let groups = Some(GroupsFile { size, min_updates });
+            file.secure_aggregation = Some(SecureAggregationFile { groups, ..secure() });
+            file
+        };
+        let file = grouped(25, 20);
+        let experiment = Experiment::try_from(&file).unwrap();
+        assert_eq!(ExperimentFile::from(&experiment), file);
+        let masking = experiment.masking().unwrap();
+        // Any 5 may come to be in one group; ⌊(24 + 5)/2⌋ + 1 shares, and 20 less 5 honest.
+        assert_eq!((masking.degree, masking.threshold, masking.groups(100)), (24, 15, 4));
+        assert_eq!(experiment.honest_survivors(), Some(15));
+        for (size, min_updates, key, problem) in [
+            (30, 20, "size", "25 would be"),
+            (0, 0, "size", "10 would be"),
+            (100, 80, "size", "50 would be"),
+            (5, 5, "size", "below secure_aggregation.min_cohort = 10"),
+            (25, 26, "min_updates", "at most groups.size = 25"),
+            (50, 81, "min_updates", "at most groups.size = 50"),
+            (25, 15, "min_updates", "at least 16 of 25 with up to 5 corrupt clients"),
+        ] {
+            let (refused, why) = refused(grouped(size, min_updates), |_| ());
+            assert_eq!(refused, format!("secure_aggregation.groups.{key}"));
+            assert!(why.contains(problem), "{why}");
+        }
     }
 
     #[test]

@@ -67,6 +67,14 @@ pub enum Event {
         /// Why.
         reason: AbortReason,
     },
+    /// Too few of a group have answered to go on with it: all of its clients are out of the round, also those whose updates were
+    /// in its sum. The round goes on with the other groups.
+    GroupLost {
+        /// The round.
+        round: Round,
+        /// The group.
+        clients: Vec<ClientId>,
+    },
     /// A client offers an update, and its signature holds.
     UploadOffered {
         /// Who.

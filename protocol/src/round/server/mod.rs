@@ -123,6 +123,7 @@ impl ServerMachine {
             Event::Declined { client, round, reason } => self.declined(client, round, reason),
             Event::Answered { client, round, phase } => self.answered(client, round, phase),
             Event::PhaseFailed { round, reason } => self.phase_failed(round, reason),
+            Event::GroupLost { round, clients } => self.group_lost(round, &clients),
             Event::UploadOffered { client, round, len, digest } => self.offered(client, round, len, digest),
             Event::UploadStaged { client, round } => self.staged(client, round),
             Event::UploadFailed { client, round, reason } => self.failed(client, round, reason),

@@ -4,6 +4,8 @@
 //! then has dropped out. Below the threshold of any phase the round is aborted. It stays charged, is never tried again
 //! with others, and its keys, which are bound to the plan, are never used again.
 
+use std::collections::BTreeSet;
+
 use super::open_round::OpenRound;
 use super::{Action, Job, ServerMachine};
 use crate::ids::{ClientId, Round};
@@ -63,6 +65,31 @@ impl ServerMachine {
             |open: &OpenRound| !matches!(open.collection, Collection::Plain(_) | Collection::Closed(_));
         if self.round.as_ref().is_some_and(|open| open.id() == round && masked(open)) {
             self.close(Outcome::Aborted(reason));
+        }
+    }
+
+    /// The driver gives a group up. Below the fewest updates the round is over.
+    pub(super) fn group_lost(&mut self, round: Round, clients: &[ClientId]) {
+        if self.open_round() != Some(round) {
+            return;
+        }
+        for &client in clients {
+            let Some(open) = &mut self.round else { return };
+            open.collection.lose(client);
+            let Some(assignment) = open.assignments.get_mut(&client) else { continue };
+            match assignment.progress {
+                Progress::Declined(_) | Progress::Refused(_) => {}
+                Progress::Committed | Progress::Withheld(_) => {
+                    assignment.progress = Progress::Refused(Refusal::GroupLost);
+                    self.refuse(client, Some(round), Refusal::GroupLost);
+                }
+                _ => self.drop_out(client, Refusal::GroupLost),
+            }
+        }
+        let Some(open) = &self.round else { return };
+        let (updates, required) = (open.collection.updates(), open.plan.plan().min_updates);
+        if matches!(open.collection, Collection::Polling(_)) && updates < required {
+            self.close(Outcome::Aborted(AbortReason::TooFewUpdates { updates, required }));
         }
     }
 
@@ -132,8 +159,8 @@ impl OpenRound {
             // How many of the survivors it takes depends on who holds whose shares, which the driver knows.
             _ => {}
         }
-        let updates = self.collection.updates();
-        self.collection = std::mem::replace(&mut self.collection, Collection::Closed(updates)).next();
+        let nobody = Collection::Closed(BTreeSet::new());
+        self.collection = std::mem::replace(&mut self.collection, nobody).next();
         Ok(())
     }
 

@@ -8,9 +8,10 @@ use skep_protocol::net::frame::Bytes;
 use skep_protocol::round::server::Event;
 use skep_protocol::round::{AbortReason, Phase, Refusal};
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, codec};
+use tracing::warn;
 
 use super::Driver;
-use crate::masking::{Asked, Caller};
+use crate::masking::{Asking, Caller};
 use crate::serve::ServeError;
 use crate::serve::aggregation::Command;
 
@@ -100,11 +101,15 @@ impl Driver<'_> {
         &mut self,
         round: Round,
         phase: Phase,
-        result: Result<Vec<Asked>, AbortReason>,
+        result: Result<Asking, AbortReason>,
     ) -> Result<(), ServeError> {
         match result {
             Err(reason) => self.handle(Event::PhaseFailed { round, reason }),
-            Ok(asked) => {
+            Ok(Asking { asked, lost }) => {
+                for clients in lost {
+                    warn!(%round, %phase, clients = clients.len(), "too few of a group are left; its sum is dropped");
+                    self.handle(Event::GroupLost { round, clients })?;
+                }
                 for (client, request) in asked {
                     self.pending.requests.remove(&(phase, client));
                     if self.machine.open_round() == Some(round) && self.machine.phase() == Some(phase) {
