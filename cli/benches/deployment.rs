@@ -302,7 +302,13 @@ fn experiment(mode: &str, clients: u64, rounds: u64) -> ExperimentFile {
             model: ModelFile::Mlp { hidden: vec![HIDDEN], activation: Activation::Relu },
             training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),
         },
-        population: PopulationFile { clients, partition: PartitionFile::Iid {}, ledger: None },
+        population: PopulationFile {
+            clients,
+            partition: PartitionFile::Iid {},
+            ledger: None,
+            max_participations: None,
+            min_separation: None,
+        },
         rounds: RoundsFile {
             count: rounds,
             sampling: SamplingFile::All {},

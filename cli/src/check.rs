@@ -85,6 +85,9 @@ impl Price {
             ),
             format!("rounds      {} of {}", rounds.count, privacy_words::sampling(rounds.sampling)),
         ];
+        if let Some(limit) = &experiment.population.participation {
+            lines.push(format!("each client {}", privacy_words::participation(limit)));
+        }
         let costs = self.cost.lines(experiment);
         lines.extend(costs.iter().map(|(label, sentence)| format!("{label:<12}{sentence}")));
         if let (Some(masking), cohort) = (experiment.masking(), experiment.cohort_max()) {

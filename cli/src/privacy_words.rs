@@ -2,6 +2,7 @@
 
 use skep_privacy::accounting::amplification::Amplification;
 use skep_privacy::accounting::{Accountant, Composition};
+use skep_privacy::ledger::Participation;
 use skep_privacy::quantities::{Adjacency, Sampling, Unit};
 use skep_protocol::experiment::{Experiment, Privacy};
 
@@ -28,6 +29,18 @@ pub(crate) fn sampling(sampling: Sampling) -> String {
             format!("each client with probability {rate} in every round, in secret")
         }
         Sampling::Fixed { size, population } => format!("{size} of {population} clients in every round"),
+    }
+}
+
+/// How often one client may take part.
+pub(crate) fn participation(limit: &Participation) -> String {
+    let most = match limit.max {
+        u64::MAX => "as many rounds as there are".to_owned(),
+        most => format!("at most {most} rounds"),
+    };
+    match limit.min_separation {
+        1 => format!("in {most}"),
+        least => format!("in {most}, {least} rounds or more from one to the next"),
     }
 }
 

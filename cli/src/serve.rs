@@ -178,9 +178,11 @@ pub(crate) fn ledger_failure(error: ledger::OpenError) -> Failure {
 pub(crate) fn failure(error: ServeError) -> Failure {
     match error {
         ServeError::NotEnoughClients { .. } => Failure::NotEnoughClients(error.to_string()),
-        ServeError::Planning(PlanningError::TooFewLeft { .. }) => {
-            Failure::NotEnoughClients(error.to_string())
-        }
+        ServeError::Planning(
+            PlanningError::TooFewLeft { .. }
+            | PlanningError::TooFewMayTakePart { .. }
+            | PlanningError::Participation { .. },
+        ) => Failure::NotEnoughClients(error.to_string()),
         ServeError::Planning(PlanningError::Budget(exhausted)) => exhausted.into(),
         ServeError::Authority(_) => Failure::Peer(error.to_string()),
         error => Failure::other(error),

@@ -255,7 +255,16 @@ impl Federation {
     /// [`PlanningError`]; nobody may be invited. Only [`PlanningError::Ledger`] can leave a round charged that never runs.
     pub fn plan(&mut self, roster: &dyn Roster) -> Result<PlannedRound, PlanningError> {
         let round = self.next_round(roster)?;
-        let cohort = select::cohort(self.experiment.rounds.sampling, roster, &self.keys.cohort(round)?);
+        let (sampling, key) = (self.experiment.rounds.sampling, self.keys.cohort(round)?);
+        let cohort = if self.ledger.limits_participation() {
+            select::limited_cohort(sampling, roster, &key, |client| self.ledger.may_invite(client.0))
+                .map_err(|left| PlanningError::TooFewMayTakePart {
+                    left,
+                    wanted: self.experiment.cohort_max().into(),
+                })?
+        } else {
+            select::cohort(sampling, roster, &key)
+        };
         self.begin(round, cohort)
     }
 
@@ -757,7 +766,7 @@ pub fn terms(experiment: &Experiment) -> Result<Terms, FederationError> {
         },
     });
     let schedule = Schedule { mechanism, sampling: experiment.rounds.sampling, rounds: None };
-    Ok(Terms { mode: mode(experiment), budget, schedule, participation: None })
+    Ok(Terms { mode: mode(experiment), budget, schedule, participation: experiment.population.participation })
 }
 
 fn mode(experiment: &Experiment) -> Mode {
@@ -775,6 +784,11 @@ fn check_ledger(experiment: &Experiment, ledger: &Ledger) -> Result<(), Federati
     let (expected, found) = (ledger.state().population().size, experiment.population.clients);
     if expected != found {
         return Err(FederationError::OtherPopulation { expected, found });
+    }
+    let (wanted, kept) =
+        (experiment.population.participation, ledger.state().account().terms().participation);
+    if wanted != kept {
+        return Err(FederationError::OtherParticipation { kept });
     }
     match (&terms(experiment)?.budget, &ledger.state().account().terms().budget) {
         (Some(ours), Some(kept)) if !ours.is_comparable(kept) => Err(FederationError::OtherBudget {

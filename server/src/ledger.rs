@@ -100,8 +100,9 @@ pub enum OpenError {
 struct LedgerFile {
     file: File,
     care: Care,
-    /// Where seals are kept.
-    beside: PathBuf,
+    path: PathBuf,
+    /// Open from its first use on.
+    cohorts: Option<File>,
 }
 
 /// What is taken care of beyond the records themselves.
@@ -132,8 +133,46 @@ impl Storage for LedgerFile {
     }
 
     fn keep(&mut self, record: u64, bytes: &[u8]) -> Result<(), StorageError> {
-        files::private_directory(&self.beside)?;
-        Ok(files::replace(&self.beside.join(record.to_string()), bytes)?)
+        let beside = seals(&self.path);
+        files::private_directory(&beside)?;
+        Ok(files::replace(&beside.join(record.to_string()), bytes)?)
+    }
+
+    fn keep_cohort(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        let file = match &mut self.cohorts {
+            Some(file) => file,
+            none => {
+                let path = cohorts(&self.path);
+                let file = files::private().read(true).append(true).create(true).open(&path)?;
+                if self.care == Care::Synced {
+                    files::sync_parent(&path)?;
+                }
+                none.insert(file)
+            }
+        };
+        file.write_all(bytes)?;
+        if self.care == Care::Synced {
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    fn cohorts(&mut self) -> Result<Vec<u8>, StorageError> {
+        let path = cohorts(&self.path);
+        let mut contents = match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            read => read?,
+        };
+        // The record of a cohort that was never written whole was not written either.
+        if let Ok((_, whole)) = skep_privacy::ledger::cohorts(&contents)
+            && whole < contents.len()
+        {
+            let file = files::private().write(true).open(&path)?;
+            file.set_len(whole as u64)?;
+            file.sync_all()?;
+            contents.truncate(whole);
+        }
+        Ok(contents)
     }
 
     fn now_ms(&self) -> u64 {
@@ -191,9 +230,13 @@ pub fn simulated(
                 .map_err(|source| OpenError::Ledger { path: PathBuf::new(), source })
         }
         Place::PerRun(path) => {
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
-                _ => {}
+            for path in [path.to_owned(), cohorts(path)] {
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed(&path)(error));
+                    }
+                    _ => {}
+                }
             }
             open_file(path, Care::of_run(seeded), own(), begin)
         }
@@ -240,7 +283,7 @@ fn open_file(
     if contents.is_empty() && care == Care::Synced {
         files::sync_parent(path).map_err(failed(path))?;
     }
-    let storage = Box::new(LedgerFile { file, care, beside: seals(path) });
+    let storage = Box::new(LedgerFile { file, care, path: path.to_owned(), cohorts: None });
     let opened = if contents.is_empty() {
         Ledger::create(begin()?, signer, storage)
     } else {
@@ -288,15 +331,23 @@ pub fn whole_records(contents: &[u8]) -> usize {
 
 /// The directory in which the seals of a ledger lie, one file for the record of each release.
 pub fn seals(ledger: &Path) -> PathBuf {
+    beside(ledger, ".seals")
+}
+
+/// The list of who was invited to each round, where participation limits need it. As secret as cohorts have to be.
+pub fn cohorts(ledger: &Path) -> PathBuf {
+    beside(ledger, ".cohorts")
+}
+
+fn beside(ledger: &Path, name: &str) -> PathBuf {
     let mut path = ledger.to_owned();
-    path.as_mut_os_string().push(".seals");
+    path.as_mut_os_string().push(name);
     path
 }
 
 /// The key of a shared ledger, made with it.
 fn shared_key(ledger: &Path) -> Result<Arc<Signer>, OpenError> {
-    let mut path = ledger.to_owned();
-    path.as_mut_os_string().push(".key");
+    let path = beside(ledger, ".key");
     let mut seed = Zeroizing::new([0; 32]);
     SystemRandom::new().fill(seed.as_mut()).map_err(|_| failed(&path)(io::Error::other("no randomness")))?;
     match files::create(&path, seed.as_slice()) {

@@ -2,6 +2,20 @@
 //!
 //! The draw is secret: sampling amplifies privacy only against those who cannot see it. Every draw is exact, in
 //! integers, from a generator that expands the round's cohort key.
+//!
+//! # Participation limits
+//!
+//! A client that has taken part as often as it may, or too short a time ago, is left out, in a way that its sampling allows:
+//!
+//! - Under Poisson sampling its own coin is flipped and does not count. Whether a client is left out follows from its own
+//!   coins alone, which nobody sees. Given everything released before a round, it then takes part in it with a probability
+//!   of at most the rate, q·P(it is not left out | what was released), and independently of all others. A round of a
+//!   lower rate is dominated by one of a higher rate (against a client that is absent or silent), and composition is
+//!   adaptive, so epsilon as it is accounted for without limits still holds. For clients that are exchanged the two
+//!   probabilities can differ, and there is no such proof: experiments with limits, Poisson sampling and that adjacency are
+//!   refused.
+//! - A cohort of fixed size is drawn from those that may take part. It amplifies nothing, so nothing is lost.
+//! - Where everyone is invited, a round that one client may not be in is refused.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +24,45 @@ use skep_privacy::quantities::{Sampling, SamplingRate};
 use skep_protocol::ClientId;
 
 use crate::roster::Roster;
+
+/// The cohort of one round among those that participation limits let take part. See [`cohort`].
+///
+/// # Errors
+/// How many clients may take part, where those are too few for a cohort of fixed size.
+pub fn limited_cohort(
+    sampling: Sampling,
+    roster: &dyn Roster,
+    key: &Key,
+    may_take_part: impl Fn(ClientId) -> bool,
+) -> Result<BTreeSet<ClientId>, u64> {
+    match sampling {
+        Sampling::All => Ok(cohort(sampling, roster, key)),
+        Sampling::Poisson { .. } => {
+            Ok(cohort(sampling, roster, key).into_iter().filter(|client| may_take_part(*client)).collect())
+        }
+        Sampling::Fixed { size, .. } => {
+            let all = (0..roster.population()).map(|index| roster.nth(index));
+            let left = Listed(all.filter(|client| may_take_part(*client)).collect());
+            if left.population() < size.min(roster.population()) {
+                return Err(left.population());
+            }
+            Ok(cohort(sampling, &left, key))
+        }
+    }
+}
+
+/// Some clients of a roster.
+struct Listed(Vec<ClientId>);
+
+impl Roster for Listed {
+    fn population(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn nth(&self, index: u64) -> ClientId {
+        self.0[index as usize]
+    }
+}
 
 /// The cohort of one round. `key` is that round's and no other's.
 ///
@@ -112,6 +165,21 @@ mod tests {
             |count: usize, trials: f64| (count as f64 - 0.1 * trials).abs() < 4.89 * (0.09 * trials).sqrt();
         assert!(within(total, 400_000.0), "{total}");
         assert!(within(first, 200.0), "{first}");
+    }
+
+    #[test]
+    fn whoever_may_not_take_part_is_in_no_cohort_and_changes_nobody_elses_coin() {
+        let may = |client: ClientId| !client.0.is_multiple_of(3);
+        let (roster, key) = (Contiguous(300), Key::from_seed(1));
+        let poisson = Sampling::Poisson { rate: SamplingRate::new(0.3).unwrap() };
+        let limited = limited_cohort(poisson, &roster, &key, may).unwrap();
+        let free: BTreeSet<_> = cohort(poisson, &roster, &key).into_iter().filter(|c| may(*c)).collect();
+        assert_eq!(limited, free);
+        assert!(limited.len() > 20);
+        let fixed = Sampling::fixed(200, 300).unwrap();
+        let all: BTreeSet<_> = (0..300).map(ClientId).filter(|c| may(*c)).collect();
+        assert_eq!(limited_cohort(fixed, &roster, &key, may), Ok(all));
+        assert_eq!(limited_cohort(Sampling::fixed(201, 300).unwrap(), &roster, &key, may), Err(200));
     }
 
     #[test]

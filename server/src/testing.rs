@@ -26,7 +26,13 @@ pub(crate) fn private_file() -> ExperimentFile {
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),
         },
-        population: PopulationFile { clients: 4, partition: PartitionFile::Iid {}, ledger: None },
+        population: PopulationFile {
+            clients: 4,
+            partition: PartitionFile::Iid {},
+            ledger: None,
+            max_participations: None,
+            min_separation: None,
+        },
         rounds: RoundsFile { count: 3, sampling: SamplingFile::All {}, min_updates: 1, deadline_s: 10.0 },
         strategy: StrategyFile::Fedavg {
             weighting: WeightingFile::Uniform,

@@ -41,6 +41,8 @@ pub(crate) fn file() -> ExperimentFile {
             clients: 20,
             partition: PartitionFile::Dirichlet { alpha: 0.3 },
             ledger: None,
+            max_participations: None,
+            min_separation: None,
         },
         rounds: RoundsFile { count: 3, sampling: SamplingFile::All {}, min_updates: 15, deadline_s: 30.0 },
         strategy: StrategyFile::Fedavg {

@@ -25,6 +25,8 @@ fn reference(seed: u64, rounds: u64) -> ExperimentFile {
             clients: 100,
             partition: PartitionFile::Dirichlet { alpha: 0.3 },
             ledger: None,
+            max_participations: None,
+            min_separation: None,
         },
         rounds: RoundsFile {
             count: rounds,

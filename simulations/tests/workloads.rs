@@ -30,7 +30,13 @@ fn workload(
             model,
             training: TrainingFile::plain(0.1, 1, batch_size),
         },
-        population: PopulationFile { clients, partition: PartitionFile::Generated {}, ledger: None },
+        population: PopulationFile {
+            clients,
+            partition: PartitionFile::Generated {},
+            ledger: None,
+            max_participations: None,
+            min_separation: None,
+        },
         rounds: RoundsFile {
             count: 1,
             sampling: SamplingFile::Fixed { size: cohort },

@@ -50,7 +50,13 @@ fn file(deadline_s: f64) -> ExperimentFile {
             model: ModelFile::Mlp { hidden: vec![WIDTH as u32], activation: Activation::Relu },
             training: TrainingFile::plain(1e-30, 1, BatchFile::Word(BatchWord::Full)),
         },
-        population: PopulationFile { clients: CLIENTS, partition: PartitionFile::Iid {}, ledger: None },
+        population: PopulationFile {
+            clients: CLIENTS,
+            partition: PartitionFile::Iid {},
+            ledger: None,
+            max_participations: None,
+            min_separation: None,
+        },
         rounds: RoundsFile { count: 1, sampling: SamplingFile::All {}, min_updates: 7, deadline_s },
         strategy: StrategyFile::Fedavg {
             weighting: WeightingFile::Uniform,

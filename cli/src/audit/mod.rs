@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use skep_learning::ModelFile;
-use skep_privacy::audit::{Given, ModelClaim, Verdict, audit_file, audit_sealed};
-use skep_privacy::ledger::{AuditorSecret, Hash, PublicKey, parse_key};
+use skep_privacy::audit::{Given, ModelClaim, Verdict, audit_file, audit_participation, audit_sealed};
+use skep_privacy::ledger::{AuditorSecret, Hash, ParticipantsKey, PublicKey, parse_key};
 use skep_privacy::prg::Key;
 use skep_privacy::quantities::Epsilon;
 use skep_protocol::Digest;
@@ -53,6 +53,10 @@ pub struct Audit {
     /// without noise and its seed.
     #[arg(long, value_name = "FILE")]
     pub sealed: Option<PathBuf>,
+    /// The keys of `skep ledger participants-key`, one for each key that the ledger had: counts in the list of cohorts beside the
+    /// ledger how often each client took part.
+    #[arg(long, value_name = "FILE")]
+    pub participants: Option<PathBuf>,
     /// What to print on standard output.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
@@ -84,6 +88,11 @@ pub(crate) fn run(arguments: &Audit) -> Result<(), Failure> {
         let seals = ledger::seals(&path);
         let seal = |record: u64| fs::read(seals.join(record.to_string())).ok();
         audit_sealed(&read(&path)?, &AuditorSecret::from_key(&Key::from_bytes(key)), seal, &mut report);
+    }
+    if let Some(named) = &arguments.participants {
+        let keys: Vec<ParticipantsKey> =
+            keys_in("--participants", named)?.into_iter().map(ParticipantsKey::from_bytes).collect();
+        audit_participation(&read(&path)?, &read(&ledger::cohorts(&path))?, &keys, &mut report);
     }
     if let Some(path) = &arguments.html {
         fs::write(path, html::page(&report)).map_err(|error| unusable(path, error))?;
@@ -126,6 +135,18 @@ fn keys(named: &str) -> Result<Vec<PublicKey>, Failure> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| parse_key(line).map_err(|error| Failure::AuditUsage(format!("--keys {line}: {error}"))))
+        .collect()
+}
+
+/// Keys of 64 hexadecimal digits, one a line.
+fn keys_in(option: &str, path: &Path) -> Result<Vec<[u8; 32]>, Failure> {
+    let text = text_of(path)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let key = parse_key(line).map_err(|error| Failure::AuditUsage(format!("{option}: {error}")));
+            Ok(key?.0)
+        })
         .collect()
 }
 

@@ -247,7 +247,8 @@ fn summary(accounts: &[Account], report: &mut Report) {
     }
     report.checked(Part::Schedule, true, basis);
     if accounts.iter().any(|account| account.terms().participation.is_some()) {
-        let detail = "how often each client took part is not checked: the file names no client";
+        let detail = "how often each client took part is not checked: the ledger names no client, and whoever keeps the list of \
+                      cohorts beside it has not given its key";
         report.checked(Part::Participation, false, detail);
     }
     let (exact, bounded) = report

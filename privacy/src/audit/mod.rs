@@ -12,6 +12,7 @@
 //! | was the limit kept? | the same |
 
 mod claims;
+mod participation;
 mod reading;
 mod report;
 mod sealed;
@@ -19,6 +20,7 @@ mod sealed;
 use crate::quantities::{Delta, Epsilon};
 
 use super::ledger::{Hash, PublicKey};
+pub use participation::audit_participation;
 pub use report::{
     Checked, Epoch, Finding, History, Keyed, Kind, Moment, Part, Report, Rollback, Summed, Verdict,
 };

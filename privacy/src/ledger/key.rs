@@ -18,8 +18,13 @@ pub const SIGNATURE_BYTES: usize = 64;
 /// What it signs begins with the name of its own domain, so that a signature holds for one purpose.
 pub struct Signer {
     pair: Ed25519KeyPair,
-    participants: hmac::Key,
+    participants: ParticipantsKey,
 }
+
+/// What makes the pseudonyms of clients: whoever has it and a list of clients can tell which of them a record is about. It
+/// signs nothing.
+#[derive(Clone)]
+pub struct ParticipantsKey(Zeroizing<[u8; 32]>);
 
 /// The public half of a [`Signer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +38,9 @@ impl Signer {
         // One secret to keep instead of two; HMAC keeps the derived key from telling anything about the seed.
         let root = hmac::Key::new(hmac::HMAC_SHA256, seed);
         let derived = hmac::sign(&root, b"skep participants key v1");
-        let derived = Zeroizing::new(derived.as_ref().to_vec());
-        Self { pair, participants: hmac::Key::new(hmac::HMAC_SHA256, &derived) }
+        let mut participants = Zeroizing::new([0; 32]);
+        participants.copy_from_slice(derived.as_ref());
+        Self { pair, participants: ParticipantsKey(participants) }
     }
 
     /// The public key.
@@ -53,14 +59,40 @@ impl Signer {
         signature
     }
 
+    /// What makes the pseudonyms of clients in this ledger, for an auditor of participation limits.
+    #[must_use]
+    pub const fn participants(&self) -> &ParticipantsKey {
+        &self.participants
+    }
+}
+
+impl ParticipantsKey {
+    /// The key of these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The secret bytes, for an auditor's file.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// What stands for a client in the list of a round's participants: it names the client to nobody without this key.
     pub(super) fn pseudonym(&self, client: u64, record: u64) -> Hash {
-        let mut context = hmac::Context::with_key(&self.participants);
+        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, self.0.as_slice()));
         context.update(&client.to_be_bytes());
         context.update(&record.to_be_bytes());
         let mut pseudonym = [0; 32];
         pseudonym.copy_from_slice(context.sign().as_ref());
         Hash::of_leaf(&pseudonym)
+    }
+}
+
+impl fmt::Debug for ParticipantsKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ParticipantsKey(secret)")
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `record` | the kinds of records and their canonical bytes |
 //! | `terms` | population, budget, schedule |
 //! | `account` | what an epoch has spent, and by which rule |
+//! | `attendance` | how often each client took part |
 //! | `state` | which record may follow which |
 //! | `merkle`, `note` | one hash for all records, and signed statements of it |
 //! | `key` | what signs |
@@ -19,6 +20,7 @@
 //! This module does no input or output: whoever keeps a ledger implements [`Storage`].
 
 pub mod account;
+mod attendance;
 mod frame;
 mod key;
 mod merkle;
@@ -40,8 +42,9 @@ use crate::mechanism::Mechanism;
 use crate::quantities::{Epsilon, Sampling};
 
 pub use account::{Account, Price, RoundTerms};
+pub use attendance::{Attendance, Attended, Excess, cohorts, replay_attendance};
 pub use frame::{FrameError, Frames, MAGIC, MAX_RECORD, frame};
-pub use key::{PublicKey, SIGNATURE_BYTES, Signer};
+pub use key::{ParticipantsKey, PublicKey, SIGNATURE_BYTES, Signer};
 pub use merkle::{Frontier, Hash, Tree, is_consistent, is_included, root_of};
 pub use note::{Checkpoint, NoteError, SignedCheckpoint, parse_key, verifier_key};
 pub(crate) use record::as_text;
@@ -70,6 +73,18 @@ pub trait Storage: Send {
     /// # Errors
     /// [`StorageError`].
     fn keep(&mut self, record: u64, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// Appends bytes to the list of cohorts, as safely as a record. Nobody else may read them.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn keep_cohort(&mut self, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// The list of cohorts.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn cohorts(&mut self) -> Result<Vec<u8>, StorageError>;
 
     /// Milliseconds since 1970.
     fn now_ms(&self) -> u64;
@@ -117,6 +132,15 @@ pub enum LedgerError {
         /// Of the process.
         found: PublicKey,
     },
+    /// Participation limits hold, and who took part in an earlier round is not known.
+    #[error(
+        "the list of who was invited, beside the ledger, {problem}; without it the participation limits cannot be kept: restore \
+         it, or begin a new epoch"
+    )]
+    Cohorts {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The last record's signature does not hold.
     #[error("the signature of record {record} of the ledger does not hold")]
     Signature {
@@ -131,6 +155,14 @@ pub enum ReserveError {
     /// It would exceed the budget. Nothing was charged.
     #[error(transparent)]
     Budget(#[from] BudgetExhausted),
+    /// A client may not be invited to it. Nothing was charged.
+    #[error("client {client} may not be invited: {excess}")]
+    Participation {
+        /// The first such client.
+        client: u64,
+        /// Why not.
+        excess: Excess,
+    },
     /// The ledger cannot be continued.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -164,6 +196,8 @@ pub struct Ledger {
     storage: Box<dyn Storage>,
     broken: bool,
     spent: Price,
+    /// None without participation limits.
+    attendance: Option<Attendance>,
 }
 
 impl Ledger {
@@ -189,7 +223,8 @@ impl Ledger {
         tree.push(hash);
         let spent = state.account().spent();
         let tree = Arc::new(RwLock::new(tree));
-        Ok(Self { state, tree, signer, storage, broken: false, spent })
+        let attendance = Attendance::under(None, state.account().terms(), true);
+        Ok(Self { state, tree, signer, storage, broken: false, spent, attendance })
     }
 
     /// Goes on with a ledger whose file holds `contents`, without an incomplete last record.
@@ -199,7 +234,7 @@ impl Ledger {
     pub fn open(
         contents: &[u8],
         signer: impl Into<Arc<Signer>>,
-        storage: Box<dyn Storage>,
+        mut storage: Box<dyn Storage>,
     ) -> Result<Self, LedgerError> {
         let signer = signer.into();
         let mut tree = Tree::default();
@@ -212,9 +247,13 @@ impl Ledger {
         if !rotated && !is_signed_by(last, &state.key()) {
             return Err(LedgerError::Signature { record: state.size() - 1 });
         }
+        let attendance = match state.account().terms().participation {
+            None => None,
+            Some(_) => attended(contents, &signer, storage.as_mut())?,
+        };
         let spent = state.account().spent();
         let tree = Arc::new(RwLock::new(tree));
-        Ok(Self { state, tree, signer, storage, broken: false, spent })
+        Ok(Self { state, tree, signer, storage, broken: false, spent, attendance })
     }
 
     /// Charges one round, or one query, before anybody is invited to it. `cohort` are the invited clients, by rising number.
@@ -294,11 +333,17 @@ impl Ledger {
     ) -> Result<Reserved, ReserveError> {
         let price = self.state.account().price(request.occasion, &request.terms, request.limit)?;
         let seq = self.state.size();
-        let mut count = 0;
-        let participants = root_of(cohort.into_iter().map(|client| {
-            count += 1;
-            self.signer.pseudonym(client, seq)
-        }));
+        let cohort: Vec<u64> = cohort.into_iter().collect();
+        let participants = attendance::participants(self.signer.participants(), &cohort, seq);
+        let limited = self.attendance.as_ref().filter(|_| request.occasion.is_round());
+        if let Some(attendance) = limited {
+            for client in &cohort {
+                attendance
+                    .allows(*client)
+                    .map_err(|excess| ReserveError::Participation { client: *client, excess })?;
+            }
+            self.keep_cohort(seq, &cohort)?;
+        }
         self.append(Body::Reserve(Reserve {
             occasion: request.occasion,
             round: request.round,
@@ -310,13 +355,28 @@ impl Ledger {
             epsilon_release: price.epsilon(Adversary::Recipients),
             epsilon_server: price.epsilon(Adversary::Server),
             model_in: request.model_in,
-            cohort: (!request.terms.hides_cohort()).then_some(count),
+            cohort: (!request.terms.hides_cohort()).then_some(cohort.len() as u32),
             participants,
             noise_commitment: request.noise_commitment,
         }))?;
+        if let Some(attendance) = self.attendance.as_mut().filter(|_| request.occasion.is_round()) {
+            attendance.count(&cohort);
+        }
         self.spent = price;
         let reservation = Reservation::new(request.round, request.terms.mechanism, price.epsilons);
         Ok(Reserved { reservation, price, record: seq })
+    }
+
+    /// Whether participation limits allow to invite a client to the next round.
+    #[must_use]
+    pub fn may_invite(&self, client: u64) -> bool {
+        self.attendance.as_ref().is_none_or(|attendance| attendance.allows(client).is_ok())
+    }
+
+    /// Whether there are participation limits.
+    #[must_use]
+    pub const fn limits_participation(&self) -> bool {
+        self.attendance.is_some()
     }
 
     /// Gives up a reservation for the charge that opens its sum. The budget was spent when it was reserved.
@@ -351,8 +411,12 @@ impl Ledger {
     /// [`LedgerError`].
     pub fn abort(&mut self, abort: Abort) -> Result<(), LedgerError> {
         let refunded = abort.refunded;
+        let counted = self.state.is_limited_round(abort.reserve);
         self.append(Body::Abort(abort))?;
         if refunded {
+            if let Some(attendance) = self.attendance.as_mut().filter(|_| counted) {
+                attendance.refund();
+            }
             self.spent = self.state.account().spent();
         }
         Ok(())
@@ -363,7 +427,9 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn amend(&mut self, amend: Amend) -> Result<(), LedgerError> {
+        let new_epoch = amend.epoch.is_some();
         self.append(Body::Amend(amend))?;
+        self.attendance = Attendance::under(self.attendance.take(), self.state.account().terms(), new_epoch);
         self.spent = self.state.account().spent();
         Ok(())
     }
@@ -425,6 +491,16 @@ impl Ledger {
         &self.signer
     }
 
+    fn keep_cohort(&mut self, record: u64, cohort: &[u64]) -> Result<(), LedgerError> {
+        if self.broken {
+            return Err(LedgerError::Broken);
+        }
+        self.storage.keep_cohort(&attendance::kept(record, cohort)).map_err(|error| {
+            self.broken = true;
+            LedgerError::Storage(error)
+        })
+    }
+
     fn append(&mut self, body: Body) -> Result<(), LedgerError> {
         if self.broken {
             return Err(LedgerError::Broken);
@@ -443,6 +519,41 @@ impl Ledger {
             LedgerError::Storage(error)
         })
     }
+}
+
+/// Who took part so far. What this key did not sign for is believed: an earlier key of the ledger did.
+fn attended(
+    contents: &[u8],
+    signer: &Signer,
+    storage: &mut dyn Storage,
+) -> Result<Option<Attendance>, LedgerError> {
+    let kept = storage.cohorts().map_err(LedgerError::Storage)?;
+    let (cohorts, _) = cohorts(&kept).map_err(|problem| LedgerError::Cohorts { problem })?;
+    let own = [signer.participants().clone()];
+    let since = last_rotation(contents);
+    let mut problem = None;
+    let attendance = replay_attendance(contents, &cohorts, |attended| {
+        let record = attended.record;
+        if attended.cohort.is_none() {
+            problem.get_or_insert_with(|| format!("lacks the round of record {record}"));
+        } else if record > since && !attended.is_signed_for(&own) {
+            problem
+                .get_or_insert_with(|| format!("was changed: record {record} was signed for another cohort"));
+        }
+    });
+    match problem {
+        Some(problem) => Err(LedgerError::Cohorts { problem }),
+        None => Ok(attendance),
+    }
+}
+
+/// The record after which the last key signs.
+fn last_rotation(contents: &[u8]) -> u64 {
+    let records = Frames::new(contents).into_iter().flatten().map_while(Result::ok);
+    let rotations = records
+        .filter_map(|bytes| Record::read(bytes).ok())
+        .filter(|record| matches!(record.body, Body::KeyRotate(_)));
+    rotations.last().map_or(0, |record| record.seq)
 }
 
 impl fmt::Debug for Ledger {
@@ -505,19 +616,28 @@ pub fn replay(contents: &[u8], mut each: impl FnMut(Hash)) -> Result<(State, &[u
 
 /// A ledger in memory: for simulations that keep no results, and for tests. Clones share their contents.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(Arc<Mutex<Vec<u8>>>);
+pub struct Memory {
+    records: Arc<Mutex<Vec<u8>>>,
+    cohorts: Arc<Mutex<Vec<u8>>>,
+}
 
 impl Memory {
     /// The file that would have been written.
     #[must_use]
     pub fn contents(&self) -> Vec<u8> {
-        self.0.lock().expect("nothing panics while it holds the lock").clone()
+        locked(&self.records).clone()
+    }
+
+    /// The list of cohorts that would be beside it.
+    #[must_use]
+    pub fn kept_cohorts(&self) -> Vec<u8> {
+        locked(&self.cohorts).clone()
     }
 }
 
 impl Storage for Memory {
     fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        self.0.lock().expect("nothing panics while it holds the lock").extend_from_slice(bytes);
+        locked(&self.records).extend_from_slice(bytes);
         Ok(())
     }
 
@@ -525,9 +645,22 @@ impl Storage for Memory {
         Ok(())
     }
 
+    fn keep_cohort(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        locked(&self.cohorts).extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn cohorts(&mut self) -> Result<Vec<u8>, StorageError> {
+        Ok(self.kept_cohorts())
+    }
+
     fn now_ms(&self) -> u64 {
         0
     }
+}
+
+fn locked(bytes: &Mutex<Vec<u8>>) -> std::sync::MutexGuard<'_, Vec<u8>> {
+    bytes.lock().expect("nothing panics while it holds the lock")
 }
 
 impl RoundTerms {

@@ -78,6 +78,7 @@ struct Open {
     round: u64,
     cohort: Option<u32>,
     epoch: usize,
+    limited: bool,
 }
 
 /// A ledger's state after some of its records.
@@ -216,6 +217,14 @@ impl State {
         self.open.iter().rev().find(|(_, open)| is_it(open)).map(|(record, _)| *record)
     }
 
+    /// Whether the open reservation of this record is a round of the epoch that lasts, charged under participation limits.
+    #[must_use]
+    pub fn is_limited_round(&self, reserve: u64) -> bool {
+        let is =
+            |open: &Open| open.limited && open.occasion.is_round() && open.epoch + 1 == self.epochs.len();
+        self.open.get(&reserve).is_some_and(is)
+    }
+
     /// Whether the open reservation of this record keeps the size of its cohort secret.
     #[must_use]
     pub fn hides_cohort(&self, reserve: u64) -> bool {
@@ -256,6 +265,7 @@ impl State {
                 round: reserve.round,
                 cohort: reserve.cohort,
                 epoch: self.epochs.len() - 1,
+                limited: self.account().terms().participation.is_some(),
             },
         );
         self.current().add(reserve.occasion, &terms, 1);

@@ -7,10 +7,12 @@ mod forgery;
 mod support;
 
 use forgery::{pieces, rebuilt, with_checksums};
-use skep_privacy::audit::{Given, Kind, ModelClaim, Report, Rollback, Verdict, audit};
+use skep_privacy::audit::{
+    Given, Kind, ModelClaim, Part, Report, Rollback, Verdict, audit, audit_participation,
+};
 use skep_privacy::ledger::{
-    Amend, Body, Hash, Ledger, Memory, Mode, Occasion, Population, Provenance, Request, RoundTerms, Signer,
-    Terms,
+    Amend, Body, Hash, Ledger, Memory, Mode, Occasion, Participation, Population, Provenance, Request,
+    RoundTerms, Signer, Terms,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Epsilon, Sampling, SamplingRate};
@@ -387,3 +389,67 @@ fn queries_are_recomputed_like_rounds_and_are_on_no_path_of_models() {
         assert_eq!(audit(&lie, &pinned()).verdict, Verdict::Mismatch);
     }
 }
+
+#[test]
+fn participation_limits_are_checked_by_whoever_has_the_list_of_cohorts_and_its_key() {
+    // No round releases anything, so all begin with the same model.
+    let invite = |round| Request { model_in: Hash::ZERO, ..request(round, NOISE) };
+    let limit = Some(Participation { max: 2, min_separation: 2 });
+    let (mut ledger, memory) = begin(Terms { participation: limit, ..terms(NOISE, 100.0) });
+    // A keeper that does not keep to the limits: another ledger without them has signed for the same cohorts.
+    let (mut careless, carelessly) = begin(terms(NOISE, 100.0));
+    for (round, clients) in (1..).zip([[1, 2], [3, 4], [1, 2], [3, 4]]) {
+        let _ = ledger.reserve(&invite(round), clients).unwrap();
+        let _ = careless.reserve(&invite(round), clients).unwrap();
+    }
+    let _ = ledger.reserve(&invite(5), [5, 6]).unwrap();
+    let _ = careless.reserve(&invite(5), [5, 1]).unwrap();
+    let key = [signer().participants().clone()];
+    let checked = |contents: &[u8], kept: &[u8], keys: &[_]| {
+        let mut report = audit(contents, &pinned());
+        let before = report.checked.iter().find(|checked| checked.part == Part::Participation).cloned();
+        assert!(before.is_none_or(|before| !before.done && before.detail.contains("not checked")));
+        audit_participation(contents, kept, keys, &mut report);
+        let checked = report.checked.iter().find(|checked| checked.part == Part::Participation).unwrap();
+        let found = report.findings.iter().map(|finding| (finding.record, finding.what.clone())).collect();
+        let found: Vec<(Option<u64>, String)> = found;
+        (report.verdict, checked.done, checked.detail.clone(), found)
+    };
+    let (contents, kept) = (memory.contents(), memory.kept_cohorts());
+    let (verdict, done, detail, found) = checked(&contents, &kept, &key);
+    assert_eq!((verdict, done, found), (Verdict::Ok, true, vec![]), "{detail}");
+    assert!(detail.contains("all 5 rounds"), "{detail}");
+    let (verdict, .., found) =
+        checked(&contents, &kept, &[Signer::from_seed(&[9; 32]).participants().clone()]);
+    assert_eq!((verdict, found.len()), (Verdict::Mismatch, 5), "another key");
+    let (verdict, done, detail, _) = checked(&contents, &kept[..kept.len() - 1], &key);
+    assert_eq!((verdict, done), (Verdict::Ok, false), "{detail}");
+    assert!(detail.contains("1 of 5"), "{detail}");
+    // The careless ledger under the terms of the careful one, with the list of what it really did.
+    let terms = Terms { participation: limit, ..terms(NOISE, 100.0) };
+    let lie = rebuilt(&carelessly.contents(), &signer(), move |_, body| {
+        if let Body::Genesis(genesis) = body {
+            genesis.terms = terms;
+        }
+    });
+    assert_eq!(audit(&lie, &pinned()).verdict, Verdict::Ok, "the file alone does not show it");
+    let (mut cohorts, _) = skep_privacy::ledger::cohorts(&kept).unwrap();
+    assert_eq!(cohorts.insert(5, vec![5, 1]), Some(vec![5, 6]));
+    let (mut scratch, really) = begin(Terms { participation: Some(NONE_IN_FACT), ..terms });
+    for (round, clients) in cohorts {
+        let _ = scratch.reserve(&invite(round), clients).unwrap();
+    }
+    let really = really.kept_cohorts();
+    let (verdict, _, detail, found) = checked(&lie, &really, &key);
+    assert_eq!((verdict, found.len()), (Verdict::Mismatch, 1), "{detail} {found:?}");
+    assert_eq!(found[0].0, Some(5));
+    assert!(found[0].1.contains("taken part in 2 rounds"), "{found:?}");
+    assert_eq!(
+        checked(&lie, &kept, &key).0,
+        Verdict::Mismatch,
+        "a list that hides it is not what was signed for"
+    );
+}
+
+/// A limit that keeps a list and forbids nothing.
+const NONE_IN_FACT: Participation = Participation { max: u64::MAX, min_separation: 1 };

@@ -6,9 +6,9 @@ mod support;
 use skep_privacy::accounting::{Accountant, Composition, Event};
 use skep_privacy::adversary::Adversary;
 use skep_privacy::ledger::{
-    Abort, Account, Amend, Basis, Body, Disorder, Frames, Ledger, LedgerError, Memory, Mode, Occasion,
-    Population, Record, ReserveError, RoundTerms, Schedule, Signer, Storage, StorageError, Terms,
-    is_consistent,
+    Abort, Account, Amend, Basis, Body, Disorder, Excess, Frames, Ledger, LedgerError, Memory, Mode,
+    Occasion, Participation, Population, Record, ReserveError, RoundTerms, Schedule, Signer, Storage,
+    StorageError, Terms, is_consistent,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Adjacency, Delta, Epsilon, NoiseMultiplier, Sampling, SamplingRate};
@@ -223,6 +223,89 @@ fn after_a_rotation_only_the_new_key_goes_on() {
     assert!(open(2).is_ok() && open(3).is_err());
 }
 
+fn limited(max: u64, min_separation: u64) -> Terms {
+    Terms { participation: Some(Participation { max, min_separation }), ..terms(NOISE, 100.0) }
+}
+
+#[test]
+fn a_client_is_invited_no_more_often_and_no_sooner_than_the_terms_allow_also_after_opening() {
+    let (mut ledger, memory) = begin(limited(2, 3));
+    let invite = |ledger: &mut Ledger, round, client: u64| {
+        ledger.reserve(&request(round, NOISE), [client, 50 + round]).map(|_| ())
+    };
+    invite(&mut ledger, 1, 7).unwrap();
+    invite(&mut ledger, 2, 8).unwrap();
+    let refused = invite(&mut ledger, 3, 7).unwrap_err();
+    let soon = Excess::Separation { since: 2, least: 3 };
+    assert!(
+        matches!(refused, ReserveError::Participation { client: 7, excess } if excess == soon),
+        "{refused}"
+    );
+    assert!(!ledger.may_invite(7) && !ledger.may_invite(8) && ledger.may_invite(9));
+    invite(&mut ledger, 3, 9).unwrap();
+    invite(&mut ledger, 4, 7).unwrap();
+    for round in 5..=6 {
+        invite(&mut ledger, round, round).unwrap();
+    }
+    let often = Excess::Participations { most: 2 };
+    let size = ledger.state().size();
+    let reopened = Ledger::open(&memory.contents(), signer(), Box::new(memory.clone())).unwrap();
+    for mut ledger in [ledger, reopened] {
+        let refused = invite(&mut ledger, 7, 7).unwrap_err();
+        assert!(
+            matches!(refused, ReserveError::Participation { client: 7, excess } if excess == often),
+            "{refused}"
+        );
+        assert_eq!(ledger.state().size(), size, "nothing was charged");
+        assert!(ledger.may_invite(8));
+        // A query is no round.
+        query(&mut ledger, Occasion::Statistics, NOISE).unwrap();
+        let epoch = Some(ledger.state().population());
+        ledger.amend(Amend { reason: "new data".to_owned(), epoch, terms: limited(2, 3) }).unwrap();
+        invite(&mut ledger, 1, 7).unwrap();
+    }
+}
+
+#[test]
+fn a_round_to_which_nobody_was_invited_is_no_participation_and_no_distance() {
+    let (mut ledger, memory) = begin(limited(5, 2));
+    let _ = ledger.reserve(&request(1, NOISE), [1]).unwrap();
+    let lost = ledger.reserve(&request(2, NOISE), [2]).unwrap().record;
+    ledger.abort(Abort { reserve: lost, reason: "a test".to_owned(), refunded: true }).unwrap();
+    assert!(!ledger.may_invite(1), "the refunded round is no round in between");
+    let again = Ledger::open(&memory.contents(), signer(), Box::new(memory)).unwrap();
+    assert!(!again.may_invite(1) && again.may_invite(2));
+}
+
+#[test]
+fn limits_are_not_kept_by_guessing_where_the_list_of_cohorts_is_lost_or_changed() {
+    let (mut ledger, memory) = begin(limited(5, 1));
+    for round in 1..=3 {
+        let _ = ledger.reserve(&request(round, NOISE), [round]).unwrap();
+    }
+    let open = |storage: Memory| Ledger::open(&memory.contents(), signer(), Box::new(storage));
+    assert!(open(memory.clone()).is_ok());
+    let refused = open(Memory::default()).unwrap_err();
+    assert!(
+        matches!(&refused, LedgerError::Cohorts { problem } if problem.contains("record 1")),
+        "{refused}"
+    );
+    // The same rounds with other clients: not what was signed for.
+    let (mut other, others) = begin(limited(5, 1));
+    for round in 1..=3 {
+        let _ = other.reserve(&request(round, NOISE), [round + u64::from(round == 2)]).unwrap();
+    }
+    let refused = open(others).unwrap_err();
+    assert!(
+        matches!(&refused, LedgerError::Cohorts { problem } if problem.contains("record 2")),
+        "{refused}"
+    );
+    // After a rotation the earlier rounds are vouched for by the earlier key.
+    ledger.rotate(Signer::from_seed(&[2; 32])).unwrap();
+    let _ = ledger.reserve(&request(4, NOISE), [4]).unwrap();
+    assert!(Ledger::open(&memory.contents(), Signer::from_seed(&[2; 32]), Box::new(memory.clone())).is_ok());
+}
+
 #[test]
 fn checkpoints_of_a_growing_ledger_are_consistent() {
     let (mut ledger, _) = begin(terms(NOISE, 100.0));
@@ -254,6 +337,14 @@ impl Storage for Failing {
 
     fn keep(&mut self, _: u64, _: &[u8]) -> Result<(), StorageError> {
         Ok(())
+    }
+
+    fn keep_cohort(&mut self, _: &[u8]) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn cohorts(&mut self) -> Result<Vec<u8>, StorageError> {
+        Ok(Vec::new())
     }
 
     fn now_ms(&self) -> u64 {

@@ -104,7 +104,7 @@ pub(crate) fn one_of_each() -> Vec<(Record, Vec<u8>)> {
     terms.participation = Some(Participation { max: 20, min_separation: 2 });
     let (mut ledger, memory) = begin(terms);
     run(&mut ledger, noise, 1);
-    let lost = reserve(&mut ledger, 2, noise).unwrap().record;
+    let lost = ledger.reserve(&request(2, noise), 10..20).unwrap().record;
     ledger.abort(Abort { reserve: lost, reason: "too few updates".to_owned(), refunded: false }).unwrap();
     ledger.seal().unwrap();
     ledger.rotate(Signer::from_seed(&[2; 32])).unwrap();

@@ -101,6 +101,12 @@ pub struct PopulationFile {
     /// The ledger that all simulations over this population are charged to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<String>,
+    /// In how many rounds one client may take part at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_participations: Option<u64>,
+    /// Rounds from one participation of a client to the next, at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_separation: Option<u64>,
 }
 
 /// `population.partition`

@@ -18,6 +18,7 @@ mod training_file;
 mod validate;
 mod workload;
 
+use skep_privacy::ledger::Participation;
 use skep_privacy::quantities::{
     Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
 };
@@ -79,6 +80,8 @@ pub struct Population {
     pub partition: Partition,
     /// The file of the ledger that all simulations over this population are charged to; none: each run has its own.
     pub ledger: Option<String>,
+    /// How often one client may take part; none: in every round.
+    pub participation: Option<Participation>,
 }
 
 /// How the training data are divided among simulated clients.

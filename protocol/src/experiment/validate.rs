@@ -5,6 +5,7 @@ mod strategy;
 
 use std::str::FromStr;
 
+use skep_privacy::ledger::Participation;
 use skep_privacy::quantities::{QuantityError, Sampling, SamplingRate};
 use thiserror::Error;
 
@@ -53,6 +54,7 @@ impl TryFrom<&ExperimentFile> for Experiment {
         };
         refuse_misplaced_columns(&experiment)?;
         strategy::refuse_combinations(&experiment)?;
+        refuse_impossible_rounds(&experiment)?;
         privacy::refuse_combinations(&experiment)?;
         experiment.evaluation.check(&experiment.privacy)?;
         Ok(experiment)
@@ -116,7 +118,59 @@ fn population(file: &PopulationFile) -> Result<Population, Invalid> {
     if file.ledger.as_ref().is_some_and(String::is_empty) {
         return Err(invalid("population.ledger", "is empty, but must name a file"));
     }
-    Ok(Population { clients: file.clients, partition, ledger: file.ledger.clone() })
+    let participation = participation(file)?;
+    Ok(Population { clients: file.clients, partition, ledger: file.ledger.clone(), participation })
+}
+
+fn participation(file: &PopulationFile) -> Result<Option<Participation>, Invalid> {
+    for (key, limit) in
+        [("max_participations", file.max_participations), ("min_separation", file.min_separation)]
+    {
+        if limit == Some(0) {
+            return Err(invalid(&format!("population.{key}"), "must be at least 1"));
+        }
+    }
+    Ok(match (file.max_participations, file.min_separation) {
+        (None, None) => None,
+        (max, min_separation) => {
+            Some(Participation { max: max.unwrap_or(u64::MAX), min_separation: min_separation.unwrap_or(1) })
+        }
+    })
+}
+
+/// Rounds that the participation limits can never let happen.
+fn refuse_impossible_rounds(experiment: &Experiment) -> Result<(), Invalid> {
+    let Some(Participation { max, min_separation }) = experiment.population.participation else {
+        return Ok(());
+    };
+    let (clients, rounds) = (experiment.population.clients, experiment.rounds.count);
+    let cohort = match experiment.rounds.sampling {
+        Sampling::All => clients,
+        Sampling::Fixed { size, .. } => size,
+        // Whoever may not take part is silently left out.
+        Sampling::Poisson { .. } => return Ok(()),
+    };
+    let (wanted, possible) = (u128::from(rounds) * u128::from(cohort), u128::from(max) * u128::from(clients));
+    if wanted > possible {
+        return Err(invalid(
+            "population.max_participations",
+            format!(
+                "is {max}, which lets {clients} clients take part {possible} times, but {rounds} rounds of {cohort} need {wanted}: \
+                 allow more, or plan fewer or smaller rounds"
+            ),
+        ));
+    }
+    let together = u128::from(min_separation.min(rounds)) * u128::from(cohort);
+    if together > u128::from(clients) {
+        return Err(invalid(
+            "population.min_separation",
+            format!(
+                "is {min_separation}, but so many rounds of {cohort} different clients each need {together} clients, and there \
+                 are {clients}: ask for less, or invite fewer"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 fn rounds(file: &RoundsFile, clients: u64) -> Result<Rounds, Invalid> {
@@ -236,6 +290,12 @@ impl From<&Experiment> for ExperimentFile {
                     Partition::Generated => PartitionFile::Generated {},
                 },
                 ledger: experiment.population.ledger.clone(),
+                max_participations: experiment
+                    .population
+                    .participation
+                    .map(|limit| limit.max)
+                    .filter(|max| *max < u64::MAX),
+                min_separation: experiment.population.participation.map(|limit| limit.min_separation),
             },
             rounds: RoundsFile {
                 count: experiment.rounds.count,
@@ -308,6 +368,8 @@ mod tests {
                 clients: 100,
                 partition: PartitionFile::Dirichlet { alpha: 0.3 },
                 ledger: None,
+                max_participations: None,
+                min_separation: None,
             },
             rounds: RoundsFile {
                 count: 60,
@@ -405,6 +467,11 @@ mod tests {
 
     #[test]
     fn a_valid_file_comes_back_as_it_was() {
+        let mut file = digits();
+        (file.population.max_participations, file.population.min_separation) = (Some(60), Some(1));
+        let limited = Experiment::try_from(&file).unwrap();
+        assert_eq!(limited.population.participation, Some(Participation { max: 60, min_separation: 1 }));
+        assert_eq!(ExperimentFile::from(&limited), file);
         let file = digits();
         let experiment = Experiment::try_from(&file).unwrap();
         assert_eq!(ExperimentFile::from(&experiment), file);
@@ -438,6 +505,12 @@ mod tests {
             "rounds.sampling.size"
         );
         assert_eq!(refused_key(|f| f.population.clients = 0), "population.clients");
+        assert_eq!(refused_key(|f| f.population.min_separation = Some(0)), "population.min_separation");
+        assert_eq!(refused_key(|f| f.population.min_separation = Some(2)), "population.min_separation");
+        assert_eq!(
+            refused_key(|f| f.population.max_participations = Some(59)),
+            "population.max_participations"
+        );
         assert_eq!(
             refused_key(|f| f.population.partition = PartitionFile::Shards { per_client: 0 }),
             "population.partition.per_client"

@@ -3,7 +3,7 @@
 use skep_privacy::budget::BudgetExhausted;
 use skep_privacy::client_noise::NoisedGridError;
 use skep_privacy::grid::GridError;
-use skep_privacy::ledger::{LedgerError, ReserveError};
+use skep_privacy::ledger::{Excess, LedgerError, Participation, ReserveError};
 use skep_privacy::mechanism::NoiseTooLarge;
 use skep_privacy::prg::PrgError;
 use skep_privacy::quantities::{Adjacency, Delta, Unit};
@@ -69,6 +69,15 @@ pub enum FederationError {
         /// Clients in the experiment.
         found: u64,
     },
+    /// The ledger has other participation limits.
+    #[error(
+        "the ledger's terms {}: set the same in [population], or change the terms with `skep ledger amend`",
+        participation_text(kept)
+    )]
+    OtherParticipation {
+        /// Of the ledger.
+        kept: Option<Participation>,
+    },
     /// The ledger counts another unit, by another relation or at another delta; such epsilons cannot be added.
     #[error(
         "the ledger's budget is for unit {unit}, adjacency {adjacency} and delta {delta}, and epsilons of others cannot be \
@@ -88,6 +97,18 @@ pub enum FederationError {
          `skep ledger amend --epoch`, or keep another ledger"
     )]
     NoBudget,
+}
+
+fn participation_text(limit: &Option<Participation>) -> String {
+    match limit {
+        None => "limit nobody's participation".to_owned(),
+        Some(Participation { max: u64::MAX, min_separation }) => {
+            format!("have min_separation = {min_separation} and no max_participations")
+        }
+        Some(Participation { max, min_separation }) => {
+            format!("have max_participations = {max} and min_separation = {min_separation}")
+        }
+    }
 }
 
 /// Why no round was planned.
@@ -123,6 +144,25 @@ pub enum PlanningError {
         /// The fewest updates that a round is released with.
         required: u32,
     },
+    /// So many clients have taken part as often as they may, or too short a time ago, that no cohort is left.
+    #[error(
+        "{left} clients may be invited, a cohort has {wanted}: the others have taken part as often as \
+         population.max_participations allows, or fewer than population.min_separation rounds ago"
+    )]
+    TooFewMayTakePart {
+        /// Clients that may be invited.
+        left: u64,
+        /// Of a cohort.
+        wanted: u64,
+    },
+    /// A client of the cohort may not be invited.
+    #[error("client {client} may not be invited: {excess}")]
+    Participation {
+        /// The first such client.
+        client: u64,
+        /// Why not.
+        excess: Excess,
+    },
     /// The cohort was chosen elsewhere, although secrecy is what its sampling amplifies by, or it has another size.
     #[error("the cohort must be drawn in secret, or have the fixed size that the experiment says")]
     PublicCohort,
@@ -150,6 +190,7 @@ impl From<ReserveError> for PlanningError {
     fn from(error: ReserveError) -> Self {
         match error {
             ReserveError::Budget(exhausted) => PlanningError::Budget(exhausted),
+            ReserveError::Participation { client, excess } => PlanningError::Participation { client, excess },
             ReserveError::Ledger(error) => PlanningError::Ledger(error),
         }
     }

@@ -457,3 +457,66 @@ fn a_query_is_charged_to_the_ledger_of_the_rounds_and_opens_its_sum_once() {
     federation.plan(&Contiguous(4)).unwrap();
     assert!(matches!(ask(&mut federation, 2), Err(PlanningError::Busy(Round(1)))));
 }
+
+/// Who is invited to each round of a run, with participation limits.
+fn invited(
+    sampling: SamplingFile,
+    max: u64,
+    rounds: u64,
+) -> (Vec<BTreeSet<ClientId>>, Option<PlanningError>) {
+    let mut file = public_file();
+    file.population.clients = 12;
+    file.population.max_participations = Some(max);
+    file.population.min_separation = Some(2);
+    file.rounds = RoundsFile { count: 6, sampling, min_updates: 1, deadline_s: 10.0 };
+    let mut federation = federation(&file, seeded(1));
+    let mut cohorts = Vec::new();
+    for _ in 0..rounds {
+        match federation.plan(&Contiguous(12)) {
+            Ok(planned) => cohorts.push(planned.cohort),
+            Err(error) => return (cohorts, Some(error)),
+        }
+        federation.close(STOPPED).unwrap();
+    }
+    (cohorts, None)
+}
+
+#[test]
+fn nobody_is_invited_more_often_or_sooner_than_participation_limits_allow() {
+    for sampling in [SamplingFile::Poisson { rate: 0.6 }, SamplingFile::Fixed { size: 4 }] {
+        let (cohorts, refused) = invited(sampling, 3, 6);
+        assert!(refused.is_none(), "{refused:?}");
+        for client in (0..12).map(ClientId) {
+            let rounds: Vec<usize> = (0..6).filter(|round| cohorts[*round].contains(&client)).collect();
+            assert!(rounds.len() <= 3, "{client} is in the rounds {rounds:?}");
+            assert!(
+                rounds.windows(2).all(|pair| pair[1] - pair[0] >= 2),
+                "{client} is in the rounds {rounds:?}"
+            );
+        }
+        assert!(
+            cohorts.iter().map(BTreeSet::len).sum::<usize>() > 12,
+            "the limits were reached: {cohorts:?}"
+        );
+    }
+}
+
+#[test]
+fn a_second_run_over_the_same_ledger_finds_its_participations_and_other_limits_are_refused() {
+    let mut file = public_file();
+    file.population.max_participations = Some(1);
+    file.rounds.count = 1;
+    let experiment = Experiment::try_from(&file).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let place = crate::ledger::Place::Shared(directory.path().join("bees.skep"));
+    let open = || crate::ledger::simulated(&place, &experiment, &Key::from_seed(1), false).unwrap();
+    let begin = |experiment: &Experiment| {
+        Federation::new(experiment.clone(), segments(), vec![0.5; PARAMETERS], open(), seeded(1))
+    };
+    begin(&experiment).unwrap().plan(&Contiguous(4)).unwrap();
+    let refused = begin(&experiment).unwrap().plan(&Contiguous(4)).unwrap_err();
+    assert!(matches!(refused, PlanningError::Participation { .. }), "{refused}");
+    file.population.max_participations = Some(2);
+    let refused = begin(&Experiment::try_from(&file).unwrap()).unwrap_err();
+    assert!(refused.to_string().contains("max_participations = 1 and min_separation = 1"), "{refused}");
+}

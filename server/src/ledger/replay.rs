@@ -11,7 +11,7 @@ use skep_privacy::ledger::{Frames, Hash, Ledger, Record, Signer, Storage, Storag
 use skep_privacy::prg::Key;
 use thiserror::Error;
 
-use super::{Care, LedgerFile, OpenError, Place, locked, seals, shared_key};
+use super::{Care, LedgerFile, OpenError, Place, locked, shared_key};
 
 /// A place in a ledger: behind so many records, the last of which has this hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ fn open_at(path: &Path, care: Care, signer: Arc<Signer>, mark: &Mark) -> Result<
         return Err(elsewhere());
     }
     let written = contents.split_off(frames.offset());
-    let storage = LedgerFile { file, care, beside: seals(path) };
+    let storage = LedgerFile { file, care, path: path.to_owned(), cohorts: None };
     let storage = Replay { path: path.to_owned(), written, at: 0, storage };
     let ledger = Ledger::open(&contents, signer, Box::new(storage))
         .map_err(|source| OpenError::Ledger { path: path.to_owned(), source })?;
@@ -92,6 +92,15 @@ impl Storage for Replay {
 
     fn keep(&mut self, record: u64, bytes: &[u8]) -> Result<(), StorageError> {
         self.storage.keep(record, bytes)
+    }
+
+    fn keep_cohort(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        // What is repeated is kept twice, and counts once.
+        self.storage.keep_cohort(bytes)
+    }
+
+    fn cohorts(&mut self) -> Result<Vec<u8>, StorageError> {
+        self.storage.cohorts()
     }
 
     fn now_ms(&self) -> u64 {

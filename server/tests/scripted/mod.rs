@@ -58,7 +58,13 @@ pub fn public_file(clients: u64, rounds: u64, deadline_s: f64) -> ExperimentFile
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),
         },
-        population: PopulationFile { clients, partition: PartitionFile::Iid {}, ledger: None },
+        population: PopulationFile {
+            clients,
+            partition: PartitionFile::Iid {},
+            ledger: None,
+            max_participations: None,
+            min_separation: None,
+        },
         rounds: RoundsFile { count: rounds, sampling: SamplingFile::All {}, min_updates: 1, deadline_s },
         strategy: StrategyFile::Fedavg {
             weighting: WeightingFile::Uniform,
