@@ -231,8 +231,7 @@ fn server(state: &Path, mode: &str, clients: usize, rounds: usize) {
     let len = experiment.task.parameter_count().expect("it is small");
     let segments = vec![Segment { name: "all".into(), len }];
     let model = vec![0.0; len as usize];
-    let signer = Authority::plan_signer(state).expect("the authority is there");
-    let ledger = ledger::open(&state.join("ledger.skep"), &experiment, Hash::ZERO, signer, None);
+    let ledger = ledger::open(&state.join("ledger.skep"), &experiment, Hash::ZERO, None);
     let ledger = ledger.expect("a new directory");
     let federation = Federation::new(experiment, segments, model, ledger, ServerKeys::from_os());
     let mut federation = federation.expect("the experiment makes sense");

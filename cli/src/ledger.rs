@@ -1,6 +1,6 @@
 //! `skep ledger` and `skep budget`: a ledger for the person who keeps it.
 //!
-//! These only read, except `amend`, and may run beside a server. Whether a ledger can be believed is for `skep audit` to say.
+//! These only read, except `amend` and `rotate`, and may run beside a server. Whether a ledger can be believed is for `skep audit` to say.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -42,6 +42,11 @@ pub enum LedgerCommand {
     Checkpoint(OfServer),
     /// Make a key for an auditor of the noise: the private half in a file, the public half printed for `skep serve --auditor`.
     AuditorKey(AuditorKey),
+    /// Print what makes the pseudonyms of clients in the ledger, for `skep audit --participants`. Whoever has it and the list of
+    /// cohorts knows who took part.
+    ParticipantsKey(Named),
+    /// Hand the ledger over to a new key, made now. Clients and audits follow; the server must not be running.
+    Rotate(Named),
     /// Change the terms of a server's ledger, for a reason that audits print. The server must not be running.
     Amend(AmendArguments),
 }
@@ -115,6 +120,8 @@ pub(crate) fn run(command: &LedgerCommand) -> Result<(), Failure> {
         LedgerCommand::Verify(named) => verify(&named.ledger),
         LedgerCommand::Checkpoint(arguments) => checkpoint(arguments),
         LedgerCommand::AuditorKey(arguments) => auditor_key(arguments),
+        LedgerCommand::ParticipantsKey(named) => participants_key(&ledger_path(&named.ledger)),
+        LedgerCommand::Rotate(named) => rotate(&ledger_path(&named.ledger)),
         LedgerCommand::Amend(arguments) => amend(arguments),
     }
 }
@@ -215,7 +222,7 @@ fn verify(named: &Path) -> Result<(), Failure> {
 fn state(path: &Path) -> Result<State, Failure> {
     let contents = read(path)?;
     let whole = ledger::whole_records(&contents);
-    replay(&contents[..whole], |_| {})
+    replay(&contents[..whole], |_, _, _| {})
         .map(|(state, _)| state)
         .map_err(|error| Failure::Other(format!("{}: {error}", path.display())))
 }
@@ -227,9 +234,7 @@ fn checkpoint(arguments: &OfServer) -> Result<(), Failure> {
         println!("{}", verifier_key(origin, &state.genesis().key));
         return Ok(());
     }
-    let signer = Authority::plan_signer(&arguments.state).map_err(Failure::other)?;
-    let note = state.checkpoint().sign(&signer);
-    print!("{note}");
+    print!("{}", ledger::checkpoint(&ledger_path(&arguments.state)).map_err(Failure::other)?);
     Ok(())
 }
 
@@ -237,6 +242,23 @@ fn auditor_key(arguments: &AuditorKey) -> Result<(), Failure> {
     let key = Key::from_os().map_err(Failure::other)?;
     files::create(&arguments.file, key.expose()).map_err(Failure::other)?;
     println!("{}", Hash(AuditorSecret::from_key(&key).recipient().0));
+    Ok(())
+}
+
+fn participants_key(path: &Path) -> Result<(), Failure> {
+    for key in ledger::participants_keys(path).map_err(Failure::other)? {
+        println!("{}", Hash(*key.expose()));
+    }
+    Ok(())
+}
+
+fn rotate(path: &Path) -> Result<(), Failure> {
+    let key = ledger::rotate(path).map_err(Failure::other)?;
+    println!("{} is kept by another key from here on, {}", path.display(), key.fingerprint());
+    println!(
+        "the old one is gone; auditors keep the key that they have, and back up {}.key anew",
+        path.display()
+    );
     Ok(())
 }
 
@@ -248,10 +270,9 @@ pub(crate) fn auditor(text: &str) -> Result<[u8; 32], String> {
 fn amend(arguments: &AmendArguments) -> Result<(), Failure> {
     let experiment: Experiment = experiment_file::read(Some(&arguments.file), arguments.data_dir.as_deref())?;
     let authority = Authority::open(&arguments.state).map_err(Failure::other)?;
-    let signer = Authority::plan_signer(&arguments.state).map_err(Failure::other)?;
     let federation = Hash(authority.fingerprint().0);
     let path = ledger_path(&arguments.state);
-    let mut ledger = ledger::open(&path, &experiment, federation, signer, None).map_err(ledger_failure)?;
+    let mut ledger = ledger::open(&path, &experiment, federation, None).map_err(ledger_failure)?;
     let terms = federation::terms(&experiment).map_err(Failure::configuration)?;
     let epoch = arguments.epoch.then(|| ledger::population(&experiment, federation));
     if epoch.is_none() && experiment.population.clients != ledger.state().population().size {

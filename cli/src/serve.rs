@@ -147,14 +147,13 @@ fn kept_ledger(experiment: &Experiment, authority: &Authority, arguments: &Serve
             help: Some("remove population.ledger".to_owned()),
         });
     }
-    let signer = Authority::plan_signer(state).map_err(Failure::other)?;
     let federation = Hash(authority.fingerprint().0);
     let auditor = arguments.auditor.zip(arguments.auditor_days).map(|(key, days)| {
         let expires_ms = unix_millis(SystemTime::now()).saturating_add(days * 86_400_000);
         Auditor { key, expires_ms }
     });
     let ledger =
-        ledger::open(&state.join(LEDGER), experiment, federation, signer, auditor).map_err(ledger_failure)?;
+        ledger::open(&state.join(LEDGER), experiment, federation, auditor).map_err(ledger_failure)?;
     let kept = ledger.state().genesis().auditor;
     if auditor.is_some() && kept.map(|kept| kept.key) != auditor.map(|auditor| auditor.key) {
         return Err(Failure::Usage {

@@ -4,16 +4,19 @@
 //! repeats its invitation, and the machine its answer.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use skep_learning::Subset;
 use skep_privacy::client_noise::Contribution;
+use skep_privacy::ledger::follow_rotations;
 use skep_protocol::experiment::Task;
 use skep_protocol::masked::{self, connection_name};
 use skep_protocol::message::{ClientMessage, Offer};
 use skep_protocol::net::frame::{Bytes, Chunk};
-use skep_protocol::plan::VerifiedPlan;
+use skep_protocol::net::identity::Identity;
+use skep_protocol::plan::{PlanKey, VerifiedPlan};
 use skep_protocol::round::client::{Action, ClientMachine, End, Event, Job, Made, Packed};
 use skep_protocol::round::{Decline, Phase};
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, Time};
@@ -50,6 +53,10 @@ pub(crate) struct Driver {
     ends: BTreeMap<End, u64>,
     masks: Masks,
     guard: Option<SharedGuard>,
+    /// The key of plans that the one of the identity has handed over to.
+    handed_over: Option<PlanKey>,
+    /// Where the identity is kept.
+    state: Option<PathBuf>,
     /// An invitation that waits for the server's proof.
     doubted: Option<Arc<VerifiedPlan>>,
 }
@@ -163,6 +170,8 @@ impl Driver {
             ends: BTreeMap::new(),
             masks: Masks::default(),
             guard: options.guard.clone(),
+            handed_over: None,
+            state: options.state.clone(),
             doubted: None,
         })
     }
@@ -275,6 +284,27 @@ impl Driver {
                 self.handle(Event::Unwilling { plan, reason: limit.decline() });
             }
         }
+        Ok(())
+    }
+
+    /// The key whose plans are believed, where the identity has pinned this one.
+    pub(crate) fn plan_key(&self, pinned: PlanKey) -> PlanKey {
+        self.handed_over.unwrap_or(pinned)
+    }
+
+    /// The server shows how its ledger was handed from key to key. Only a chain of signatures from the key that is believed
+    /// changes which one that is; the new one is on disk before anything is believed because of it.
+    pub(crate) fn rotated(&mut self, pinned: PlanKey, records: &[Vec<u8>]) -> Result<(), JoinError> {
+        let believed = self.plan_key(pinned);
+        let key = follow_rotations(believed, records);
+        if key == believed {
+            return Ok(());
+        }
+        info!(from = %believed.fingerprint(), to = %key.fingerprint(), "the server's ledger has another key, and the old one agreed");
+        if let Some(state) = &self.state {
+            Identity::pin(state, key)?;
+        }
+        self.handed_over = Some(key);
         Ok(())
     }
 

@@ -23,7 +23,7 @@ use skep_protocol::masked::MIN_COHORT;
 use skep_protocol::message::TurnAway;
 use skep_protocol::net::Traffic;
 use skep_protocol::net::enrolment::renew;
-use skep_protocol::net::identity::Identity;
+use skep_protocol::net::identity::{Identity, IdentityError};
 use skep_protocol::net::proxy::{Proxy, ProxyRefusal};
 use skep_protocol::net::tls::TlsError;
 use skep_protocol::net::websocket::{Connection, Dial, NetError, Purpose, Timeouts, connect};
@@ -219,6 +219,9 @@ pub enum JoinError {
     /// The server does not let the client in, or no longer.
     #[error("the server turns this client away: {0}; ask the operator")]
     TurnedAway(TurnAway),
+    /// The key to which the server's ledger was handed over cannot be kept.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The owner's limits cannot be kept.
     #[error(transparent)]
     Policy(#[from] PolicyError),

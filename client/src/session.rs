@@ -111,6 +111,7 @@ fn hear(identity: &Identity, driver: &mut Driver, message: ServerMessage) -> Res
     match message {
         ServerMessage::Welcome(_) | ServerMessage::Finished | ServerMessage::TurnedAway(_) => {}
         ServerMessage::Invite(signed) => invited(identity, driver, signed)?,
+        ServerMessage::Rotated(records) => driver.rotated(identity.plan_key(), &records)?,
         ServerMessage::Model { round, len, digest } => driver.announced(round, len, digest),
         ServerMessage::Grant { round, offset, until } => {
             driver.handle(Event::Granted { round, offset, until })
@@ -131,7 +132,7 @@ fn hear(identity: &Identity, driver: &mut Driver, message: ServerMessage) -> Res
 }
 
 fn invited(identity: &Identity, driver: &mut Driver, signed: SignedPlan) -> Result<(), JoinError> {
-    driver.invited(signed.verify(&identity.plan_key())?)
+    driver.invited(signed.verify(&driver.plan_key(identity.plan_key()))?)
 }
 
 /// Passes what the driver wants said to the writer. A writer that is gone says why when it is joined.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use skep_client::join::{JoinError, JoinOptions, Leaving, Lost, TrainingSlots, join};
 use skep_client::task::{TaskError, architecture};
 use skep_client::trainer::{Participant, pack};
+use skep_privacy::ledger::{Body, Hash, KeyRotate, Record, rotation_text};
 use skep_protocol::codec::{CodecError, WIRE_VERSION};
 use skep_protocol::experiment::{Batch, Model, Task};
 use skep_protocol::message::{ClientMessage, ServerMessage};
@@ -101,6 +102,47 @@ async fn a_plan_that_the_federations_key_did_not_sign_ends_it() {
     let error = ended(joining).await.unwrap_err();
     assert!(matches!(error, JoinError::Plan(PlanError::Signature)), "{error}");
     assert!(error.to_string().contains("signature is not that of this federation's server"), "{error}");
+}
+
+/// The record in which `from` hands a ledger over to `to`, to which `agreed` agreed.
+fn rotation(from: &PlanSigner, to: &PlanSigner, agreed: &PlanSigner) -> Vec<u8> {
+    let (seq, previous) = (5, Hash::of(b"the record before"));
+    let proof = agreed.sign(&rotation_text(seq, previous, &from.key(), &to.key()));
+    let body = Body::KeyRotate(KeyRotate { key: to.key(), proof });
+    Record { seq, previous, time_ms: 0, body }.sign(from)
+}
+
+#[tokio::test]
+async fn a_client_follows_the_key_that_its_own_has_handed_over_to_and_no_other() {
+    let federation = Federation::new().await;
+    let [second, third] = [8, 9].map(|seed| PlanSigner::from_seed(&[seed; 32]));
+    let joining = federation.join(1);
+    let mut session = federation.welcome(&task()).await;
+    let chain = [rotation(&support::signer(), &second, &second), rotation(&second, &third, &third)];
+    session.say(&ServerMessage::Rotated(chain.to_vec())).await;
+    session.play(&signed_by(plan_of(&task(), 1), &third), &base_model()).await;
+    // On the next connection it starts from where it is, and the old key is worth nothing any more.
+    drop(session);
+    let mut session = federation.welcome(&task()).await;
+    session.say(&ServerMessage::Rotated(chain.to_vec())).await;
+    session.play(&signed_by(plan_of(&task(), 2), &third), &base_model()).await;
+    session.invite(&signed(plan_of(&task(), 3))).await;
+    session.hear_nothing_more().await;
+    assert!(matches!(ended(joining).await, Err(JoinError::Plan(PlanError::Signature))));
+
+    let forged = [
+        rotation(&third, &second, &second),
+        rotation(&support::signer(), &second, &third),
+        chain[0][1..].to_vec(),
+    ];
+    for forged in forged {
+        let joining = federation.join(1);
+        let mut session = federation.welcome(&task()).await;
+        session.say(&ServerMessage::Rotated(vec![forged])).await;
+        session.invite(&signed_by(plan_of(&task(), 1), &second)).await;
+        session.hear_nothing_more().await;
+        assert!(matches!(ended(joining).await, Err(JoinError::Plan(PlanError::Signature))));
+    }
 }
 
 #[tokio::test]

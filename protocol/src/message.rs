@@ -130,6 +130,9 @@ pub enum ServerMessage {
         /// Hashes of the Merkle tree (RFC 6962, section 2.1.2).
         proof: Vec<[u8; 32]>,
     },
+    /// The ledger's key has been replaced: the records that say so, in order, each signed by the key before it. Follows the
+    /// welcome.
+    Rotated(Vec<Vec<u8>>),
 }
 
 /// Why the server does not talk to a client whose certificate is the federation's.

@@ -6,7 +6,9 @@
 //! | --- | --- |
 //! | `ca.key` | the authority's private key, PKCS#8 DER |
 //! | `ca.crt` | its self-signed certificate, DER; the SHA-256 of it is the federation's fingerprint |
-//! | `plan.key` | the private key that signs plans and the ledger, 32 bytes of seed |
+//!
+//! The key that signs plans and records is not here: it belongs to the ledger ([`crate::ledger`]), so that whoever certifies
+//! clients cannot make a plan that was not charged.
 //!
 //! Whoever reads this directory is the federation: back it up and keep it closed.
 
@@ -18,16 +20,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SerialNumber, SignatureAlgorithm,
 };
-use ring::rand::{SecureRandom, SystemRandom};
 use skep_protocol::ClientId;
 use skep_protocol::net::files::{self, FileError};
 use skep_protocol::net::invitation::Fingerprint;
 use skep_protocol::net::keys::{KeyError, PublicKey, SigningKey};
 use skep_protocol::net::tls::{self, Credentials, PeerIdentity, SERVER_NAME, Serial, TlsError};
-use skep_protocol::plan::{PlanKey, PlanSigner};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use zeroize::Zeroizing;
 
 /// How long a client's certificate is good unless the operator says otherwise: 30 days.
 pub const CLIENT_VALIDITY: Duration = Duration::from_secs(30 * DAY);
@@ -37,7 +36,6 @@ pub const CLIENT_VALIDITY: Duration = Duration::from_secs(30 * DAY);
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
-    plan_key: PlanKey,
 }
 
 impl Authority {
@@ -59,11 +57,10 @@ impl Authority {
     }
 
     fn load(directory: &Path) -> Result<Self, AuthorityError> {
-        let plan_key = plan_signer(&files::read(&directory.join(PLAN_KEY))?)?.key();
         let key = key_pair(&SigningKey::from_pkcs8(&files::read(&directory.join(KEY))?)?)?;
         let certificate = CertificateDer::from(files::read(&directory.join(CERTIFICATE))?.to_vec());
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Authority { issuer, certificate, plan_key })
+        Ok(Authority { issuer, certificate })
     }
 
     /// The name of the federation, which every invitation carries.
@@ -74,26 +71,6 @@ impl Authority {
     /// The authority's certificate.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
-    }
-
-    /// The public half of the key that signs plans and the ledger; every client gets it when it enrols.
-    pub fn plan_key(&self) -> PlanKey {
-        self.plan_key
-    }
-
-    /// The same authority, whose clients learn another key for plans: that of a simulation's ledger.
-    #[must_use]
-    pub fn announcing(mut self, plan_key: PlanKey) -> Self {
-        self.plan_key = plan_key;
-        self
-    }
-
-    /// The private half, read from the state directory `state` for the one ledger that keeps it.
-    ///
-    /// # Errors
-    /// [`AuthorityError`] when the file is unreadable, open to others, or not what belongs there.
-    pub fn plan_signer(state: &Path) -> Result<PlanSigner, AuthorityError> {
-        plan_signer(&files::read(&state.join(DIRECTORY).join(PLAN_KEY))?)
     }
 
     /// The TLS configuration of a server of this federation. Its key and certificate are new and live in memory only;
@@ -152,9 +129,6 @@ pub enum AuthorityError {
     /// A key cannot be made or read.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// `plan.key` does not hold a seed.
-    #[error("the file plan.key holds {0} bytes instead of 32")]
-    PlanKey(usize),
     /// A certificate cannot be made or read.
     #[error("the authority's certificate or key is unusable: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -178,8 +152,6 @@ impl PublicKeyData for Subject {
 
 fn create(directory: &Path, now: SystemTime) -> Result<(), AuthorityError> {
     let key = SigningKey::generate()?;
-    let mut plan_seed = Zeroizing::new([0; 32]);
-    SystemRandom::new().fill(plan_seed.as_mut()).map_err(|_| KeyError::Randomness)?;
     let mut params = CertificateParams::default();
     // A name of its own lets a client tell another federation's certificate from a forged one of ours.
     params.distinguished_name = common_name(&format!("skep federation {}", key.public_key()));
@@ -189,8 +161,7 @@ fn create(directory: &Path, now: SystemTime) -> Result<(), AuthorityError> {
     params.not_before = (now - CLOCK_SKEW).into();
     params.not_after = (now + AUTHORITY_VALIDITY).into();
     let certificate = params.self_signed(&key_pair(&key)?)?;
-    let files =
-        [(KEY, key.pkcs8()), (CERTIFICATE, certificate.der().as_ref()), (PLAN_KEY, plan_seed.as_slice())];
+    let files = [(KEY, key.pkcs8()), (CERTIFICATE, certificate.der().as_ref())];
     Ok(files::create_directory_of(directory, &files)?)
 }
 
@@ -211,10 +182,6 @@ fn common_name(name: &str) -> DistinguishedName {
     names
 }
 
-fn plan_signer(seed: &[u8]) -> Result<PlanSigner, AuthorityError> {
-    seed.try_into().map(PlanSigner::from_seed).map_err(|_| AuthorityError::PlanKey(seed.len()))
-}
-
 fn key_pair(key: &SigningKey) -> Result<KeyPair, rcgen::Error> {
     KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key.pkcs8()), &PKCS_ED25519)
 }
@@ -222,7 +189,6 @@ fn key_pair(key: &SigningKey) -> Result<KeyPair, rcgen::Error> {
 const DIRECTORY: &str = "authority";
 const KEY: &str = "ca.key";
 const CERTIFICATE: &str = "ca.crt";
-const PLAN_KEY: &str = "plan.key";
 const DAY: u64 = 24 * 60 * 60;
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(20 * 365 * DAY);
 const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
@@ -237,8 +203,7 @@ mod tests {
         let first = Authority::open(state.path()).unwrap();
         let second = Authority::open(state.path()).unwrap();
         assert_eq!(first.fingerprint(), second.fingerprint());
-        assert_eq!(first.plan_key(), second.plan_key());
-        assert_eq!(Authority::plan_signer(state.path()).unwrap().key(), first.plan_key());
+        assert!(!state.path().join("authority/plan.key").exists(), "plans are the ledger's");
         let elsewhere = tempfile::tempdir().unwrap();
         assert_ne!(Authority::open(elsewhere.path()).unwrap().fingerprint(), first.fingerprint());
     }
@@ -298,7 +263,7 @@ mod tests {
         let directory = state.path().join(DIRECTORY);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&directory), 0o700);
-        for name in [KEY, CERTIFICATE, PLAN_KEY] {
+        for name in [KEY, CERTIFICATE] {
             assert_eq!(mode(&directory.join(name)), 0o600, "{name}");
         }
         let open = std::fs::Permissions::from_mode(0o640);

@@ -39,7 +39,7 @@ use crate::roster::Roster;
 mod conversation;
 mod overview;
 mod revocations;
-pub use conversation::{decide, serve};
+pub use conversation::{Conditions, decide, serve};
 pub use overview::{ClientState, Overview};
 pub use revocations::Revocations;
 
@@ -431,6 +431,7 @@ mod tests {
     use skep_protocol::net::keys::SigningKey;
 
     use super::*;
+    use skep_protocol::plan::PlanKey;
 
     struct Federation {
         _state: tempfile::TempDir,
@@ -470,11 +471,13 @@ mod tests {
         fn redeem(&self, invitation: &Invitation, key: &SigningKey) -> Result<PeerIdentity, EnrolmentError> {
             let binding = ChannelBinding([3; 32]);
             let request = EnrolmentRequest::redeem(invitation.token.clone(), key, binding);
-            let day = Duration::from_secs(86_400);
-            let grant = decide(&self.authority, &self.enrolment, &request, None, binding, at(2000), day)?;
+            let grant = decide(&self.authority, &self.enrolment, &request, None, binding, at(2000), A_DAY)?;
             Ok(skep_protocol::net::tls::client_named_by(&grant.certificate.0).unwrap())
         }
     }
+
+    const A_DAY: Conditions =
+        Conditions { validity: Duration::from_secs(86_400), plan_key: PlanKey([7; 32]) };
 
     #[test]
     fn a_token_is_good_for_one_key_until_its_last_second() {
@@ -580,9 +583,8 @@ mod tests {
         let invitation = federation.invite(1).unwrap();
         let key = SigningKey::generate().unwrap();
         let (here, there) = (ChannelBinding([1; 32]), ChannelBinding([2; 32]));
-        let day = Duration::from_secs(86_400);
         let answer = |request: &EnrolmentRequest| {
-            decide(&federation.authority, &federation.enrolment, request, None, here, at(1000), day)
+            decide(&federation.authority, &federation.enrolment, request, None, here, at(1000), A_DAY)
         };
         let replayed = EnrolmentRequest::redeem(invitation.token.clone(), &key, there);
         assert!(matches!(answer(&replayed), Err(EnrolmentError::BadProof)));

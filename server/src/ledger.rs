@@ -5,6 +5,7 @@
 //! new file, before anything happens because of it; the ledger of a simulation is not synced, because nobody's privacy
 //! hangs on it.
 
+mod key;
 mod replay;
 
 use std::fs::{File, TryLockError};
@@ -13,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use skep_privacy::canonical::Writer;
 use skep_privacy::ledger::{
@@ -27,10 +27,11 @@ use skep_protocol::net::files::{self, FileError};
 use skep_protocol::net::invitation::unix_millis;
 use thiserror::Error;
 use tracing::warn;
-use zeroize::Zeroizing;
 
+use self::key::kept_key;
 use crate::federation::{self, FederationError};
 
+pub use key::{checkpoint, participants_keys, rotate};
 pub use replay::{Mark, resumed};
 
 /// Where a simulation keeps its ledger.
@@ -59,6 +60,12 @@ pub enum OpenError {
     /// The key beside a shared ledger cannot be used.
     #[error(transparent)]
     Key(#[from] FileError),
+    /// The ledger is there and its key is not.
+    #[error("{}: the key of the ledger is missing; restore it from where it was kept, nobody else can go on with the ledger", path.display())]
+    KeyMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// Another process keeps the ledger.
     #[error("{}: another process keeps this ledger; two at once could both spend what is left", path.display())]
     InUse {
@@ -191,11 +198,10 @@ pub fn open(
     path: &Path,
     experiment: &Experiment,
     federation: Hash,
-    signer: impl Into<Arc<Signer>>,
     auditor: Option<Auditor>,
 ) -> Result<Ledger, OpenError> {
     let population = population(experiment, federation);
-    open_file(path, Care::Synced, signer.into(), || {
+    open_file(path, Care::Synced, kept_key(path), || {
         Ok(Genesis { auditor, ..genesis(experiment, population, Provenance::Deployment)? })
     })
 }
@@ -238,10 +244,10 @@ pub fn simulated(
                     _ => {}
                 }
             }
-            open_file(path, Care::of_run(seeded), own(), begin)
+            open_file(path, Care::of_run(seeded), |_| Ok(own()), begin)
         }
         Place::Shared(path) if seeded => Err(OpenError::Seeded { path: path.clone() }),
-        Place::Shared(path) => open_file(path, Care::Synced, shared_key(path)?, begin),
+        Place::Shared(path) => open_file(path, Care::Synced, kept_key(path), begin),
     }
 }
 
@@ -276,10 +282,11 @@ fn genesis(
 fn open_file(
     path: &Path,
     care: Care,
-    signer: Arc<Signer>,
+    signer: impl FnOnce(&[u8]) -> Result<Arc<Signer>, OpenError>,
     begin: impl FnOnce() -> Result<Genesis, OpenError>,
 ) -> Result<Ledger, OpenError> {
     let (file, contents) = locked(path)?;
+    let signer = signer(&contents)?;
     if contents.is_empty() && care == Care::Synced {
         files::sync_parent(path).map_err(failed(path))?;
     }
@@ -343,21 +350,6 @@ fn beside(ledger: &Path, name: &str) -> PathBuf {
     let mut path = ledger.to_owned();
     path.as_mut_os_string().push(name);
     path
-}
-
-/// The key of a shared ledger, made with it.
-fn shared_key(ledger: &Path) -> Result<Arc<Signer>, OpenError> {
-    let path = beside(ledger, ".key");
-    let mut seed = Zeroizing::new([0; 32]);
-    SystemRandom::new().fill(seed.as_mut()).map_err(|_| failed(&path)(io::Error::other("no randomness")))?;
-    match files::create(&path, seed.as_slice()) {
-        Err(error) if !error.exists_already() => return Err(error.into()),
-        _ => {}
-    }
-    let kept = files::read(&path)?;
-    let seed = <&[u8; 32]>::try_from(kept.as_slice())
-        .map_err(|_| failed(&path)(io::Error::other("holds no key of 32 bytes")))?;
-    Ok(Arc::new(Signer::from_seed(seed)))
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> OpenError + use<> {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use harness::{Federation, HOUR, PATIENT};
+use harness::{Federation, HOUR, PATIENT, conditions};
 use skep_protocol::ClientId;
 use skep_protocol::net::enrolment::{
     EnrolError, EnrolmentRequest, EnrolmentResponse, Refusal, enrol, receive_request, renew,
@@ -59,7 +59,7 @@ async fn an_invitation_becomes_an_identity_that_opens_sessions() {
     assert_eq!(loaded.client(), ClientId(17));
     assert_eq!(loaded.public_key(), identity.public_key());
     assert_eq!(loaded.authority(), federation.authority.fingerprint());
-    assert_eq!(loaded.plan_key(), federation.authority.plan_key());
+    assert_eq!(loaded.plan_key(), conditions(HOUR).plan_key);
     let signature = loaded.sign(b"digest");
 
     let (accepted, connected) = federation.attempt(loaded.tls().unwrap(), Purpose::Session).await;
@@ -152,7 +152,7 @@ async fn enrolment_survives_the_loss_of_the_response() {
         };
         let request = receive_request(&mut connection, &PATIENT).await.unwrap().unwrap();
         let binding = connection.channel_binding;
-        decide(&authority, &enrolment, &request, None, binding, SystemTime::now(), HOUR).unwrap();
+        decide(&authority, &enrolment, &request, None, binding, SystemTime::now(), conditions(HOUR)).unwrap();
     });
     assert!(enrol(&invitation, directory.path(), &PATIENT).await.is_err());
     decide_and_vanish.await.unwrap();

@@ -247,6 +247,7 @@ impl Network {
             ServerMessage::Welcome(_)
             | ServerMessage::Model { .. }
             | ServerMessage::Proof { .. }
+            | ServerMessage::Rotated(_)
             | ServerMessage::Finished
             | ServerMessage::TurnedAway(_) => return true,
         };

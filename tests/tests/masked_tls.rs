@@ -172,8 +172,7 @@ fn federation(file: &ExperimentFile, state: &Path) -> Federation {
     let segments = vec![Segment { name: "all".into(), len }];
     let keys = ServerKeys::from_root(&Key::from_seed(17));
     let model = vec![0.0; len as usize];
-    let (path, signer) = (state.join("ledger.skep"), Authority::plan_signer(state).unwrap());
-    let ledger = ledger::open(&path, &experiment, Hash::ZERO, signer, None).unwrap();
+    let ledger = ledger::open(&state.join("ledger.skep"), &experiment, Hash::ZERO, None).unwrap();
     Federation::new(experiment, segments, model, ledger, keys).unwrap()
 }
 

@@ -37,7 +37,6 @@ pub(crate) fn run() -> Result<(), Failure> {
         let key = bootstrap.ledger_key.key();
         let ledger =
             simulated(&bootstrap.ledger, &experiment, &key, bootstrap.seeded).map_err(ledger_failure)?;
-        let authority = authority.announcing(ledger.signer().key());
         let deployment = deployment(&experiment, &test, keys, authority, ledger, &state)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Failure::other)?;
         let invitations = invite_all(&deployment, &listener, experiment.population.clients)?;

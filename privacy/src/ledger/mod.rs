@@ -50,7 +50,7 @@ pub use note::{Checkpoint, NoteError, SignedCheckpoint, parse_key, verifier_key}
 pub(crate) use record::as_text;
 pub use record::{
     Abort, Amend, Auditor, Basis, Body, Genesis, KeyRotate, Note, Occasion, Record, Reserve, Settle,
-    is_signed_by, rotation_text,
+    follow_rotations, is_signed_by, rotation_text,
 };
 pub use sealed::{AuditorSecret, Opened, Recipient, commitment};
 pub use state::{Disorder, State};
@@ -198,6 +198,8 @@ pub struct Ledger {
     spent: Price,
     /// None without participation limits.
     attendance: Option<Attendance>,
+    /// The bytes of every record that handed the ledger over to another key.
+    rotations: Vec<Vec<u8>>,
 }
 
 impl Ledger {
@@ -224,7 +226,8 @@ impl Ledger {
         let spent = state.account().spent();
         let tree = Arc::new(RwLock::new(tree));
         let attendance = Attendance::under(None, state.account().terms(), true);
-        Ok(Self { state, tree, signer, storage, broken: false, spent, attendance })
+        let rotations = Vec::new();
+        Ok(Self { state, tree, signer, storage, broken: false, spent, attendance, rotations })
     }
 
     /// Goes on with a ledger whose file holds `contents`, without an incomplete last record.
@@ -237,23 +240,29 @@ impl Ledger {
         mut storage: Box<dyn Storage>,
     ) -> Result<Self, LedgerError> {
         let signer = signer.into();
-        let mut tree = Tree::default();
-        let (state, last) = replay(contents, |hash| tree.push(hash))?;
+        let (mut tree, mut rotations, mut since) = (Tree::default(), Vec::new(), 0);
+        let (state, last) = replay(contents, |record, bytes, hash| {
+            tree.push(hash);
+            if let Body::KeyRotate(_) = record.body {
+                rotations.push(bytes.to_vec());
+                since = record.seq;
+            }
+        })?;
         if state.key() != signer.key() {
             return Err(LedgerError::Key { expected: state.key(), found: signer.key() });
         }
         // A rotation is signed by the key before it; the chain then vouches for it.
-        let rotated = matches!(Record::read(last).map(|record| record.body), Ok(Body::KeyRotate(_)));
+        let rotated = rotations.last().is_some_and(|rotation| rotation == last);
         if !rotated && !is_signed_by(last, &state.key()) {
             return Err(LedgerError::Signature { record: state.size() - 1 });
         }
         let attendance = match state.account().terms().participation {
             None => None,
-            Some(_) => attended(contents, &signer, storage.as_mut())?,
+            Some(_) => attended(contents, since, &signer, storage.as_mut())?,
         };
         let spent = state.account().spent();
         let tree = Arc::new(RwLock::new(tree));
-        Ok(Self { state, tree, signer, storage, broken: false, spent, attendance })
+        Ok(Self { state, tree, signer, storage, broken: false, spent, attendance, rotations })
     }
 
     /// Charges one round, or one query, before anybody is invited to it. `cohort` are the invited clients, by rising number.
@@ -446,6 +455,12 @@ impl Ledger {
         Ok(())
     }
 
+    /// The bytes of every record that handed the ledger over to another key, in order: what [`follow_rotations`] takes.
+    #[must_use]
+    pub fn rotations(&self) -> &[Vec<u8>] {
+        &self.rotations
+    }
+
     /// Writes a checkpoint of all records so far into the ledger itself.
     ///
     /// # Errors
@@ -508,6 +523,9 @@ impl Ledger {
         let (seq, previous) = (self.state.size(), self.state.last());
         let record = Record { seq, previous, time_ms: self.storage.now_ms(), body };
         let bytes = record.sign(&self.signer);
+        if let Body::KeyRotate(_) = record.body {
+            self.rotations.push(bytes.clone());
+        }
         let hash = Hash::of_leaf(&bytes);
         self.state
             .apply(&record, hash)
@@ -521,16 +539,16 @@ impl Ledger {
     }
 }
 
-/// Who took part so far. What this key did not sign for is believed: an earlier key of the ledger did.
+/// Who took part so far. What this key did not sign for, up to the record `since`, is believed: an earlier key of the ledger did.
 fn attended(
     contents: &[u8],
+    since: u64,
     signer: &Signer,
     storage: &mut dyn Storage,
 ) -> Result<Option<Attendance>, LedgerError> {
     let kept = storage.cohorts().map_err(LedgerError::Storage)?;
     let (cohorts, _) = cohorts(&kept).map_err(|problem| LedgerError::Cohorts { problem })?;
     let own = [signer.participants().clone()];
-    let since = last_rotation(contents);
     let mut problem = None;
     let attendance = replay_attendance(contents, &cohorts, |attended| {
         let record = attended.record;
@@ -545,15 +563,6 @@ fn attended(
         Some(problem) => Err(LedgerError::Cohorts { problem }),
         None => Ok(attendance),
     }
-}
-
-/// The record after which the last key signs.
-fn last_rotation(contents: &[u8]) -> u64 {
-    let records = Frames::new(contents).into_iter().flatten().map_while(Result::ok);
-    let rotations = records
-        .filter_map(|bytes| Record::read(bytes).ok())
-        .filter(|record| matches!(record.body, Body::KeyRotate(_)));
-    rotations.last().map_or(0, |record| record.seq)
 }
 
 impl fmt::Debug for Ledger {
@@ -590,11 +599,14 @@ pub struct Reserved {
     pub record: u64,
 }
 
-/// Reads a whole ledger and hands every record's leaf hash to `each`; the bytes of the last record come back.
+/// Reads a whole ledger and hands every record, its bytes and its leaf hash to `each`; the bytes of the last record come back.
 ///
 /// # Errors
 /// [`LedgerError`] at the first record that cannot be read or is out of order.
-pub fn replay(contents: &[u8], mut each: impl FnMut(Hash)) -> Result<(State, &[u8]), LedgerError> {
+pub fn replay(
+    contents: &[u8],
+    mut each: impl FnMut(&Record, &[u8], Hash),
+) -> Result<(State, &[u8]), LedgerError> {
     let mut read: Option<(State, &[u8])> = None;
     for (number, bytes) in (0..).zip(Frames::new(contents)?) {
         let bytes = bytes?;
@@ -608,7 +620,7 @@ pub fn replay(contents: &[u8], mut each: impl FnMut(Hash)) -> Result<(State, &[u
                 state
             }
         };
-        each(hash);
+        each(&record, bytes, hash);
         read = Some((state, bytes));
     }
     read.ok_or(LedgerError::Empty)

@@ -429,6 +429,26 @@ pub fn rotation_text(seq: u64, previous: Hash, from: &PublicKey, to: &PublicKey)
     writer.finish()
 }
 
+/// The key that somebody believes who has believed `pinned` and is shown these records of rotations, in order: each that is
+/// signed by the key believed so far, and by the new key for itself, hands over to the new one. Others change nothing.
+#[must_use]
+pub fn follow_rotations<B: AsRef<[u8]>>(pinned: PublicKey, records: &[B]) -> PublicKey {
+    records.iter().fold(pinned, |believed, bytes| {
+        let bytes = bytes.as_ref();
+        match Record::read(bytes) {
+            Ok(Record { seq, previous, body: Body::KeyRotate(rotate), .. })
+                if is_signed_by(bytes, &believed)
+                    && rotate
+                        .key
+                        .verifies(&rotation_text(seq, previous, &believed, &rotate.key), &rotate.proof) =>
+            {
+                rotate.key
+            }
+            _ => believed,
+        }
+    })
+}
+
 fn write_count(count: Option<u32>, writer: &mut Writer) {
     writer.u8(u8::from(count.is_some())).u32(count.unwrap_or(0));
 }

@@ -8,7 +8,7 @@ use skep_privacy::adversary::Adversary;
 use skep_privacy::ledger::{
     Abort, Account, Amend, Basis, Body, Disorder, Excess, Frames, Ledger, LedgerError, Memory, Mode,
     Occasion, Participation, Population, Record, ReserveError, RoundTerms, Schedule, Signer, Storage,
-    StorageError, Terms, is_consistent,
+    StorageError, Terms, follow_rotations, is_consistent,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Adjacency, Delta, Epsilon, NoiseMultiplier, Sampling, SamplingRate};
@@ -221,6 +221,35 @@ fn after_a_rotation_only_the_new_key_goes_on() {
     let mut ledger = open(2).unwrap();
     run(&mut ledger, NOISE, 1);
     assert!(open(2).is_ok() && open(3).is_err());
+}
+
+#[test]
+fn whoever_believed_a_key_follows_its_rotations_and_no_forged_one() {
+    let key = |seed: u8| Signer::from_seed(&[seed; 32]).key();
+    let (mut ledger, memory) = begin(terms(NOISE, 8.0));
+    for seed in [2, 3] {
+        run(&mut ledger, NOISE, 1);
+        ledger.rotate(Signer::from_seed(&[seed; 32])).unwrap();
+    }
+    let rotations = ledger.rotations().to_vec();
+    let opened =
+        Ledger::open(&memory.contents(), Signer::from_seed(&[3; 32]), Box::new(memory.clone())).unwrap();
+    assert_eq!(opened.rotations(), rotations);
+    assert_eq!(follow_rotations(key(1), &rotations), key(3));
+    assert_eq!(follow_rotations(key(2), &rotations), key(3), "pinned after the first");
+    assert_eq!(follow_rotations(key(3), &rotations), key(3));
+    assert_eq!(follow_rotations(key(9), &rotations), key(9), "never this ledger's key");
+    assert_eq!(follow_rotations(key(1), &rotations[1..]), key(1), "not without the first");
+    for at in 0..rotations[0].len() {
+        let mut forged = rotations.clone();
+        forged[0][at] ^= 1;
+        assert_eq!(follow_rotations(key(1), &forged), key(1), "byte {at}");
+    }
+    // Signed by the old key, but the new key's owner never agreed.
+    let mut record = Record::read(&rotations[0]).unwrap();
+    let Body::KeyRotate(rotate) = &mut record.body else { panic!("a rotation") };
+    rotate.key = key(9);
+    assert_eq!(follow_rotations(key(1), &[record.sign(&signer())]), key(1));
 }
 
 fn limited(max: u64, min_separation: u64) -> Terms {

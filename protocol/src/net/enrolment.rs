@@ -194,6 +194,8 @@ pub async fn renew(
     let config = old.tls()?;
     let mut connection = connect(old.addresses(), config, Purpose::Enrolment, dial).await?;
     let grant = exchange(&mut connection, &EnrolmentRequest::Renew, dial.timeouts).await?;
+    // Whoever certifies clients does not thereby replace the key of plans: only that key hands over to another.
+    let grant = Grant { plan_key: Identity::load(directory)?.server().plan_key, ..grant };
     let key = identity::key_in(directory)?;
     accept_grant(grant, key, old.client(), old.authority(), &old.server().addresses, directory)
 }

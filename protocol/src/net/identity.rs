@@ -81,8 +81,7 @@ impl Identity {
 
     /// Writes all but the key, which [`key_in`] has stored before it was used.
     pub(crate) fn store(&self, directory: &Path) -> Result<(), IdentityError> {
-        let server = serde_json::to_vec_pretty(&self.server)
-            .map_err(|error| IdentityError::Damaged { file: SERVER, reason: error.to_string() })?;
+        let server = to_json(&self.server)?;
         files::replace(&directory.join(CERTIFICATE), &self.certificate)?;
         files::replace(&directory.join(AUTHORITY), &self.authority)?;
         Ok(files::replace(&directory.join(SERVER), &server)?)
@@ -116,6 +115,17 @@ impl Identity {
     /// The key with which the server signs plans.
     pub fn plan_key(&self) -> PlanKey {
         PlanKey(self.server.plan_key.0)
+    }
+
+    /// Believes another key from now on, in the state directory `directory`: one to which the key believed so far has handed
+    /// over.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`] when that cannot be written.
+    pub fn pin(directory: &Path, key: PlanKey) -> Result<(), IdentityError> {
+        let known = Identity::load(directory)?.server;
+        let server = ServerRecord { plan_key: PublicKey(key.0), ..known };
+        Ok(files::replace(&directory.join(SERVER), &to_json(&server)?)?)
     }
 
     /// What the server was at enrolment.
@@ -196,6 +206,11 @@ pub(crate) fn key_in(directory: &Path) -> Result<SigningKey, IdentityError> {
         }
     }
     Ok(SigningKey::from_pkcs8(&files::read(&path)?)?)
+}
+
+fn to_json(server: &ServerRecord) -> Result<Vec<u8>, IdentityError> {
+    serde_json::to_vec_pretty(server)
+        .map_err(|error| IdentityError::Damaged { file: SERVER, reason: error.to_string() })
 }
 
 fn absent_as_none<T>(result: Result<T, FileError>) -> Result<Option<T>, FileError> {

@@ -9,10 +9,20 @@ use skep_protocol::net::enrolment::{
 use skep_protocol::net::keys::PublicKey;
 use skep_protocol::net::tls::PeerIdentity;
 use skep_protocol::net::websocket::{Connection, Timeouts};
+use skep_protocol::plan::PlanKey;
 use skep_protocol::{ChannelBinding, ClientId};
 
 use super::{Enrolled, Enrolment, EnrolmentError};
 use crate::authority::Authority;
+
+/// What a client is granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    /// How long its certificate is good.
+    pub validity: Duration,
+    /// The key whose plans it shall believe: that of the ledger.
+    pub plan_key: PlanKey,
+}
 
 /// Decides on one request that came over a connection with this `binding` from `peer`, and issues the certificate.
 /// Touches the disk: in an asynchronous server, run it where blocking is allowed.
@@ -26,7 +36,7 @@ pub fn decide(
     peer: Option<&PeerIdentity>,
     binding: ChannelBinding,
     now: SystemTime,
-    validity: Duration,
+    conditions: Conditions,
 ) -> Result<Grant, EnrolmentError> {
     let (client, public_key) = match request {
         EnrolmentRequest::Redeem { token, public_key, proof } => {
@@ -39,14 +49,14 @@ pub fn decide(
             (peer.client, peer.public_key)
         }
     };
-    let issued = authority.issue(client, public_key, now, validity)?;
+    let issued = authority.issue(client, public_key, now, conditions.validity)?;
     let PeerIdentity { serial, not_after, .. } = issued.identity;
     enrolment.enrol(&Enrolled { client, public_key, serial, not_after })?;
     Ok(Grant {
         client,
         certificate: Der(issued.certificate),
         authority: Der(authority.certificate().clone()),
-        plan_key: PublicKey(authority.plan_key().0),
+        plan_key: PublicKey(conditions.plan_key.0),
     })
 }
 
@@ -59,7 +69,7 @@ pub async fn serve(
     enrolment: Enrolment,
     mut connection: Connection,
     peer: Option<PeerIdentity>,
-    validity: Duration,
+    conditions: Conditions,
     timeouts: &Timeouts,
 ) -> Result<ClientId, EnrolmentError> {
     let binding = connection.channel_binding;
@@ -68,7 +78,7 @@ pub async fn serve(
         Some(request) => {
             let now = SystemTime::now();
             let decide =
-                move || decide(&authority, &enrolment, &request, peer.as_ref(), binding, now, validity);
+                move || decide(&authority, &enrolment, &request, peer.as_ref(), binding, now, conditions);
             tokio::task::spawn_blocking(decide).await.unwrap_or(Err(EnrolmentError::Interrupted))
         }
     };

@@ -130,7 +130,8 @@ mod tests {
 
     use super::*;
     use crate::authority::Authority;
-    use crate::enrolment::decide;
+    use crate::enrolment::{Conditions, decide};
+    use skep_protocol::plan::PlanKey;
 
     #[test]
     fn every_state_of_a_client_is_told_apart() {
@@ -145,7 +146,8 @@ mod tests {
             if client > 0 {
                 let (key, binding) = (SigningKey::generate().unwrap(), ChannelBinding([0; 32]));
                 let request = EnrolmentRequest::redeem(invitation.token, &key, binding);
-                decide(&authority, &enrolment, &request, None, binding, now, hour * client as u32).unwrap();
+                let conditions = Conditions { validity: hour * client as u32, plan_key: PlanKey([7; 32]) };
+                decide(&authority, &enrolment, &request, None, binding, now, conditions).unwrap();
             }
         }
         enrolment.revoke(ClientId(3)).unwrap();

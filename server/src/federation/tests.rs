@@ -17,7 +17,6 @@ use skep_privacy::update::QuantizedUpdate;
 use skep_protocol::experiment::file::{
     ExperimentFile, ModeFile, RoundsFile, SamplingFile, StrategyFile, WeightingFile,
 };
-use skep_protocol::plan::PlanSigner;
 
 const COMPLETE: Outcome = Outcome::Complete { updates: 1 };
 const STOPPED: Outcome = Outcome::Aborted(AbortReason::Stopped);
@@ -244,8 +243,7 @@ fn an_auditor_finds_every_release_again_and_a_release_with_other_noise_out() {
     let secret = AuditorSecret::from_key(&Key::from_seed(5));
     let auditor = Auditor { key: secret.recipient().0, expires_ms: u64::MAX };
     let experiment = Experiment::try_from(&private_file()).unwrap();
-    let ledger =
-        crate::ledger::open(&path, &experiment, Hash::ZERO, PlanSigner::from_seed(&[1; 32]), Some(auditor));
+    let ledger = crate::ledger::open(&path, &experiment, Hash::ZERO, Some(auditor));
     let mut federation = Federation::new(
         experiment,
         segments(),

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use skep_privacy::adversary::Adversary;
 use skep_privacy::audit::{Given, Verdict, audit};
-use skep_privacy::ledger::{Hash, Signer};
+use skep_privacy::ledger::Hash;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{AdaptiveFile, ExperimentFile, StrategyFile, WeightingFile};
 
@@ -30,8 +30,7 @@ fn new() -> Federation {
 /// A federation whose ledger is on disk.
 fn kept(directory: &Path) -> Federation {
     let experiment = Experiment::try_from(&private_file()).unwrap();
-    let signer = Signer::from_seed(&[1; 32]);
-    let ledger = crate::ledger::open(&directory.join("ledger.skep"), &experiment, Hash::ZERO, signer, None);
+    let ledger = crate::ledger::open(&directory.join("ledger.skep"), &experiment, Hash::ZERO, None);
     Federation::new(experiment, segments(), vec![0.5; PARAMETERS], ledger.unwrap(), seeded(1)).unwrap()
 }
 

@@ -11,7 +11,7 @@ use skep_privacy::ledger::{Frames, Hash, Ledger, Record, Signer, Storage, Storag
 use skep_privacy::prg::Key;
 use thiserror::Error;
 
-use super::{Care, LedgerFile, OpenError, Place, locked, shared_key};
+use super::{Care, LedgerFile, OpenError, Place, key::kept_key, locked};
 
 /// A place in a ledger: behind so many records, the last of which has this hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +38,21 @@ pub fn resumed(place: &Place, key: &Key, seeded: bool, mark: &Mark) -> Result<Le
     let own = || Arc::new(Signer::from_seed(key.expose()));
     match place {
         Place::Memory => Err(OpenError::Mark { path: PathBuf::new(), records: mark.records }),
-        Place::PerRun(path) => open_at(path, Care::of_run(seeded), own(), mark),
+        Place::PerRun(path) => open_at(path, Care::of_run(seeded), |_| Ok(own()), mark),
         Place::Shared(path) if seeded => Err(OpenError::Seeded { path: path.clone() }),
-        Place::Shared(path) => open_at(path, Care::Synced, shared_key(path)?, mark),
+        Place::Shared(path) => open_at(path, Care::Synced, kept_key(path), mark),
     }
 }
 
-fn open_at(path: &Path, care: Care, signer: Arc<Signer>, mark: &Mark) -> Result<Ledger, OpenError> {
+fn open_at(
+    path: &Path,
+    care: Care,
+    signer: impl FnOnce(&[u8]) -> Result<Arc<Signer>, OpenError>,
+    mark: &Mark,
+) -> Result<Ledger, OpenError> {
     let elsewhere = || OpenError::Mark { path: path.to_owned(), records: mark.records };
     let (file, mut contents) = locked(path)?;
+    let signer = signer(&contents)?;
     let mut frames = Frames::new(&contents).map_err(|_| elsewhere())?;
     let records = usize::try_from(mark.records).map_err(|_| elsewhere())?;
     if frames.by_ref().take(records).filter(Result::is_ok).count() != records {

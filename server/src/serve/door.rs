@@ -20,7 +20,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tracing::{debug, info, warn};
 
 use super::{Shared, session};
-use crate::enrolment::{self, EnrolmentError};
+use crate::enrolment::{self, Conditions, EnrolmentError};
 
 /// Takes connections until told to close, then gives those that are open so long to say goodbye.
 pub(super) async fn keep(
@@ -136,8 +136,9 @@ impl Visitor {
     async fn enrol(&self, peer: Option<PeerIdentity>, connection: Connection) {
         let options = &self.shared.options;
         let (authority, enrolment) = (Arc::clone(&self.shared.authority), self.shared.enrolment.clone());
-        let validity = options.certificate_validity;
-        match enrolment::serve(authority, enrolment, connection, peer, validity, &options.timeouts).await {
+        let conditions =
+            Conditions { validity: options.certificate_validity, plan_key: self.shared.plan_key };
+        match enrolment::serve(authority, enrolment, connection, peer, conditions, &options.timeouts).await {
             Ok(client) => info!(remote = %self.remote, %client, "enrolled"),
             Err(error) => self
                 .shared

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_privacy::ledger::Proofs;
-use skep_protocol::experiment::Task;
 use skep_protocol::message::{ClientMessage, ServerMessage, TurnAway};
 use skep_protocol::net::frame::Bytes;
 use skep_protocol::plan::VerifiedPlan;
@@ -72,7 +71,8 @@ pub(super) struct Driver<'a> {
     proofs: Proofs,
     options: ServeOptions,
     observer: &'a mut dyn Observer,
-    welcome: Bytes,
+    /// What is said first on every connection.
+    greeting: Vec<Bytes>,
     origin: Instant,
     machine: ServerMachine,
     stage: Stage,
@@ -120,7 +120,7 @@ struct Running {
 
 impl<'a> Driver<'a> {
     pub(super) fn new(
-        task: Task,
+        greeting: &[ServerMessage],
         proofs: Proofs,
         options: ServeOptions,
         observer: &'a mut dyn Observer,
@@ -131,12 +131,14 @@ impl<'a> Driver<'a> {
         let wanted = options.wait_for;
         let status = Status::waiting(wanted);
         let until = Time::ZERO + span(options.wait_timeout);
+        let encode = |message| codec::encode(message).map(Bytes::from);
+        let greeting = greeting.iter().map(encode).collect::<Result<_, _>>()?;
         Ok(Driver {
             machine: ServerMachine::new(options.limits),
             proofs,
             options,
             observer,
-            welcome: codec::encode(&ServerMessage::Welcome(task))?.into(),
+            greeting,
             origin: Instant::now(),
             stage: Stage::Waiting { until },
             stopping: None,
@@ -227,7 +229,9 @@ impl<'a> Driver<'a> {
         self.pending.connected(client, &binding);
         // An earlier connection of the same client closes when its peer is dropped here.
         self.peers.insert(client, peer);
-        self.send_to(client, self.welcome.clone(), None);
+        for message in self.greeting.clone() {
+            self.send_to(client, message, None);
+        }
         if let Stage::Over { end, .. } = &self.stage {
             if *end != End::Stopped {
                 self.say_finished()?;

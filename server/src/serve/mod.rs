@@ -28,8 +28,10 @@ use std::time::{Duration, SystemTime};
 
 use skep_privacy::budget::BudgetExhausted;
 use skep_protocol::codec::CodecError;
+use skep_protocol::message::ServerMessage;
 use skep_protocol::net::rate::Rate;
 use skep_protocol::net::websocket::Timeouts;
+use skep_protocol::plan::PlanKey;
 use skep_protocol::round::server::{Limits, OpenError};
 use skep_protocol::{Digest, Round};
 use thiserror::Error;
@@ -185,6 +187,8 @@ pub enum ServeError {
 struct Shared {
     options: ServeOptions,
     authority: Arc<Authority>,
+    /// The ledger's, which clients learn when they enrol.
+    plan_key: PlanKey,
     enrolment: Enrolment,
     stager: Stager,
     /// The open round and its plan.
@@ -195,6 +199,16 @@ struct Shared {
     /// Of what is logged about peers.
     quiet: Quiet,
 }
+
+/// What every client hears first: what is learned, and whose plans to believe where that has changed.
+fn greeting(federation: &Federation) -> Vec<ServerMessage> {
+    let welcome = ServerMessage::Welcome(federation.experiment().task.clone());
+    let rotations = federation.ledger().rotations().chunks(ROTATIONS_PER_MESSAGE);
+    std::iter::once(welcome).chain(rotations.map(|some| ServerMessage::Rotated(some.to_vec()))).collect()
+}
+
+/// Some hundred bytes each, so that a message is far below its limit.
+const ROTATIONS_PER_MESSAGE: usize = 32;
 
 /// Serves a federation from its first to its last round, to the clients that connect to `listener`.
 ///
@@ -215,10 +229,11 @@ pub async fn serve(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (inputs, incoming) = mpsc::channel(INPUTS);
     let (plan, current_plan) = watch::channel(None);
-    let (task, proofs) = (federation.experiment().task.clone(), federation.ledger().proofs());
+    let (greeting, proofs) = (greeting(&federation), federation.ledger().proofs());
     let shared = Arc::new(Shared {
         options,
         authority,
+        plan_key: federation.ledger().signer().key(),
         enrolment: enrolment.clone(),
         stager: federation.stager(),
         plan: current_plan,
@@ -256,7 +271,8 @@ pub async fn serve(
     let mut watching = JoinSet::new();
     watching.spawn(watch_revocations(seen, inputs));
 
-    let mut driver = Driver::new(task, proofs, shared.options.clone(), observer, plan, commands, presence)?;
+    let mut driver =
+        Driver::new(&greeting, proofs, shared.options.clone(), observer, plan, commands, presence)?;
     driver.expect(left_behind);
     let ended = driver.run(incoming, done, shutdown).await;
 

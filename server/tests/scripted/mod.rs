@@ -29,7 +29,7 @@ use skep_protocol::plan::{Plan, PlanKey, Segment, VerifiedPlan};
 use skep_protocol::round::Refusal;
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, codec};
 use skep_server::authority::{Authority, CLIENT_VALIDITY};
-use skep_server::enrolment::{Enrolment, decide};
+use skep_server::enrolment::{Conditions, Enrolment, decide};
 use skep_server::federation::{Federation, ServerKeys};
 use skep_server::ledger;
 use skep_server::record::{Observer, RoundRecord};
@@ -104,8 +104,7 @@ pub fn federation(file: &ExperimentFile, state: &Path) -> Federation {
     let segments = vec![Segment { name: "all".into(), len }];
     let keys = ServerKeys::from_root(&Key::from_seed(17));
     let model = vec![0.0; len as usize];
-    let (path, signer) = (state.join("ledger.skep"), Authority::plan_signer(state).unwrap());
-    let ledger = ledger::open(&path, &experiment, Hash::ZERO, signer, None).unwrap();
+    let ledger = ledger::open(&state.join("ledger.skep"), &experiment, Hash::ZERO, None).unwrap();
     Federation::new(experiment, segments, model, ledger, keys).unwrap()
 }
 
@@ -143,6 +142,7 @@ pub struct Server {
     pub authority: Arc<Authority>,
     pub enrolment: Enrolment,
     pub address: SocketAddr,
+    plan_key: PlanKey,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<(Result<ServeReport, ServeError>, Notes)>,
     status: watch::Receiver<Option<Status>>,
@@ -174,6 +174,7 @@ impl Server {
             enrolment: enrolment.clone(),
             journal: None,
         };
+        let plan_key = deployment.federation.ledger().signer().key();
         let (stop, stopped) = oneshot::channel::<()>();
         let (doing, status) = watch::channel(None);
         let serving = tokio::spawn(async move {
@@ -186,7 +187,7 @@ impl Server {
             let result = serve(deployment, listener, options, &mut notes, shutdown).await;
             (result, notes)
         });
-        Server { state, authority, enrolment, address, stop: Some(stop), serving, status }
+        Server { state, authority, enrolment, address, plan_key, stop: Some(stop), serving, status }
     }
 
     /// Waits until the server knows of so many connections.
@@ -218,11 +219,12 @@ impl Server {
             self.enrolment.invite(&self.authority, id, addresses.clone(), now, PATIENCE).unwrap();
         let (key, binding) = (SigningKey::generate().unwrap(), ChannelBinding([0; 32]));
         let request = EnrolmentRequest::redeem(invitation.token, &key, binding);
+        let conditions = Conditions { validity: CLIENT_VALIDITY, plan_key: self.plan_key };
         let grant =
-            decide(&self.authority, &self.enrolment, &request, None, binding, now, CLIENT_VALIDITY).unwrap();
+            decide(&self.authority, &self.enrolment, &request, None, binding, now, conditions).unwrap();
         let chain = vec![grant.certificate.0, grant.authority.0.clone()];
         let tls = tls::client_config(&grant.authority.0, &Credentials { chain, key: &key }).unwrap();
-        Member { id, key, addresses, tls, plan_key: self.authority.plan_key() }
+        Member { id, key, addresses, tls, plan_key: self.plan_key }
     }
 
     /// Makes the roster believe that the client's latest certificate has expired.

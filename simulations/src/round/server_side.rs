@@ -100,6 +100,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
                 | ServerMessage::Model { .. }
                 | ServerMessage::Grant { .. }
                 | ServerMessage::Proof { .. }
+                | ServerMessage::Rotated(_)
                 | ServerMessage::Finished
                 | ServerMessage::TurnedAway(_) => return,
             };
