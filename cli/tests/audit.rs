@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use harness::{SMALL, Transcript, changed, command, path, skep, transcript};
+use harness::{SMALL, Transcript, browser, changed, command, path, skep, transcript};
 use serde_json::Value;
 
 /// Runs the small variant and keeps its results.
@@ -48,6 +48,64 @@ fn a_run_passes_its_audit_and_so_does_its_model() {
     assert_eq!((&report["verdict"], &report["rollback"]), (&"ok".into(), &"not-checked".into()));
     assert_eq!(report["epochs"][0]["recomputed"][1], summary["epsilon_server"]);
     assert!(html.contains(&format!("ε = {recomputed:.4}")), "the page says what the JSON says");
+}
+
+#[test]
+fn a_browser_shows_an_audit_as_its_json_says_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = results(directory.path(), &[]);
+    let page = directory.path().join("report.html");
+    let audited = skep(&["audit", path(&out), "--html", path(&page), "--output", "json"]);
+    assert_eq!(audited.code, 0, "{}", audited.err);
+    let report = json(&audited.out);
+    let Some(shown) = browser::load(&page) else { return };
+    assert_eq!(shown.console, [""; 0]);
+    let epoch = &report["epochs"][0];
+    let mut numbers = 0;
+    for part in ["claimed", "recomputed", "renyi"] {
+        for value in epoch[part].as_array().unwrap().iter().filter_map(Value::as_f64) {
+            assert!(shown.dom.contains(&format!("{value:.6}")), "{part} {value} is not shown");
+            numbers += 1;
+        }
+    }
+    assert!(numbers >= 3, "{report}");
+    for checked in report["checked"].as_array().unwrap() {
+        let detail = checked["detail"].as_str().unwrap();
+        assert!(shown.dom.contains(detail), "{detail:?} is not shown");
+    }
+    let fingerprint = report["key"]["fingerprint"].as_str().unwrap();
+    assert!(shown.dom.contains(fingerprint));
+    // A point for every round in each curve.
+    let rounds = report["moments"].as_array().unwrap().len();
+    let curves: Vec<&str> = shown.dom.split("<polyline").skip(1).collect();
+    assert!(curves.len() >= 4, "{}", curves.len());
+    for curve in curves {
+        let points = curve.split_once("points=\"").unwrap().1.split_once('"').unwrap().0;
+        assert_eq!(points.split(' ').count(), rounds, "{points}");
+    }
+}
+
+#[test]
+fn several_ledgers_are_added_and_copies_are_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| {
+        let place = directory.path().join(name);
+        fs::create_dir(&place).unwrap();
+        results(&place, &[])
+    });
+    let audited = skep(&["audit", path(&first), path(&second), "--output", "json"]);
+    assert_eq!(audited.code, 0, "{}{}", audited.out, audited.err);
+    let report = json(&audited.out);
+    let each: f64 =
+        (0..2).map(|at| report["ledgers"][at]["epochs"][0]["recomputed"][0].as_f64().unwrap()).sum();
+    let sum = report["together"]["sum"]["epsilon_release"].as_f64().unwrap();
+    assert!(each > 0.0 && (sum - each).abs() < 1e-9, "{report}");
+    assert_eq!(report["together"]["same_roster"], serde_json::json!([[0, 1]]), "the same clients");
+    let text = skep(&["audit", path(&first), path(&second)]).out;
+    assert!(text.contains(&format!("together    epsilon {sum:.6}")), "{text}");
+    let copies = skep(&["audit", path(&first), path(&first.join("ledger.skep"))]);
+    assert_eq!(copies.code, 64, "{}", copies.err);
+    assert!(copies.err.contains("the same ledger"), "{}", copies.err);
 }
 
 #[test]

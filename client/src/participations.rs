@@ -146,6 +146,21 @@ impl Participations {
         Ok(participations)
     }
 
+    /// Reads the list in the file `path` without taking it from whoever writes it.
+    ///
+    /// # Errors
+    /// [`ParticipationsError`], as for [`Participations::open`].
+    pub fn read(path: &Path) -> Result<Vec<Entry>, ParticipationsError> {
+        let contents = std::fs::read(path)
+            .map_err(|source| ParticipationsError::Io { path: path.to_owned(), source })?;
+        let (hashes, entries, _) = parse(&contents)
+            .map_err(|reason| ParticipationsError::Damaged { path: path.to_owned(), reason })?;
+        if !continues(&path.with_extension("head"), &hashes)? {
+            return Err(ParticipationsError::RolledBack { path: path.to_owned() });
+        }
+        Ok(entries)
+    }
+
     /// Writes down a participation; it is on disk when this returns. One that is there already is not written again.
     ///
     /// # Errors

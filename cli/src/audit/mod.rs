@@ -3,6 +3,8 @@
 //! A path of its own: files are read, [`skep_privacy::audit`] judges, and nothing here opens a socket or trains.
 
 mod html;
+mod several;
+mod store;
 mod text;
 
 use std::fs;
@@ -29,9 +31,10 @@ pub struct Audit {
     /// What to audit instead of a ledger.
     #[command(subcommand)]
     pub command: Option<AuditCommand>,
-    /// The ledger: a file, or the results or state directory that holds `ledger.skep`.
+    /// The ledger: a file, or the results or state directory that holds `ledger.skep`. Of several the report ends with what they
+    /// cost together whoever is in all of them.
     #[arg(required = true)]
-    pub ledger: Option<PathBuf>,
+    pub ledger: Vec<PathBuf>,
     /// A key that the ledger may have begun with: 64 hexadecimal digits, the form NAME+ID+KEY, or a file of such lines.
     ///
     /// Without one the key in the first record is believed, and the report says that it is not pinned.
@@ -43,6 +46,10 @@ pub struct Audit {
     /// A model file. It must be one of the ledger's releases, and state no less than it cost.
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
+    /// A client's list of participations, or the directory that holds it: what the client was shown and promised is compared
+    /// with the ledger.
+    #[arg(long, value_name = "PATH")]
+    pub store: Option<PathBuf>,
     /// Check the signature of every record, not only the last of each key; about 0.1 ms a record.
     #[arg(long)]
     pub every_signature: bool,
@@ -75,11 +82,12 @@ pub(crate) fn run(arguments: &Audit) -> Result<(), Failure> {
         Some(AuditCommand::Membership(arguments)) => return audit_empirical::membership_inference(arguments),
         None => {}
     }
-    let Some(ledger) = &arguments.ledger else {
-        return Err(Failure::AuditUsage("a ledger must be named".to_owned()));
-    };
+    let [ledger] = &arguments.ledger[..] else { return several::run(arguments) };
     let path = ledger_path(ledger);
     let mut report = audit_file(read(&path)?, &given(arguments)?);
+    if let Some(store) = &arguments.store {
+        store::compare(store, &read(&path)?, &mut report)?;
+    }
     if let Some(key) = &arguments.sealed {
         let key = files::read(key).map_err(|error| unusable(key, error))?;
         let key = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| {
@@ -101,7 +109,11 @@ pub(crate) fn run(arguments: &Audit) -> Result<(), Failure> {
         Output::Text => print!("{}", text::report(&report)),
         Output::Json => println!("{}", serde_json::to_string(&report).map_err(Failure::other)?),
     }
-    match report.verdict {
+    conclude(report.verdict)
+}
+
+fn conclude(verdict: Verdict) -> Result<(), Failure> {
+    match verdict {
         Verdict::Ok => Ok(()),
         verdict => Err(Failure::Audit { code: verdict.exit_code(), what: text::verdict(verdict).to_owned() }),
     }

@@ -16,6 +16,8 @@ mod participation;
 mod reading;
 mod report;
 mod sealed;
+mod store;
+mod together;
 
 use crate::quantities::{Delta, Epsilon};
 
@@ -25,6 +27,8 @@ pub use report::{
     Checked, Epoch, Finding, History, Keyed, Kind, Moment, Part, Report, Rollback, Summed, Verdict,
 };
 pub use sealed::audit_sealed;
+pub use store::{Participated, audit_store};
+pub use together::{Together, together};
 
 /// What an auditor has beside the ledger.
 #[derive(Clone, Debug, Default)]

@@ -218,6 +218,7 @@ impl<'a> Reading<'a> {
                 self.read.epochs.push((None, number));
                 let report = &mut self.read.report;
                 report.origin = Some(genesis.origin.clone());
+                report.rosters.push(genesis.population.root);
                 report.provenance = Some(genesis.provenance);
                 report.software = Some(genesis.software.clone());
                 if genesis.provenance == Provenance::SeededSimulation {
@@ -255,7 +256,8 @@ impl<'a> Reading<'a> {
             }
             Body::KeyRotate(_) => {}
             Body::Amend(amend) => {
-                if amend.epoch.is_some() {
+                if let Some(population) = amend.epoch {
+                    self.read.report.rosters.push(population.root);
                     self.read.epochs.push((Some(amend.reason.clone()), number));
                 }
             }

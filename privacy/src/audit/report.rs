@@ -96,6 +96,8 @@ pub struct Report {
     pub provenance: Option<Provenance>,
     /// Whose budget it is, at the end.
     pub population: Option<Population>,
+    /// The roots of the rosters of all epochs.
+    pub rosters: Vec<Hash>,
     /// The program that began it.
     pub software: Option<String>,
     /// The key that began it.
@@ -153,6 +155,8 @@ pub enum Part {
     Claims,
     /// A model file.
     Model,
+    /// A client's own list of participations.
+    Store,
     /// The noise itself, as only a privileged auditor can check it.
     Noise,
 }
@@ -270,6 +274,7 @@ impl Report {
             origin: None,
             provenance: None,
             population: None,
+            rosters: Vec::new(),
             software: None,
             key: None,
             records: 0,

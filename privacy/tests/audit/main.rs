@@ -7,12 +7,14 @@ mod forgery;
 mod support;
 
 use forgery::{pieces, rebuilt, with_checksums};
+use skep_privacy::adversary::Adversary;
 use skep_privacy::audit::{
-    Given, Kind, ModelClaim, Part, Report, Rollback, Verdict, audit, audit_participation,
+    Given, Kind, ModelClaim, Part, Participated, Report, Rollback, Verdict, audit, audit_participation,
+    audit_store,
 };
 use skep_privacy::ledger::{
     Amend, Body, Hash, Ledger, Memory, Mode, Occasion, Participation, Population, Provenance, Request,
-    RoundTerms, Signer, Terms,
+    RoundTerms, Settle, Signer, Terms,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Epsilon, Sampling, SamplingRate};
@@ -361,6 +363,72 @@ fn an_audit_of_three_hundred_kinds_of_rounds_agrees_with_the_ledger() {
     }
     let report = audit(&memory.contents(), &pinned());
     assert_eq!((report.verdict, report.epochs[0].off_schedule), (Verdict::Ok, 60), "{:?}", report.findings);
+}
+
+#[test]
+fn a_client_that_was_shown_or_promised_something_else_is_noticed() {
+    let (mut ledger, memory) = begin(terms(NOISE, 8.0));
+    let mut store = Vec::new();
+    for round in 1..=3 {
+        let reserved = ledger.reserve(&request(round, NOISE), 0..10).unwrap();
+        store.push(Participated {
+            origin: "skep/test".to_owned(),
+            task: Hash::of(b"task"),
+            round,
+            plan: Hash::of(b"plan"),
+            epsilon_release: reserved.price.epsilon(Adversary::Recipients),
+            epsilon_server: reserved.price.epsilon(Adversary::Server),
+            size: ledger.state().size(),
+            root: ledger.state().root(),
+        });
+        let settle = Settle {
+            reserve: reserved.record,
+            plan: Hash::of(b"plan"),
+            aggregate: Hash::ZERO,
+            model_out: forgery::model(round),
+            updates: Some(9),
+            sealed: Vec::new(),
+        };
+        ledger.settle(settle, None).unwrap();
+    }
+    let contents = memory.contents();
+    let audited = |contents: &[u8], store: &[Participated]| {
+        let mut report = audit(contents, &pinned());
+        audit_store(contents, "the store", store, &mut report);
+        report
+    };
+    let honest = audited(&contents, &store);
+    assert_eq!(
+        (honest.verdict, honest.rollback),
+        (Verdict::Ok, Rollback::Checked(3)),
+        "{:?}",
+        honest.findings
+    );
+    let changed = |change: &dyn Fn(&mut Participated)| {
+        let mut store = store.clone();
+        change(&mut store[1]);
+        audited(&contents, &store)
+    };
+    expect(&changed(&|one| one.epsilon_release = Epsilon::new(0.5).unwrap()), Verdict::Mismatch, Some(3));
+    expect(&changed(&|one| one.plan = Hash::ZERO), Verdict::Mismatch, Some(3));
+    expect(&changed(&|one| one.round = 9), Verdict::Mismatch, Some(3));
+    expect(&changed(&|one| one.root = Hash::ZERO), Verdict::Tampered, Some(3));
+    expect(&changed(&|one| one.size = 99), Verdict::Tampered, Some(98));
+    // The tail that the client saw was cut off.
+    let (pieces, _) = pieces(&contents);
+    expect(&audited(&with_checksums(&pieces[..5]), &store), Verdict::Tampered, Some(5));
+    let elsewhere = changed(&|one| one.origin = "skep/other".to_owned());
+    assert_eq!((elsewhere.verdict, elsewhere.rollback), (Verdict::Ok, Rollback::Checked(2)));
+    // More often than the terms allow, as only the client can tell without the list of cohorts.
+    let limit = Some(Participation { max: 2, min_separation: 1 });
+    let limited = Terms { participation: limit, ..terms(NOISE, 8.0) };
+    let broken = rebuilt(&contents, &signer(), move |_, body| {
+        if let Body::Genesis(genesis) = body {
+            genesis.terms = limited;
+        }
+    });
+    let found = audited(&broken, &store).findings;
+    assert!(found.iter().any(|finding| finding.what.contains("should not have been")), "{found:?}");
 }
 
 #[test]
