@@ -54,16 +54,20 @@ impl Price {
     /// # Errors
     /// [`Failure`] when the federation cannot be set up: the model is too large, the data do not suffice.
     pub(crate) fn of(experiment: &Experiment) -> Result<Self, Failure> {
-        check_data(experiment)?;
+        let clients = check_data(experiment)?;
         let federation = never_to_run(experiment)?;
         let grid = federation.grid();
         let parameters = experiment.task.parameter_count().unwrap_or_default();
+        let mut cost = Cost::planned(&federation);
+        if let Some(clients) = clients {
+            cost = cost.with_examples(experiment, &clients, experiment.rounds.count)?;
+        }
         Ok(Price {
             parameters,
             bits_per_coordinate: grid.wire_bits(),
             update_bytes: (grid.dimension() as u64 * u64::from(grid.wire_bits())).div_ceil(8),
             model_bytes: 4 * parameters,
-            cost: Cost::planned(&federation),
+            cost,
             rounds_allowed: federation.delta().and_then(|_| {
                 let account = federation.ledger().state().account();
                 account.rounds_left(&RoundTerms::from(account.terms()))
@@ -120,6 +124,14 @@ impl Price {
     }
 
     fn refuse_beyond_budget(&self, experiment: &Experiment) -> Result<(), Failure> {
+        let limit = experiment.privacy.stated_terms().map(|terms| terms.epsilon_limit.get());
+        if let (Some(epsilon), Some(limit)) = (self.cost.epsilon_example, limit)
+            && epsilon > limit
+        {
+            return Err(Failure::Budget(format!(
+                "the rounds would cost an example epsilon {epsilon:.4}, above privacy.epsilon_limit, {limit}"
+            )));
+        }
         match self.rounds_allowed {
             Some(allowed) if allowed < experiment.rounds.count => Err(Failure::Budget(format!(
                 "the privacy budget allows {allowed} of the {} rounds",
@@ -131,11 +143,11 @@ impl Price {
 }
 
 /// Whether the data are what the experiment says, as far as they are here: a server has no training data.
-fn check_data(experiment: &Experiment) -> Result<(), Failure> {
+fn check_data(experiment: &Experiment) -> Result<Option<Clients>, Failure> {
     match population::data(experiment) {
-        Ok(data) => Clients::new(experiment, &data.train).map(drop).map_err(Failure::configuration),
+        Ok(data) => Clients::new(experiment, &data.train).map(Some).map_err(Failure::configuration),
         Err(DataError::NoTraining) => {
-            population::test_data(experiment).map(drop).map_err(Failure::configuration)
+            population::test_data(experiment).map(|_| None).map_err(Failure::configuration)
         }
         Err(error) => Err(Failure::configuration(error)),
     }

@@ -7,7 +7,9 @@ use skep_privacy::quantities::{Delta, Epsilon};
 use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::federation::{Federation, no_promise};
 use skep_server::record::RoundRecord;
+use skep_simulations::Clients;
 
+use crate::failure::Failure;
 use crate::privacy_words;
 
 /// The epsilons of an experiment after some of its rounds; null where nothing is promised.
@@ -25,6 +27,10 @@ pub(crate) struct Cost {
     pub(crate) epsilon_server_if_continuous: Option<f64>,
     /// Spent against the server when all other clients are its own.
     pub(crate) epsilon_alone: Option<f64>,
+    /// Spent on an example of the client whose examples it costs most, against everybody else; not there unless clients
+    /// hide their single examples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) epsilon_example: Option<f64>,
     /// The delta of all of them.
     pub(crate) delta: Option<f64>,
     /// The accountant that proves them.
@@ -75,24 +81,42 @@ impl Cost {
                 .map(|reason| reason.to_string()),
             epsilon_server_if_continuous: None,
             epsilon_alone: promised(Adversary::EveryoneElse),
-            delta: experiment.privacy.terms().map(|terms| terms.delta.get()),
+            epsilon_example: None,
+            delta: experiment.privacy.stated_terms().map(|terms| terms.delta.get()),
             accountant: privacy_words::accountant(experiment),
         }
+    }
+
+    /// The same with what the rounds cost single examples of `clients`, if those are hidden.
+    ///
+    /// # Errors
+    /// [`Failure`] when they cannot be.
+    pub(crate) fn with_examples(
+        self,
+        experiment: &Experiment,
+        clients: &Clients,
+        rounds: u64,
+    ) -> Result<Self, Failure> {
+        let epsilon = clients.example_epsilon(&experiment.task, rounds).map_err(Failure::configuration)?;
+        Ok(Cost { epsilon_example: epsilon.map(Epsilon::get), ..self })
     }
 
     /// Who can learn what, a line for each adversary that differs from the one before: a label and a sentence.
     pub(crate) fn lines(&self, experiment: &Experiment) -> Vec<(&'static str, String)> {
         let nothing = |reason: &str| format!("nothing is promised (no epsilon): {reason}");
-        let delta = experiment.privacy.terms().map(|terms| terms.delta);
+        let delta = experiment.privacy.stated_terms().map(|terms| terms.delta);
         let recipients = match stated(self.epsilon_release, delta) {
             Some(stated) => stated + &compared(self.epsilon_release_if_continuous),
-            None => nothing("privacy is off"),
+            None => nothing(self.epsilon_server_reason.as_deref().unwrap_or("privacy is off")),
         };
         let server = match stated(self.epsilon_server, delta) {
             Some(stated) => stated + &whose_help(experiment) + &compared(self.epsilon_server_if_continuous),
             None => nothing(self.epsilon_server_reason.as_deref().unwrap_or("privacy is off")),
         };
         let mut lines = vec![("recipients", recipients), ("server", server)];
+        if let Some(stated) = stated(self.epsilon_example, delta) {
+            lines.push(("examples", format!("{stated} for each, against everybody but its own client")));
+        }
         if let (Privacy::Distributed { .. }, Some(stated)) =
             (&experiment.privacy, stated(self.epsilon_alone, delta))
         {
@@ -115,7 +139,7 @@ fn whose_help(experiment: &Experiment) -> String {
             format!(", with up to {corrupt} of {cohort} clients its own")
         }
         Privacy::Local { .. } => ", whoever helps it".to_owned(),
-        Privacy::None | Privacy::Central { .. } => String::new(),
+        Privacy::None | Privacy::Central { .. } | Privacy::Examples { .. } => String::new(),
     }
 }
 

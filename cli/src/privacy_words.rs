@@ -8,7 +8,7 @@ use skep_protocol::experiment::{Experiment, Privacy};
 
 /// What is hidden, and by what.
 pub(crate) fn hidden(experiment: &Experiment) -> Option<String> {
-    let terms = experiment.privacy.terms()?;
+    let terms = experiment.privacy.stated_terms()?;
     let unit = match terms.unit {
         Unit::Client => "whole clients",
         Unit::Example => "single examples",
@@ -46,13 +46,16 @@ pub(crate) fn participation(limit: &Participation) -> String {
 
 /// Which accountant proves the epsilon that is shown; `None` where nothing is promised.
 pub(crate) fn accountant(experiment: &Experiment) -> Option<&'static str> {
+    if let Privacy::Examples { .. } = experiment.privacy {
+        return Some(Accountant::Pld.as_str());
+    }
     let terms = experiment.privacy.terms()?;
     let rounds = &experiment.rounds;
     let sampling = match &experiment.privacy {
         // Sums of discrete shares have a proof by Rényi divergence only.
         Privacy::Distributed { .. } => return Some(Accountant::Rdp.as_str()),
         Privacy::Local { .. } => Sampling::All,
-        Privacy::None | Privacy::Central { .. } => rounds.sampling,
+        Privacy::None | Privacy::Central { .. } | Privacy::Examples { .. } => rounds.sampling,
     };
     let mut planned = Composition::new(terms.adjacency);
     let round = Amplification::of(sampling, terms.adjacency).gaussian(terms.noise_multiplier);

@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 use skep_learning::{Split, Subset};
 use skep_privacy::prg::Key;
-use skep_protocol::experiment::Experiment;
+use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::ledger::Place;
 use skep_server::record::OutcomeKind;
 use skep_simulations::{
@@ -81,7 +81,12 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
         repeat.dismiss();
     }
     let Ran { end, run, model } = ran?;
-    let summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
+    let mut summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
+    if let (Some(data), Privacy::Examples { .. }) = (&data, &experiment.privacy) {
+        let clients = Clients::new(&experiment, &data.train).map_err(Failure::configuration)?;
+        let rounds = recorded.records.len() as u64;
+        summary.cost = summary.cost.with_examples(&experiment, &clients, rounds)?;
+    }
     let simulated_clients = match arguments.out {
         Some(_) => label_counts(&experiment, data.as_ref())?,
         None => None,

@@ -182,7 +182,7 @@ impl Summary {
     ) -> Self {
         let count = |kind| records.iter().filter(|record| record.outcome == kind).count() as u64;
         let measured = records.iter().rev().find(|record| record.accuracy.is_some());
-        let terms = experiment.privacy.terms();
+        let terms = experiment.privacy.stated_terms();
         Summary {
             name: experiment.name.clone(),
             version: env!("CARGO_PKG_VERSION"),

@@ -9,6 +9,7 @@ mod backoff;
 mod credentials;
 mod download;
 mod driver;
+pub mod example_privacy;
 pub mod guard;
 pub mod join;
 pub mod masking;

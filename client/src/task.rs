@@ -8,6 +8,8 @@ use skep_protocol::Round;
 use skep_protocol::experiment::{self, Model, Task};
 use thiserror::Error;
 
+use crate::example_privacy::{ExamplePrivacyError, PrivateSteps};
+
 /// Why a task cannot be learned here.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum TaskError {
@@ -43,6 +45,9 @@ pub enum TaskError {
         /// Classes of the data.
         found: usize,
     },
+    /// The task hides single examples, and cannot hide those here.
+    #[error("the privacy of examples cannot be kept: {0}")]
+    Examples(#[from] ExamplePrivacyError),
     /// There is nothing to learn from.
     #[error("the data hold no examples")]
     NoExamples,
@@ -128,6 +133,17 @@ fn optimizer(optimizer: experiment::Optimizer) -> Optimizer {
         experiment::Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay }
         }
+    }
+}
+
+/// Whether the examples of a client that has so many are hidden within the task's limit, if the task hides them.
+///
+/// # Errors
+/// [`TaskError::Examples`].
+pub fn check_privacy(task: &Task, examples: usize) -> Result<(), TaskError> {
+    match PrivateSteps::new(task, examples)? {
+        Some(steps) => Ok(steps.check_budget()?),
+        None => Ok(()),
     }
 }
 

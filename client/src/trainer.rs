@@ -20,6 +20,7 @@ use skep_protocol::plan::{Plan, VerifiedPlan};
 use skep_protocol::round::Decline;
 use skep_protocol::{ClientId, Round};
 
+use crate::example_privacy::{Draws, PrivateSteps};
 use crate::task::{self, TaskError};
 
 /// What a client draws from in secret.
@@ -99,6 +100,7 @@ impl Participant {
     ) -> Result<Self, TaskError> {
         task::check_data(task, &data)?;
         task::training(task, Round(1))?;
+        task::check_privacy(task, data.len())?;
         Ok(Self::with_learner(id, make(task)?, data, keys))
     }
 
@@ -131,16 +133,28 @@ impl Participant {
         let plan = plan.plan();
         let training = task::training(task, plan.round).map_err(|_| Decline::WrongTask)?;
         let order = self.order_key(plan, task);
-        let report = self
-            .learner
-            .train(base, &self.data, &training, Turn::new(*order.expose()))
-            .map_err(decline_of)?;
+        let turn = Turn::new(*order.expose());
+        let report = match self.private_steps(plan, task)? {
+            None => self.learner.train(base, &self.data, &training, turn),
+            Some(mut draws) => self.learner.train_privately(base, &self.data, &training, turn, &mut draws),
+        };
+        let report = report.map_err(decline_of)?;
         let update = match plan.grid()? {
             Grid::Private(grid) => self.bound(report.update, plan, &grid)?.into(),
             Grid::Noised(grid) => self.hide(report.update, plan, &grid)?.into(),
             Grid::Public(grid) => encode(report.update, report.examples, plan.weighting, &grid)?.into(),
         };
         Ok(Trained { update, examples: report.examples as u64, loss: report.loss })
+    }
+
+    /// What hides the client's single examples in this round, if the task asks for it.
+    fn private_steps(&self, plan: &Plan, task: &Task) -> Result<Option<Draws>, Decline> {
+        let steps = PrivateSteps::new(task, self.data.len()).map_err(|_| Decline::WrongTask)?;
+        let Some(steps) = steps else { return Ok(None) };
+        steps.check_budget().map_err(|_| Decline::WrongTask)?;
+        let key = self.key(Purpose::Noise, plan)?;
+        let draws = steps.begin(plan.round, self.learner.parameter_count(), &key, plan.prg);
+        draws.map(Some).map_err(|_| Decline::WrongTask)
     }
 
     /// Public, unlike every other key here: it follows from the experiment's seed.

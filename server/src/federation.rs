@@ -771,7 +771,8 @@ pub fn terms(experiment: &Experiment) -> Result<Terms, FederationError> {
 
 fn mode(experiment: &Experiment) -> Mode {
     match &experiment.privacy {
-        Privacy::None => Mode::None,
+        // A ledger is about whole clients.
+        Privacy::None | Privacy::Examples { .. } => Mode::None,
         Privacy::Central { secure_aggregation: None, .. } => Mode::Central,
         Privacy::Central { secure_aggregation: Some(_), .. } => Mode::CentralSecureAggregation,
         Privacy::Distributed { .. } => Mode::Distributed,

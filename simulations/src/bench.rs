@@ -251,7 +251,7 @@ impl Stages {
         federation.commit(&nothing.map_err(|_| SimulationError::OutOfStep("zeros fit every grid"))?)?;
         timed(&mut without, || federation.release())?;
         stages.strategy = without.min(release);
-        if experiment.privacy != Privacy::None {
+        if experiment.privacy.terms().is_some() {
             stages.noise += release - stages.strategy;
         }
         Ok(stages)

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
+use skep_client::example_privacy::{ExamplePrivacyError, PrivateSteps};
 use skep_learning::workload::Workload;
 use skep_learning::{PartitionError, Subset};
-use skep_privacy::quantities::Sampling;
-use skep_protocol::experiment::{self, Data, Experiment};
+use skep_privacy::quantities::{Epsilon, Sampling};
+use skep_protocol::experiment::{self, Data, Experiment, Task};
 use skep_protocol::{ClientId, Round};
 
 use crate::population;
@@ -71,6 +72,29 @@ impl Clients {
             Clients::Generated { workload, count, .. } if client.0 < *count => workload.examples() as u64,
             Clients::Generated { .. } => 0,
         }
+    }
+
+    /// What rounds cost an example of the client whose examples they cost most; `None` unless the task hides single examples.
+    ///
+    /// # Errors
+    /// [`ExamplePrivacyError`] when they cannot be hidden as the task says.
+    pub fn example_epsilon(&self, task: &Task, rounds: u64) -> Result<Option<Epsilon>, ExamplePrivacyError> {
+        let mut largest: Option<Epsilon> = None;
+        for examples in self.sizes() {
+            let Some(steps) = PrivateSteps::new(task, examples)? else { return Ok(None) };
+            let epsilon = steps.epsilon(rounds)?;
+            largest = Some(largest.filter(|largest| *largest >= epsilon).unwrap_or(epsilon));
+        }
+        Ok(largest)
+    }
+
+    /// How many examples clients have: each number once, 0 left out.
+    pub(crate) fn sizes(&self) -> BTreeSet<usize> {
+        let sizes: BTreeSet<usize> = match self {
+            Clients::Shares(shares) => shares.iter().map(Subset::len).collect(),
+            Clients::Generated { workload, .. } => [workload.examples()].into(),
+        };
+        sizes.into_iter().filter(|&examples| examples > 0).collect()
     }
 
     /// Generates the examples of clients that are going to be selected, where examples are kept.

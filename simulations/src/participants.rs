@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use skep_client::task::{TaskError, check_data, learner_for, training};
+use skep_client::task::{TaskError, check_data, check_privacy, learner_for, training};
 use skep_client::trainer::{ClientKeys, Participant};
 use skep_learning::Learner;
 use skep_privacy::client_noise::Contribution;
@@ -37,6 +37,7 @@ impl<'a> Participants<'a> {
         if let Clients::Shares(shares) = clients {
             shares.iter().try_for_each(|share| check_data(task, share))?;
         }
+        clients.sizes().into_iter().try_for_each(|examples| check_privacy(task, examples))?;
         training(task, Round(1))?;
         let idle = Mutex::new(vec![learner_for(task)?]);
         Ok(Participants { task, clients, root, hold_out: None, idle, corrupt: None })

@@ -33,7 +33,7 @@ pub use layers::{Layer, simple_cnn};
 pub use simulation::Simulation;
 pub use strategy::{Aggregation, Robust, SecondMoment, ServerOptimizer, Strategy, Weighting};
 pub use task::{Activation, Model, Task};
-pub use training::{Batch, Optimizer, Schedule, Training};
+pub use training::{Batch, ExamplePrivacy, Optimizer, Schedule, Training};
 pub use validate::Invalid;
 pub use workload::Workload;
 
@@ -142,6 +142,12 @@ pub enum Privacy {
         /// How much noise, and what it hides.
         terms: Terms,
     },
+    /// Every client hides its single examples by noise on the gradients that it trains with, and nothing else; it holds
+    /// against everyone else. Mode local, unit example.
+    Examples {
+        /// How much noise, and what it hides; also part of the task, by which clients know.
+        terms: Terms,
+    },
 }
 
 /// The terms of differential privacy; nothing in them has a default.
@@ -195,20 +201,28 @@ impl SecureAggregation {
 }
 
 impl Privacy {
-    /// The terms, where anything is promised.
+    /// The terms of what updates promise of whole clients, if they promise anything.
     pub fn terms(&self) -> Option<&Terms> {
         match self {
-            Privacy::None => None,
+            Privacy::None | Privacy::Examples { .. } => None,
             Privacy::Central { terms, .. }
             | Privacy::Distributed { terms, .. }
             | Privacy::Local { terms } => Some(terms),
         }
     }
 
+    /// The terms, whatever they promise.
+    pub fn stated_terms(&self) -> Option<&Terms> {
+        match self {
+            Privacy::Examples { terms } => Some(terms),
+            _ => self.terms(),
+        }
+    }
+
     /// How the server is kept from seeing more than sums, where it is.
     pub fn secure_aggregation(&self) -> Option<&SecureAggregation> {
         match self {
-            Privacy::None | Privacy::Local { .. } => None,
+            Privacy::None | Privacy::Local { .. } | Privacy::Examples { .. } => None,
             Privacy::Central { secure_aggregation, .. } => secure_aggregation.as_ref(),
             Privacy::Distributed { secure_aggregation, .. } => Some(secure_aggregation),
         }
@@ -220,7 +234,7 @@ impl Privacy {
             Privacy::None => "none",
             Privacy::Central { .. } => "central",
             Privacy::Distributed { .. } => "distributed",
-            Privacy::Local { .. } => "local",
+            Privacy::Local { .. } | Privacy::Examples { .. } => "local",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How a client trains, as it travels to the client.
 
 use serde::{Deserialize, Serialize};
+use skep_privacy::quantities::{ClipNorm, Delta, Epsilon, NoiseMultiplier, QuantityError};
 
 use crate::canonical::Writer;
 use crate::ids::Round;
@@ -23,6 +24,25 @@ pub struct Training {
     pub gradient_clip_norm: Option<f64>,
     /// How the step size changes from round to round.
     pub schedule: Schedule,
+    /// Whether each client hides its single examples.
+    pub example_privacy: Option<ExamplePrivacy>,
+}
+
+/// Differential privacy of single examples, made inside each client by DP-SGD (Abadi et al., 1607.00133): each step draws
+/// examples by independent coins, whose rate is the batch over the client's examples, and adds noise to the sum of their
+/// clipped gradients. A neighbour leaves one example out of every sum.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExamplePrivacy {
+    /// The L2 norm that the gradient of an example is scaled down to, above 0.
+    pub clip_norm: f64,
+    /// Standard deviation of the noise on a sum over the clip norm, above 0.
+    pub noise_multiplier: f64,
+    /// The delta at which epsilon is stated.
+    pub delta: f64,
+    /// A client whose examples would cost more over all rounds does not take part.
+    pub epsilon_limit: f64,
+    /// Rounds of the experiment, each of which the client may be in.
+    pub rounds: u64,
 }
 
 /// How many examples one step sees.
@@ -104,6 +124,7 @@ impl Training {
             proximal: 0.0,
             gradient_clip_norm: None,
             schedule: Schedule::Constant,
+            example_privacy: None,
         }
     }
 
@@ -151,7 +172,8 @@ impl Training {
             }
             _ => Ok(()),
         };
-        schedule.map_err(|problem| ("task.training.schedule", problem.into()))
+        schedule.map_err(|problem| ("task.training.schedule", problem.into()))?;
+        self.example_privacy.map_or(Ok(()), |terms| terms.check(self.batch))
     }
 
     /// What plain descent does without is written only where it is there: the digests of plain tasks are as old as the first
@@ -186,6 +208,30 @@ impl Training {
             Schedule::Step { every, factor } => writer.u8(6).u64(every).f64(factor),
             Schedule::Cosine { rounds, floor } => writer.u8(7).u64(rounds).f64(floor),
         };
+        if let Some(terms) = self.example_privacy {
+            let ExamplePrivacy { clip_norm, noise_multiplier, delta, epsilon_limit, rounds } = terms;
+            writer.u8(8).f64(clip_norm).f64(noise_multiplier).f64(delta).f64(epsilon_limit).u64(rounds);
+        }
+    }
+}
+
+impl ExamplePrivacy {
+    fn check(&self, batch: Batch) -> Result<(), (&'static str, String)> {
+        if matches!(batch, Batch::InOrder(_)) {
+            return Err((
+                "task.training.batch_size",
+                "must be a number or \"full\" with unit = \"example\": batches are drawn by secret coins, in no order".into(),
+            ));
+        }
+        let wrong = |key| move |error: QuantityError| (key, error.to_string());
+        ClipNorm::new(self.clip_norm).map_err(wrong("privacy.clip_norm"))?;
+        NoiseMultiplier::new(self.noise_multiplier).map_err(wrong("privacy.noise_multiplier"))?;
+        Delta::new(self.delta).map_err(wrong("privacy.delta"))?;
+        Epsilon::new(self.epsilon_limit).map_err(wrong("privacy.epsilon_limit"))?;
+        if self.noise_multiplier == 0.0 || self.rounds == 0 {
+            return Err(("privacy.noise_multiplier", "must be above 0, for at least one round".into()));
+        }
+        Ok(())
     }
 }
 
@@ -267,6 +313,8 @@ mod tests {
             Training { gradient_clip_norm: Some(0.5), ..plain },
             Training { schedule: Schedule::Step { every: 1, factor: 0.5 }, ..plain },
             Training { schedule: Schedule::Cosine { rounds: 1, floor: 0.5 }, ..plain },
+            Training { example_privacy: Some(TERMS), ..plain },
+            Training { example_privacy: Some(ExamplePrivacy { rounds: 2, ..TERMS }), ..plain },
         ];
         let mut bytes: Vec<_> = all
             .iter()
@@ -279,6 +327,26 @@ mod tests {
         bytes.sort();
         bytes.dedup();
         assert_eq!(bytes.len(), all.len());
+    }
+
+    const TERMS: ExamplePrivacy =
+        ExamplePrivacy { clip_norm: 1.0, noise_multiplier: 1.0, delta: 1e-5, epsilon_limit: 3.0, rounds: 1 };
+
+    #[test]
+    fn examples_are_hidden_on_terms_that_make_sense() {
+        let plain = Training::plain(2.0, 1, Batch::Size(4));
+        let key = |terms, batch| {
+            let training = Training { example_privacy: Some(terms), batch, ..plain };
+            training.check().err().map(|(key, _)| key)
+        };
+        assert_eq!(key(TERMS, Batch::Size(4)), None);
+        assert_eq!(key(TERMS, Batch::InOrder(4)), Some("task.training.batch_size"));
+        let full = |terms| key(terms, Batch::Full);
+        assert_eq!(full(ExamplePrivacy { clip_norm: 0.0, ..TERMS }), Some("privacy.clip_norm"));
+        let silent = ExamplePrivacy { noise_multiplier: 0.0, ..TERMS };
+        assert_eq!(full(silent), Some("privacy.noise_multiplier"));
+        assert_eq!(full(ExamplePrivacy { delta: 1.0, ..TERMS }), Some("privacy.delta"));
+        assert_eq!(full(ExamplePrivacy { epsilon_limit: -1.0, ..TERMS }), Some("privacy.epsilon_limit"));
     }
 
     #[test]

@@ -164,6 +164,8 @@ impl From<&TrainingFile> for Training {
             },
             proximal: file.proximal.unwrap_or(0.0),
             gradient_clip_norm: file.gradient_clip_norm,
+            // What is promised stands in [privacy].
+            example_privacy: None,
             schedule: match file.schedule {
                 None => Schedule::Constant,
                 Some(ScheduleFile::Step { every, factor }) => Schedule::Step { every, factor },

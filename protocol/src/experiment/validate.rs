@@ -14,8 +14,8 @@ use super::file::{
     SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
 };
 use super::{
-    Attack, Data, Experiment, Fidelity, Model, Partition, Population, Rounds, Simulation, Strategy, Task,
-    Training, simple_cnn,
+    Attack, Data, Experiment, Fidelity, Model, Partition, Population, Privacy, Rounds, Simulation, Strategy,
+    Task, Training, simple_cnn,
 };
 use crate::time::Span;
 
@@ -38,15 +38,16 @@ impl TryFrom<&ExperimentFile> for Experiment {
         }
         let data = Data::try_from(&file.task.data)?;
         let population = population(&file.population)?;
+        let privacy = privacy::privacy(file)?;
         let experiment = Experiment {
             name: file.name.clone(),
             seed: file.seed,
-            task: task(file, &data)?,
+            task: task(file, &data, &privacy)?,
             attack: attack(file, &data)?,
             data,
             rounds: rounds(&file.rounds, population.clients)?,
             strategy: Strategy::try_from(&file.strategy)?,
-            privacy: privacy::privacy(file)?,
+            privacy,
             fidelity: privacy::fidelity(file)?,
             evaluation: file.evaluation.clone().unwrap_or_default(),
             simulation: simulation(file)?,
@@ -61,7 +62,8 @@ impl TryFrom<&ExperimentFile> for Experiment {
     }
 }
 
-fn task(file: &ExperimentFile, data: &Data) -> Result<Task, Invalid> {
+fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, Invalid> {
+    let example_privacy = privacy::example_privacy(privacy, file.rounds.count);
     let task = Task {
         name: file.name.clone(),
         seed: file.seed,
@@ -77,7 +79,7 @@ fn task(file: &ExperimentFile, data: &Data) -> Result<Task, Invalid> {
                 Model::Layers { image: Some(*image), layers: simple_cnn(*dropout) }
             }
         },
-        training: Training::from(&file.task.training),
+        training: Training { example_privacy, ..Training::from(&file.task.training) },
     };
     task.check().map_err(|(key, problem)| invalid(key, problem))?;
     Ok(task)

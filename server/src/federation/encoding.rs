@@ -26,6 +26,9 @@ pub enum NoPromise {
     /// Mode `central` with secure aggregation, against the server with everybody else.
     #[error("the server adds the noise itself, and takes everybody else's update from the sum")]
     NothingOfItsOwn,
+    /// Mode `local`, unit `example`.
+    #[error("each client hides its single examples, by its own account, and nothing hides a whole client")]
+    ExamplesOnly,
 }
 
 /// The grid of an experiment's updates, and the noise of each of its rounds. `dimension` counts the model's parameters, and one
@@ -40,7 +43,9 @@ pub(super) fn encoding(
     let cohort_max = experiment.cohort_max();
     let min_updates = experiment.rounds.min_updates;
     match &experiment.privacy {
-        Privacy::None => Ok((PublicGrid::new(dimension, cohort_max)?.into(), Mechanism::None)),
+        Privacy::None | Privacy::Examples { .. } => {
+            Ok((PublicGrid::new(dimension, cohort_max)?.into(), Mechanism::None))
+        }
         Privacy::Central { terms, secure_aggregation } => {
             let grid = match secure_aggregation {
                 None => PrivateGrid::new(terms.clip_norm, dimension, cohort_max)?,
@@ -91,6 +96,7 @@ pub(super) fn promise(
 pub fn no_promise(privacy: &Privacy, adversary: Adversary) -> Option<NoPromise> {
     match (privacy, adversary) {
         (Privacy::None, _) => Some(NoPromise::Off),
+        (Privacy::Examples { .. }, _) => Some(NoPromise::ExamplesOnly),
         (Privacy::Central { secure_aggregation: None, .. }, Adversary::Server | Adversary::EveryoneElse) => {
             Some(NoPromise::TrustedServer)
         }

@@ -10,7 +10,7 @@ use super::{Invalid, at, checked, invalid, parsed};
 use crate::experiment::file::{
     ExperimentFile, FidelityFile, GroupsFile, ModeFile, PrivacyFile, SecureAggregationFile,
 };
-use crate::experiment::{Experiment, Fidelity, Groups, Privacy, SecureAggregation, Terms};
+use crate::experiment::{ExamplePrivacy, Experiment, Fidelity, Groups, Privacy, SecureAggregation, Terms};
 use crate::plan::{COHORT_MAX, Masking};
 
 pub(super) fn privacy(file: &ExperimentFile) -> Result<Privacy, Invalid> {
@@ -24,7 +24,13 @@ pub(super) fn privacy(file: &ExperimentFile) -> Result<Privacy, Invalid> {
         (ModeFile::Distributed, Some(secure_aggregation)) => {
             Ok(Privacy::Distributed { terms: terms()?, secure_aggregation })
         }
-        (ModeFile::Local, None) => Ok(Privacy::Local { terms: terms()? }),
+        (ModeFile::Local, None) => {
+            let terms = terms()?;
+            Ok(match terms.unit {
+                Unit::Client => Privacy::Local { terms },
+                Unit::Example => Privacy::Examples { terms },
+            })
+        }
         (ModeFile::Distributed, None) => Err(invalid(
             "secure_aggregation",
             "is missing: with mode = \"distributed\" each client adds only a share of the noise, which hides nothing unless \
@@ -108,13 +114,35 @@ fn secure_aggregation(file: &SecureAggregationFile) -> Result<SecureAggregation,
     })
 }
 
+/// What the task tells clients, where they hide single examples.
+pub(super) fn example_privacy(privacy: &Privacy, rounds: u64) -> Option<ExamplePrivacy> {
+    let Privacy::Examples { terms } = privacy else { return None };
+    Some(ExamplePrivacy {
+        clip_norm: terms.clip_norm.get(),
+        noise_multiplier: terms.noise_multiplier.get(),
+        delta: terms.delta.get(),
+        epsilon_limit: terms.epsilon_limit.get(),
+        rounds,
+    })
+}
+
 /// Refuses what cannot be promised together.
 pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid> {
+    if let Privacy::Examples { terms } = &experiment.privacy
+        && terms.adjacency != Adjacency::ZeroOut
+    {
+        return Err(invalid(
+            "privacy.adjacency",
+            "must be \"zero-out\" with unit = \"example\": the number of a client's examples is public, as rate and number of its \
+             steps follow from it, so the neighbour keeps the example and leaves it out of every sum",
+        ));
+    }
     let Some(terms) = experiment.privacy.terms() else { return Ok(()) };
     if terms.unit != Unit::Client {
         return Err(invalid(
             "privacy.unit",
-            "must be \"client\": noise on updates protects whole clients; example-level privacy is made inside a client",
+            "must be \"client\" in this mode: noise on updates protects whole clients; single examples are hidden inside each \
+             client, with mode = \"local\"",
         ));
     }
     if terms.adjacency == Adjacency::Replace {
@@ -277,9 +305,9 @@ pub(super) fn privacy_file(privacy: &Privacy) -> PrivacyFile {
         Privacy::None => ModeFile::None,
         Privacy::Central { .. } => ModeFile::Central,
         Privacy::Distributed { .. } => ModeFile::Distributed,
-        Privacy::Local { .. } => ModeFile::Local,
+        Privacy::Local { .. } | Privacy::Examples { .. } => ModeFile::Local,
     };
-    let terms = privacy.terms();
+    let terms = privacy.stated_terms();
     PrivacyFile {
         mode,
         unit: terms.map(|terms| terms.unit.to_string()),
@@ -459,8 +487,6 @@ mod tests {
         for file in [distributed(), local()] {
             let adjacency = |file: &mut ExperimentFile| file.privacy.adjacency = Some("add-or-remove".into());
             assert_eq!(refused(file.clone(), adjacency).0, "privacy.adjacency");
-            let unit = |file: &mut ExperimentFile| file.privacy.unit = Some("example".into());
-            assert_eq!(refused(file.clone(), unit).0, "privacy.unit");
             let weighting = |file: &mut ExperimentFile| {
                 file.strategy = crate::experiment::file::StrategyFile::Fedavg {
                     weighting: crate::experiment::file::WeightingFile::Examples,
@@ -470,6 +496,19 @@ mod tests {
             };
             assert_eq!(refused(file, weighting).0, "strategy.weighting");
         }
+        let example = |file: &mut ExperimentFile| file.privacy.unit = Some("example".into());
+        for file in [digits(), distributed()] {
+            let (key, problem) = refused(file, example);
+            assert_eq!(key, "privacy.unit");
+            assert!(problem.contains("mode = \"local\""), "{problem}");
+        }
+        let mut examples = local();
+        example(&mut examples);
+        let experiment = Experiment::try_from(&examples).unwrap();
+        assert_eq!(ExperimentFile::from(&experiment), examples);
+        assert_eq!(experiment.task.training.example_privacy.map(|terms| terms.rounds), Some(60));
+        let (key, _) = refused(examples, |file| file.privacy.adjacency = Some("add-or-remove".into()));
+        assert_eq!(key, "privacy.adjacency");
         let (key, problem) = refused(local(), |file| {
             file.rounds.sampling = SamplingFile::Poisson { rate: 0.5 };
             file.privacy.adjacency = Some("add-or-remove".into());

@@ -24,7 +24,7 @@ pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid
 /// Who chooses among updates has to see each, as no promise lets the server but those of modes `none` and `local`.
 fn refuse_unseen(privacy: &Privacy) -> Result<(), Invalid> {
     let problem = match privacy {
-        Privacy::None | Privacy::Local { .. } => return Ok(()),
+        Privacy::None | Privacy::Local { .. } | Privacy::Examples { .. } => return Ok(()),
         Privacy::Central { secure_aggregation: Some(_), .. } | Privacy::Distributed { .. } => {
             "needs to see each update, but with [secure_aggregation] the server sees their sum only; choose a kind that needs no \
              more, such as \"fedavg\", or mode = \"local\", where each update carries its own noise"
