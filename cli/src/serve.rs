@@ -28,7 +28,7 @@ use crate::recorder::Recorder;
 use crate::report::{self, End, Shown};
 use crate::results::Results;
 use crate::server_state;
-use crate::simulate::refuse_simulated_evaluation;
+use crate::simulate::{refuse_over_sockets, refuse_simulated_evaluation};
 use crate::status::Board;
 use crate::summary::{Run, Summary};
 
@@ -40,6 +40,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let started = Instant::now();
     let experiment = experiment_file::read(Some(&arguments.file), arguments.data_dir.as_deref())?;
     refuse_simulated_evaluation(&experiment)?;
+    refuse_over_sockets(&experiment)?;
     let test = population::test_data(&experiment).map_err(Failure::configuration)?;
     let _lock = server_state::lock(&arguments.state)?;
     let authority = Authority::open(&arguments.state).map_err(Failure::other)?;

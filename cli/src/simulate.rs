@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 use skep_learning::{Split, Subset};
 use skep_privacy::prg::Key;
-use skep_protocol::experiment::{Experiment, Privacy};
+use skep_protocol::experiment::{Experiment, Privacy, Weighting};
 use skep_server::ledger::Place;
 use skep_server::record::OutcomeKind;
 use skep_simulations::{
@@ -36,12 +36,8 @@ use crate::summary::{AttackSummary, Run, Summary};
 pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     let started = Instant::now();
     let experiment = experiment_file::read(arguments.file.as_deref(), arguments.data_dir.as_deref())?;
-    if arguments.real && experiment.attack.is_some() {
-        return Err(Failure::Usage {
-            problem: "simulation.attack is of simulations in memory: over sockets nobody is corrupt"
-                .to_owned(),
-            help: Some("remove [simulation.attack], or --real".to_owned()),
-        });
+    if arguments.real {
+        refuse_over_sockets(&experiment)?;
     }
     interrupt::flag()?;
     if let Some(ended) = ended_before(arguments, &experiment)? {
@@ -202,6 +198,27 @@ fn in_memory(
         masks: Some(ran.masks),
     };
     Ok(Ran { end, run, model: ran.model.to_vec() })
+}
+
+/// Refuses what clients of real federations do not do.
+///
+/// # Errors
+/// [`Failure::Usage`] with the reason.
+pub(crate) fn refuse_over_sockets(experiment: &Experiment) -> Result<(), Failure> {
+    let (problem, help) = if experiment.strategy.weighting() == Weighting::Controlled {
+        (
+            "strategy.kind \"scaffold\" runs in memory only: a client over sockets keeps no control variate between rounds",
+            "use `skep simulate` without --real, or \"fedavg\" with task.training.proximal",
+        )
+    } else if experiment.attack.is_some() {
+        (
+            "simulation.attack is of simulations in memory: over sockets nobody is corrupt",
+            "remove [simulation.attack], or use `skep simulate` without --real",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Failure::Usage { problem: problem.to_owned(), help: Some(help.to_owned()) })
 }
 
 fn attack_summary(

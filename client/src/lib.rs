@@ -20,3 +20,4 @@ mod session;
 pub mod task;
 pub mod terms;
 pub mod trainer;
+mod weighing;

@@ -22,6 +22,7 @@ use skep_protocol::{ClientId, Round};
 
 use crate::example_privacy::{Draws, PrivateSteps};
 use crate::task::{self, TaskError};
+use crate::weighing::{Facts, weigh};
 
 /// What a client draws from in secret.
 #[derive(Clone, Debug)]
@@ -68,6 +69,7 @@ pub struct Participant {
     learner: Box<dyn Learner>,
     data: Subset,
     keys: ClientKeys,
+    control: Option<Vec<f32>>,
 }
 
 /// What a client made in a round.
@@ -106,7 +108,13 @@ impl Participant {
 
     /// A participant with a learner of its own kind.
     pub fn with_learner(id: ClientId, learner: Box<dyn Learner>, data: Subset, keys: ClientKeys) -> Self {
-        Participant { id, learner, data, keys }
+        Participant { id, learner, data, keys, control: None }
+    }
+
+    /// The same with its control variate, where the strategy has them: one number a parameter, zeros before its first round.
+    #[must_use]
+    pub fn with_control(self, control: Vec<f32>) -> Self {
+        Participant { control: Some(control), ..self }
     }
 
     /// Gives the learner back, for another participant of the same task.
@@ -133,16 +141,43 @@ impl Participant {
         let plan = plan.plan();
         let training = task::training(task, plan.round).map_err(|_| Decline::WrongTask)?;
         let order = self.order_key(plan, task);
-        let turn = Turn::new(*order.expose());
-        let report = match self.private_steps(plan, task)? {
+        let (base, server_control) = match plan.weighting {
+            // The server's control variate follows the model.
+            Weighting::Controlled => base.split_at_checked(base.len() / 2).ok_or(Decline::NoModel)?,
+            _ => (base, &[][..]),
+        };
+        let private_steps = self.private_steps(plan, task)?;
+        // Noise on gradients hides what follows from them, and nothing that is said beside the update.
+        let said_beside = !matches!(plan.weighting, Weighting::Uniform | Weighting::Examples { .. });
+        if private_steps.is_some() && said_beside {
+            return Err(Decline::Inconsistent);
+        }
+        let correction = self.correction(plan, server_control)?;
+        let base_loss = match plan.weighting {
+            Weighting::ByLoss { .. } => {
+                Some(self.learner.evaluate(base, &self.data).map_err(decline_of)?.loss)
+            }
+            _ => None,
+        };
+        let turn = Turn { correction: correction.as_deref(), ..Turn::new(*order.expose()) };
+        let report = match private_steps {
             None => self.learner.train(base, &self.data, &training, turn),
             Some(mut draws) => self.learner.train_privately(base, &self.data, &training, turn, &mut draws),
         };
         let report = report.map_err(decline_of)?;
+        let facts = Facts {
+            examples: report.examples,
+            steps: report.steps,
+            learning_rate: training.learning_rate(),
+            optimizer: task.training.optimizer,
+            classes: task.classes,
+            base_loss,
+            server_control,
+        };
         let update = match plan.grid()? {
             Grid::Private(grid) => self.bound(report.update, plan, &grid)?.into(),
             Grid::Noised(grid) => self.hide(report.update, plan, &grid)?.into(),
-            Grid::Public(grid) => encode(report.update, report.examples, plan.weighting, &grid)?.into(),
+            Grid::Public(grid) => encode(report.update, plan.weighting, &facts, &grid)?.into(),
         };
         Ok(Trained { update, examples: report.examples as u64, loss: report.loss })
     }
@@ -155,6 +190,18 @@ impl Participant {
         let key = self.key(Purpose::Noise, plan)?;
         let draws = steps.begin(plan.round, self.learner.parameter_count(), &key, plan.prg);
         draws.map(Some).map_err(|_| Decline::WrongTask)
+    }
+
+    /// What is added to each gradient: c − cᵢ, where the strategy has control variates.
+    fn correction(&self, plan: &Plan, server_control: &[f32]) -> Result<Option<Vec<f32>>, Decline> {
+        match (plan.weighting, &self.control) {
+            (Weighting::Controlled, Some(own)) if own.len() == server_control.len() => {
+                Ok(Some(server_control.iter().zip(own).map(|(server, own)| server - own).collect()))
+            }
+            // Who has none of its own cannot take part.
+            (Weighting::Controlled, _) => Err(Decline::Inconsistent),
+            _ => Ok(None),
+        }
     }
 
     /// Public, unlike every other key here: it follows from the experiment's seed.
@@ -185,23 +232,15 @@ pub fn pack(update: &Contribution) -> Vec<u8> {
         .expect("no coordinate of an update leaves its grid's range, for which the wire is wide enough")
 }
 
-/// Mode none. A weighted update ends with its own weight, n/max, so that the sum of updates brings along the sum of
-/// weights to divide it by.
+/// Mode none.
 fn encode(
-    mut values: Vec<f32>,
-    examples: usize,
+    values: Vec<f32>,
     weighting: Weighting,
+    facts: &Facts<'_>,
     grid: &PublicGrid,
 ) -> Result<QuantizedUpdate, Decline> {
-    let update = match weighting {
-        Weighting::Uniform => Update::new(values),
-        Weighting::Examples { max } => {
-            values.push(1.0);
-            let weight = (examples as f64 / f64::from(max)).min(1.0);
-            Update::new(values).and_then(|update| update.scaled(weight))
-        }
-    };
-    update.map_err(|_| Decline::Unencodable)?.quantize_nearest(grid).map_err(|_| Decline::Unencodable)
+    let update = weigh(values, weighting, facts).map_err(|_| Decline::Unencodable)?;
+    update.quantize_nearest(grid).map_err(|_| Decline::Unencodable)
 }
 
 fn decline_of(error: LearnError) -> Decline {

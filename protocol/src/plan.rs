@@ -120,13 +120,12 @@ impl Plan {
             return Err(Decline::WrongTask);
         }
         let private = !matches!(self.promise, Promise::None);
-        let weight = match self.weighting {
-            Weighting::Uniform => 0,
-            // A weight reveals a client's data and is not in the sensitivity.
-            Weighting::Examples { .. } if private => return Err(Decline::Inconsistent),
-            Weighting::Examples { .. } => 1,
-        };
-        let expected = task.parameter_count().ok_or(Decline::WrongTask)? + weight;
+        // What goes beside an update reveals a client's data and is not in the sensitivity.
+        if private && self.weighting != Weighting::Uniform {
+            return Err(Decline::Inconsistent);
+        }
+        let parameters = task.parameter_count().ok_or(Decline::WrongTask)?;
+        let expected = parameters + self.weighting.coordinates(parameters);
         let closes_early = private && self.closure != Closure::AllAnswered;
         // Who masks must know how many others do.
         let unknown_cohort = self.masking().is_some() && matches!(self.sampling, Sampling::Poisson { .. });
@@ -176,10 +175,13 @@ impl Plan {
         self.promise.write(&mut writer);
         write_sampling(&self.sampling, &mut writer);
         writer.u64(self.population).u32(self.cohort_max);
-        writer.u32(match self.weighting {
-            Weighting::Uniform => 0,
-            Weighting::Examples { max } => max,
-        });
+        match self.weighting {
+            Weighting::Uniform => writer.u32(0),
+            Weighting::Examples { max } => writer.u32(max),
+            Weighting::PerStep { max } => writer.u32(OTHER_WEIGHTING).u8(1).u32(max),
+            Weighting::ByLoss { q } => writer.u32(OTHER_WEIGHTING).u8(2).f64(q),
+            Weighting::Controlled => writer.u32(OTHER_WEIGHTING).u8(3),
+        };
         writer.u32(u32::from(self.prg.number()));
         writer.u32(match self.closure {
             Closure::AllAnswered => 0,
@@ -212,6 +214,12 @@ impl Plan {
             cohort: Cohort::default(),
             weighting: match reader.u32()? {
                 0 => Weighting::Uniform,
+                OTHER_WEIGHTING => match reader.u8()? {
+                    1 => Weighting::PerStep { max: reader.u32()? },
+                    2 => Weighting::ByLoss { q: reader.f64()? },
+                    3 => Weighting::Controlled,
+                    _ => return Err(CanonicalError::OutOfRange("weighting")),
+                },
                 max => Weighting::Examples { max },
             },
             prg: read_prg(&mut reader)?,
@@ -421,5 +429,7 @@ fn signed_text(digest: &Digest) -> Vec<u8> {
 }
 
 const DOMAIN: &str = "skep plan v1";
+/// No largest weight of a client: which weighting it is follows.
+const OTHER_WEIGHTING: u32 = u32::MAX;
 /// Far above any model, far below an overflow of the products made with it.
 const MAX_COORDINATES: u64 = 1 << 40;

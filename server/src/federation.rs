@@ -177,7 +177,7 @@ impl Federation {
         check_model(&experiment, &segments, &initial_model)?;
         check_ledger(&experiment, &ledger)?;
         let segments = with_weight(segments, experiment.strategy.weighting());
-        let dimension = initial_model.len() + weights(&experiment);
+        let dimension = initial_model.len() + weights(&experiment, initial_model.len());
         let (grid, mechanism) = encoding::encoding(&experiment, dimension)?;
         Ok(Federation {
             task: experiment.task.digest(),
@@ -209,7 +209,7 @@ impl Federation {
     ) -> Result<(), FederationError> {
         check_model(
             &self.experiment,
-            &self.segments[..self.segments.len() - weights(&self.experiment)],
+            &self.segments[..self.segments.len() - beside(self.experiment.strategy.weighting()).len()],
             &model,
         )?;
         if !state.fits(model.len()) {
@@ -582,6 +582,21 @@ impl Federation {
         Arc::clone(&self.model)
     }
 
+    /// What clients are sent to start from: the model, and the control variate behind it where the strategy has one.
+    pub fn base_model(&self) -> Arc<Vec<f32>> {
+        match self.experiment.strategy.weighting() {
+            weighting @ Weighting::Controlled => Arc::new(self.state.beside(&self.model, weighting)),
+            _ => self.model(),
+        }
+    }
+
+    fn base_digest(&self) -> Digest {
+        match self.experiment.strategy.weighting() {
+            Weighting::Controlled => Digest::of_model(&self.base_model()),
+            _ => self.model_digest,
+        }
+    }
+
     /// What the strategy remembers beside the model.
     pub fn state(&self) -> &ServerState {
         &self.state
@@ -690,7 +705,7 @@ impl Federation {
             task: self.task,
             round: self.round,
             rounds: rounds.count,
-            base_model: self.model_digest,
+            base_model: self.base_digest(),
             segments: self.segments.clone(),
             encoding: self.grid.encoding(),
             promise: encoding::promise(&self.experiment, reservation.mechanism(), |adversary| {
@@ -733,17 +748,26 @@ fn check_model(experiment: &Experiment, segments: &[Segment], model: &[f32]) -> 
 }
 
 fn with_weight(mut segments: Vec<Segment>, weighting: Weighting) -> Vec<Segment> {
-    if let Weighting::Examples { .. } = weighting {
-        segments.push(Segment { name: "weight".into(), len: 1 });
-    }
+    let parameters = segments.iter().map(|segment| segment.len).sum();
+    let len = if weighting == Weighting::Controlled { parameters } else { 1 };
+    segments.extend(beside(weighting).iter().map(|name| Segment { name: (*name).into(), len }));
     segments
 }
 
-fn weights(experiment: &Experiment) -> usize {
-    match experiment.strategy.weighting() {
-        Weighting::Uniform => 0,
-        Weighting::Examples { .. } => 1,
+/// What goes beside an update, part by part.
+fn beside(weighting: Weighting) -> &'static [&'static str] {
+    match weighting {
+        Weighting::Uniform => &[],
+        Weighting::Examples { .. } | Weighting::ByLoss { .. } => &["weight"],
+        Weighting::PerStep { .. } => &["steps", "weight"],
+        Weighting::Controlled => &["control variate"],
     }
+}
+
+/// Coordinates of an update beside its parameters.
+fn weights(experiment: &Experiment, parameters: usize) -> usize {
+    let beside = experiment.strategy.weighting().coordinates(parameters as u64);
+    usize::try_from(beside).expect("no more than parameters, which are in memory")
 }
 
 /// What an experiment promises, as the ledger of its population writes it down at the beginning. Its rounds are as many as
@@ -753,7 +777,8 @@ fn weights(experiment: &Experiment) -> usize {
 /// [`FederationError`] where there is no grid or no noise for the experiment.
 pub fn terms(experiment: &Experiment) -> Result<Terms, FederationError> {
     let parameters = experiment.task.parameter_count().and_then(|count| usize::try_from(count).ok());
-    let (_, mechanism) = encoding::encoding(experiment, parameters.unwrap_or(0) + weights(experiment))?;
+    let parameters = parameters.unwrap_or(0);
+    let (_, mechanism) = encoding::encoding(experiment, parameters + weights(experiment, parameters))?;
     let budget = experiment.privacy.terms().map(|terms| Budget {
         unit: terms.unit,
         adjacency: terms.adjacency,

@@ -11,7 +11,7 @@ use skep_protocol::round::Refusal;
 #[derive(Clone, Copy, Debug)]
 pub struct Stager {
     grid: Grid,
-    weighted: bool,
+    weighting: Weighting,
     masked: bool,
 }
 
@@ -26,7 +26,7 @@ pub enum StagedUpdate {
 
 impl Stager {
     pub(crate) fn new(grid: Grid, weighting: Weighting, masked: bool) -> Self {
-        Stager { grid, weighted: weighting != Weighting::Uniform, masked }
+        Stager { grid, weighting, masked }
     }
 
     /// Makes every test of an upload that the sum relies on.
@@ -50,12 +50,19 @@ impl Stager {
     pub fn stage(&self, packed: &[u8]) -> Result<Contribution, Refusal> {
         let coordinates = unpack(packed, self.grid.dimension(), self.grid.wire_bits()).map_err(not_packed)?;
         let update = Contribution::verify(coordinates, &self.grid).map_err(rejected)?;
-        if self.weighted
-            && !update.coordinates().last().is_some_and(|weight| (0..=WEIGHT_MAX).contains(weight))
-        {
-            return Err(Refusal::OutOfRange);
+        if self.counts_soundly(update.coordinates()) { Ok(update) } else { Err(Refusal::OutOfRange) }
+    }
+
+    fn counts_soundly(&self, coordinates: &[i32]) -> bool {
+        match (self.weighting, coordinates) {
+            (Weighting::Uniform | Weighting::Controlled, _) => true,
+            (Weighting::Examples { .. }, [.., weight]) => (0..=WEIGHT_MAX).contains(weight),
+            (Weighting::PerStep { .. }, [.., steps, weight]) => {
+                *steps >= 0 && (0..=WEIGHT_MAX).contains(weight)
+            }
+            (Weighting::ByLoss { .. }, [.., weight]) => *weight >= 0,
+            _ => false,
         }
-        Ok(update)
     }
 }
 

@@ -15,7 +15,9 @@ mod state;
 
 use skep_privacy::individual::ReleasedUpdates;
 use skep_privacy::sum::Release;
-use skep_protocol::experiment::{Aggregation, Experiment, Robust, ServerOptimizer, Weighting};
+use skep_protocol::experiment::{
+    Aggregation, Experiment, LOSS_UNIT, Robust, STEPS_UNIT, ServerOptimizer, Weighting,
+};
 use thiserror::Error;
 
 pub use state::ServerState;
@@ -43,8 +45,17 @@ enum Denominator {
     Expected(f64),
     /// How many updates are in the sum; only where nothing is promised.
     Updates,
-    /// The last coordinate of the sum, the clients' weights; only where nothing is promised.
+    /// The last coordinate of the sum, the clients' weights; only where nothing is promised, like the following.
     Weights,
+    /// The same, of updates that are divided by their steps; multiplied by the mean of those, which come before it (FedNova).
+    WeightedSteps,
+    /// The last coordinate of the sum, the clients' weights by their losses (q-FedAvg).
+    Losses,
+    /// How many updates are in the sum; the changes of control variates follow the parameters (SCAFFOLD).
+    Controlled {
+        /// How many clients have a control variate.
+        population: f64,
+    },
 }
 
 /// What follows from a round.
@@ -89,6 +100,16 @@ impl ServerStrategy {
             (Aggregation::Mean { weighting: Weighting::Examples { .. } }, None) => {
                 Rule::Mean(Denominator::Weights)
             }
+            (Aggregation::Mean { weighting: Weighting::PerStep { .. } }, None) => {
+                Rule::Mean(Denominator::WeightedSteps)
+            }
+            (Aggregation::Mean { weighting: Weighting::ByLoss { .. } }, None) => {
+                Rule::Mean(Denominator::Losses)
+            }
+            (Aggregation::Mean { weighting: Weighting::Controlled }, None) => {
+                let population = experiment.population.clients as f64;
+                Rule::Mean(Denominator::Controlled { population })
+            }
         };
         let (optimizer, learning_rate) = (strategy.optimizer, strategy.server_learning_rate);
         ServerStrategy { aggregation, optimizer, learning_rate }
@@ -99,7 +120,8 @@ impl ServerStrategy {
         matches!(self.aggregation, Rule::Robust(_))
     }
 
-    /// The aggregate of a sum, for a model of so many parameters. A weight coordinate follows them in a weighted release.
+    /// The aggregate of a sum, for a model of so many parameters. What clients say beside their updates follows them in the sum;
+    /// of control variates, the change of their mean follows the aggregate.
     ///
     /// # Errors
     /// [`StrategyError::NoWeight`]; [`StrategyError::NeedsEach`] where a sum is not enough.
@@ -142,7 +164,7 @@ impl ServerStrategy {
         Ok(in_steps.into_iter().map(|value| value * step).collect())
     }
 
-    /// The next model, from an aggregate of as many parameters.
+    /// The next model, from an aggregate.
     ///
     /// # Errors
     /// [`StrategyError::NonFinite`].
@@ -153,8 +175,15 @@ impl ServerStrategy {
         aggregate: Vec<f64>,
     ) -> Result<Next, StrategyError> {
         let mut state = state.clone();
-        if let Rule::Robust(Robust::CentredClipping { .. }) = self.aggregation {
-            state.centre.clone_from(&aggregate);
+        let mut aggregate = aggregate;
+        match self.aggregation {
+            Rule::Robust(Robust::CentredClipping { .. }) => state.centre.clone_from(&aggregate),
+            Rule::Mean(Denominator::Controlled { .. }) => {
+                let changes = aggregate.split_off(model.len());
+                state.control.resize(model.len(), 0.0);
+                state.control.iter_mut().zip(changes).for_each(|(control, change)| *control += change);
+            }
+            _ => {}
         }
         let direction = optimizer::direction(self.optimizer, &mut state, aggregate);
         let next =
@@ -169,16 +198,24 @@ impl ServerStrategy {
 
 impl Denominator {
     fn mean(self, mut sum: Vec<f64>, parameters: usize, updates: u32) -> Result<Vec<f64>, StrategyError> {
+        let beside = |place: usize| sum.get(parameters + place).copied().unwrap_or(0.0);
         let denominator = match self {
             Denominator::Expected(cohort) => cohort,
-            Denominator::Updates => f64::from(updates),
-            Denominator::Weights => sum.get(parameters).copied().unwrap_or(0.0),
+            Denominator::Updates | Denominator::Controlled { .. } => f64::from(updates),
+            Denominator::Weights => beside(0),
+            // Divided by the weights w, and multiplied by their mean of steps, Σ w·a / w.
+            Denominator::WeightedSteps if beside(0) <= 0.0 => 0.0,
+            Denominator::WeightedSteps => beside(1) / (STEPS_UNIT * beside(0) / beside(1)),
+            Denominator::Losses => LOSS_UNIT * beside(0),
         };
-        if denominator <= 0.0 {
+        if denominator.is_nan() || denominator <= 0.0 {
             return Err(StrategyError::NoWeight);
         }
-        sum.truncate(parameters);
+        let changes = sum.split_off(parameters);
         sum.iter_mut().for_each(|total| *total /= denominator);
+        if let Denominator::Controlled { population } = self {
+            sum.extend(changes.into_iter().map(|change| change / population));
+        }
         Ok(sum)
     }
 }
@@ -200,6 +237,28 @@ mod tests {
         // Half of a cohort of eight dropped out; the public denominator stays.
         assert_eq!(step(Denominator::Expected(8.0), &[4.0, -4.0], 4), Ok(vec![1.25, 1.75]));
         assert_eq!(step(Denominator::Weights, &[4.0, -4.0, 2.0], 4), Ok(vec![2.0, 1.0]));
+    }
+
+    #[test]
+    fn two_clients_by_hand() {
+        // FedNova. 5 of 10 examples, (3, -4) in 2 steps; 10 of 10, (4, 4) in 4. A step of the first counts (1.5, -2), of the second
+        // (1, 1), on average (0.75 + 1, -1 + 1)/1.5; there are (0.5·2 + 1·4)/1.5 of them; half of 1.75·5/2.25 is added.
+        let fednova = step(Denominator::WeightedSteps, &[1.75, 0.0, 5.0 / STEPS_UNIT, 1.5], 2).unwrap();
+        assert_eq!(fednova, [(1.0 + 0.5 * 1.75 * 5.0 / 2.25) as f32, 2.0]);
+        assert_eq!(step(Denominator::WeightedSteps, &[0.0; 4], 2), Err(StrategyError::NoWeight));
+        // q-FedAvg, q = 1. A loss of 2 and (3, 0) with h = 20; a loss of 1 and (1, -1) with h = 5: (6 + 1, -1)/25.
+        let fair = step(Denominator::Losses, &[7.0, -1.0, 25.0 / LOSS_UNIT], 2).unwrap();
+        assert!((fair[0] - 1.14).abs() < 1e-6 && (fair[1] - 1.98).abs() < 1e-6, "{fair:?}");
+        // SCAFFOLD, two of four clients: (1, 0) and (3, 2), whose control variates change by (0.5, 0) and (-0.25, 1).
+        let controlled = Denominator::Controlled { population: 4.0 };
+        let (aggregation, optimizer) = (Rule::Mean(controlled), ServerOptimizer::Sgd);
+        let strategy = ServerStrategy { aggregation, optimizer, learning_rate: 0.5 };
+        let mean = controlled.mean(vec![4.0, 2.0, 0.25, 1.0], 2, 2).unwrap();
+        let first = strategy.step(&[1.0, 2.0], &ServerState::default(), mean.clone()).unwrap();
+        assert_eq!(first.model, [2.0, 2.5]);
+        assert_eq!(first.state.beside(&first.model, Weighting::Controlled), [2.0, 2.5, 0.0625, 0.25]);
+        let second = strategy.step(&first.model, &first.state, mean).unwrap();
+        assert_eq!(second.state.control, [0.125, 0.5]);
     }
 
     #[test]

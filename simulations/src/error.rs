@@ -44,6 +44,11 @@ pub enum SimulationError {
     /// A checkpoint cannot be written.
     #[error("the run cannot be kept: {0}")]
     Checkpoint(#[from] CheckpointError),
+    /// A checkpoint does not have the clients' control variates.
+    #[error(
+        "a checkpoint does not keep the control variates of clients, so \"scaffold\" cannot be resumed; start anew, without --resume"
+    )]
+    Forgotten,
     /// A round cannot be planned, for another reason than the budget.
     #[error(transparent)]
     Planning(PlanningError),

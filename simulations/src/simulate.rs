@@ -7,7 +7,7 @@ use skep_client::masking::Masks;
 use skep_learning::{Split, Subset};
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::Time;
-use skep_protocol::experiment::{Experiment, Fidelity};
+use skep_protocol::experiment::{Experiment, Fidelity, Weighting};
 use skep_protocol::round::server::{Limits, ServerMachine};
 use skep_server::federation::{Federation, ServerKeys};
 use skep_server::ledger::{self, Place};
@@ -111,6 +111,9 @@ fn resumed(
     options: &SimulationOptions,
     checkpoint: &Checkpoint,
 ) -> Result<Federation, SimulationError> {
+    if experiment.strategy.weighting() == Weighting::Controlled {
+        return Err(SimulationError::Forgotten);
+    }
     let key = root.derive(Purpose::Ledger, 0, 0);
     let ledger = ledger::resumed(&options.ledger, &key, options.seeded, &checkpoint.ledger)?;
     let (segments, model) = (population::segments(experiment), checkpoint.model.to_vec());
@@ -132,7 +135,8 @@ pub(crate) fn simulate_clients(
 ) -> Result<SimulationReport, SimulationError> {
     let participants =
         Participants::new(&experiment.task, clients, root)?.with_corrupt(Corrupt::of(experiment));
-    let participants = participants.holding_out(HoldOut::of(experiment));
+    let participants =
+        participants.holding_out(HoldOut::of(experiment)).with_controls(experiment.strategy.weighting());
     let mut panel = Panel::of(experiment, clients, options.threads.get())?;
     let mut test_set = TestSet::new(&experiment.task, test.clone())?;
     let federation = match &options.resume {

@@ -21,8 +21,13 @@ pub(crate) trait Trainer: Sync {
     /// How many examples a client trains on.
     fn examples(&self, client: ClientId) -> u64;
 
-    /// A client's update, a function of the job alone.
+    /// A client's update, a function of the job and of what was committed of the client before.
     fn train(&self, job: &Job) -> Result<Contribution, Decline>;
+
+    /// A client's update is in the sum: the only thing that its later ones may depend on beside their jobs.
+    fn committed(&self, client: ClientId, update: &Contribution) {
+        let _ = (client, update);
+    }
 }
 
 /// One client, one plan, one base model.

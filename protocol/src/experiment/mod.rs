@@ -31,7 +31,9 @@ pub use data::{
 pub use evaluation::Evaluation;
 pub use layers::{Layer, simple_cnn};
 pub use simulation::Simulation;
-pub use strategy::{Aggregation, Robust, SecondMoment, ServerOptimizer, Strategy, Weighting};
+pub use strategy::{
+    Aggregation, LOSS_UNIT, Robust, STEPS_UNIT, SecondMoment, ServerOptimizer, Strategy, Weighting,
+};
 pub use task::{Activation, Model, Task};
 pub use training::{Batch, ExamplePrivacy, Optimizer, Schedule, Training};
 pub use validate::Invalid;

@@ -97,17 +97,48 @@ pub enum SecondMoment {
 }
 
 /// The weights of a mean of updates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Weighting {
     /// Every update counts the same; with privacy, over the expected cohort.
     Uniform,
     /// An update counts as many times as its client has examples, up to `max`. Refused where privacy is on:
     /// a client's weight would reveal its data and change the sensitivity.
     Examples {
+        /// The largest weight of one client, below u32::MAX.
+        max: u32,
+    },
+    /// By examples, and divided by how much the client's steps add up to (FedNova: Wang et al., 2007.07481). Refused where privacy
+    /// is on, like the following.
+    PerStep {
         /// The largest weight of one client.
         max: u32,
     },
+    /// By a power of the base model's loss on the client's examples (q-FedAvg: Li et al., 1905.10497).
+    ByLoss {
+        /// The power, at least 0.
+        q: f64,
+    },
+    /// Every update counts the same, and brings along how its client's control variate changes (SCAFFOLD: Karimireddy et al.,
+    /// 1910.06378).
+    Controlled,
 }
+
+impl Weighting {
+    /// Coordinates of an update beside its so many parameters.
+    pub fn coordinates(&self, parameters: u64) -> u64 {
+        match self {
+            Weighting::Uniform => 0,
+            Weighting::Examples { .. } | Weighting::ByLoss { .. } => 1,
+            Weighting::PerStep { .. } => 2,
+            Weighting::Controlled => parameters,
+        }
+    }
+}
+
+/// What steps are counted in beside a [`Weighting::PerStep`] update, so that they fit its grid.
+pub const STEPS_UNIT: f64 = 1024.0;
+/// What the weight of a [`Weighting::ByLoss`] update is counted in, likewise.
+pub const LOSS_UNIT: f64 = 64.0;
 
 impl Strategy {
     /// The weights of the mean; uniform where the aggregate is no mean.

@@ -55,6 +55,28 @@ pub enum StrategyFile {
     Fedadam(AdaptiveFile),
     /// `kind = "fedyogi"`
     Fedyogi(AdaptiveFile),
+    /// `kind = "fednova"`
+    Fednova {
+        /// The largest weight of one client.
+        max_examples: u32,
+        /// Factor on the aggregate.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
+    /// `kind = "q-fedavg"`
+    QFedavg {
+        /// The power of a client's loss that its update counts by.
+        q: f64,
+        /// Factor on the aggregate.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
+    /// `kind = "scaffold"`
+    Scaffold {
+        /// Factor on the mean update.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
     /// `kind = "norm-threshold"`
     NormThreshold {
         /// L2 norm of the longest update.
@@ -170,6 +192,19 @@ impl TryFrom<&StrategyFile> for Strategy {
                 let second_moment = SecondMoment::Yogi { beta2: kept("beta2", keys.beta2)? };
                 keys.strategy(second_moment)?
             }
+            StrategyFile::Fednova { max_examples, server_learning_rate } => {
+                let max = largest_weight(max_examples)?;
+                weighted(Weighting::PerStep { max }, server_learning_rate)
+            }
+            StrategyFile::QFedavg { q, .. } if !(0.0..=MOST_Q).contains(&q) => {
+                return Err(invalid("strategy.q", format!("is {q}, but must be 0 to {MOST_Q}")));
+            }
+            StrategyFile::QFedavg { q, server_learning_rate } => {
+                weighted(Weighting::ByLoss { q }, server_learning_rate)
+            }
+            StrategyFile::Scaffold { server_learning_rate } => {
+                weighted(Weighting::Controlled, server_learning_rate)
+            }
             StrategyFile::NormThreshold { max_norm, server_learning_rate } => robust(
                 Robust::NormThreshold { max_norm: above_zero("max_norm", max_norm)? },
                 server_learning_rate,
@@ -228,10 +263,7 @@ fn mean(weighting: WeightingFile, max_examples: Option<u32>) -> Result<Aggregati
                 "has no meaning with weighting = \"uniform\": remove it",
             ));
         }
-        (WeightingFile::Examples, Some(max)) if max > 0 => Weighting::Examples { max },
-        (WeightingFile::Examples, Some(_)) => {
-            return Err(invalid("strategy.max_examples", "must be at least 1"));
-        }
+        (WeightingFile::Examples, Some(max)) => Weighting::Examples { max: largest_weight(max)? },
         (WeightingFile::Examples, None) => {
             return Err(invalid(
                 "strategy.max_examples",
@@ -240,6 +272,18 @@ fn mean(weighting: WeightingFile, max_examples: Option<u32>) -> Result<Aggregati
         }
     };
     Ok(Aggregation::Mean { weighting })
+}
+
+fn largest_weight(max: u32) -> Result<u32, Invalid> {
+    if (1..u32::MAX).contains(&max) {
+        return Ok(max);
+    }
+    Err(invalid("strategy.max_examples", format!("is {max}, but must be 1 to {}", u32::MAX - 1)))
+}
+
+fn weighted(weighting: Weighting, server_learning_rate: f64) -> Strategy {
+    let (aggregation, optimizer) = (Aggregation::Mean { weighting }, ServerOptimizer::Sgd);
+    Strategy { aggregation, optimizer, server_learning_rate }
 }
 
 fn robust(rule: Robust, server_learning_rate: f64) -> Strategy {
@@ -277,6 +321,11 @@ impl From<&Strategy> for StrategyFile {
         let (weighting, max_examples) = match weighting {
             Weighting::Uniform => (WeightingFile::Uniform, None),
             Weighting::Examples { max } => (WeightingFile::Examples, Some(max)),
+            Weighting::PerStep { max: max_examples } => {
+                return StrategyFile::Fednova { max_examples, server_learning_rate };
+            }
+            Weighting::ByLoss { q } => return StrategyFile::QFedavg { q, server_learning_rate },
+            Weighting::Controlled => return StrategyFile::Scaffold { server_learning_rate },
         };
         match optimizer {
             ServerOptimizer::Sgd => StrategyFile::Fedavg { weighting, max_examples, server_learning_rate },
@@ -312,6 +361,9 @@ fn robust_file(rule: Robust, server_learning_rate: f64) -> StrategyFile {
         }
     }
 }
+
+/// More would let nobody but the client with the largest loss count.
+const MOST_Q: f64 = 100.0;
 
 fn once() -> u32 {
     1
@@ -357,6 +409,9 @@ mod tests {
             StrategyFile::Fedadagrad { weighting, max_examples, server_learning_rate, beta1: 0.0, tau: 0.1 },
             StrategyFile::Fedadam(adaptive_file()),
             StrategyFile::Fedyogi(adaptive_file()),
+            StrategyFile::Fednova { max_examples: 9, server_learning_rate },
+            StrategyFile::QFedavg { q: 0.5, server_learning_rate },
+            StrategyFile::Scaffold { server_learning_rate },
             StrategyFile::NormThreshold { max_norm: 1.0, server_learning_rate },
             StrategyFile::Median { server_learning_rate },
             StrategyFile::TrimmedMean { trim: 0.2, server_learning_rate },

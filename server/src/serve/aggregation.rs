@@ -144,7 +144,7 @@ impl Aggregation {
         Ok(Planned {
             shut_out: shut_out.collect(),
             revoked: round.cohort.intersection(&self.revoked).copied().collect(),
-            model: on_the_wire(&self.federation.model()).into(),
+            model: on_the_wire(&self.federation.base_model()).into(),
             round,
         })
     }

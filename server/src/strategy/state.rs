@@ -1,6 +1,7 @@
 //! What a strategy remembers from round to round.
 
 use skep_privacy::canonical::{CanonicalError, Reader, Writer};
+use skep_protocol::experiment::Weighting;
 
 /// What a strategy remembers from round to round, beside the model: one number of each kind for each parameter, or none.
 ///
@@ -14,6 +15,8 @@ pub struct ServerState {
     pub(super) second_moment: Vec<f64>,
     /// The last aggregate, which the next is clipped around.
     pub(super) centre: Vec<f64>,
+    /// The mean of all clients' control variates.
+    pub(super) control: Vec<f64>,
 }
 
 impl ServerState {
@@ -45,7 +48,8 @@ impl ServerState {
             // A length that the bytes do not bear out ends at their end, before much is allocated.
             (0..len).map(|_| reader.f64()).collect::<Result<Vec<_>, _>>()
         };
-        let state = ServerState { first_moment: part()?, second_moment: part()?, centre: part()? };
+        let state =
+            ServerState { first_moment: part()?, second_moment: part()?, centre: part()?, control: part()? };
         reader.finish()?;
         Ok(state)
     }
@@ -55,8 +59,18 @@ impl ServerState {
         self.parts().iter().all(|part| part.is_empty() || part.len() == parameters)
     }
 
-    fn parts(&self) -> [&Vec<f64>; 3] {
-        [&self.first_moment, &self.second_moment, &self.centre]
+    /// What clients are sent to start from: the model and, where the strategy has control variates, the server's behind it.
+    pub(crate) fn beside(&self, model: &[f32], weighting: Weighting) -> Vec<f32> {
+        let mut base = model.to_vec();
+        if weighting == Weighting::Controlled {
+            base.extend(self.control.iter().map(|&value| value as f32));
+            base.resize(2 * model.len(), 0.0);
+        }
+        base
+    }
+
+    fn parts(&self) -> [&Vec<f64>; 4] {
+        [&self.first_moment, &self.second_moment, &self.centre, &self.control]
     }
 }
 
@@ -71,7 +85,7 @@ mod tests {
         let state = ServerState {
             first_moment: vec![0.1, -0.0, 1e-310],
             second_moment: vec![f64::MAX; 3],
-            centre: vec![],
+            ..ServerState::default()
         };
         let bytes = state.to_bytes();
         let back = ServerState::from_bytes(&bytes).unwrap();

@@ -123,7 +123,7 @@ impl<'a, T: Trainer> World<'a, T> {
         planned: PlannedRound,
         observer: &mut dyn Observer,
     ) -> Result<Closed, SimulationError> {
-        let base = self.federation.model();
+        let base = self.federation.base_model();
         let (opened, seats) = (self.now, self.seats(planned.plan.plan().round, &planned.cohort));
         let mut round = OpenRound {
             world: self,

@@ -124,6 +124,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
             false => self.world.federation.commit(&update)?,
         }
         self.count_update(client);
+        self.world.trainer.committed(client, &update);
         self.updates += 1;
         self.observer.update_committed(self.plan.plan().round, self.updates);
         Ok(())

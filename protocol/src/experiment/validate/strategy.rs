@@ -1,16 +1,17 @@
 //! Which strategies go with which privacy, and with how many clients.
 
 use super::{Invalid, invalid};
-use crate::experiment::{Aggregation, Experiment, Privacy, Robust, Weighting};
+use crate::experiment::{Aggregation, Experiment, Optimizer, Privacy, Robust, Weighting};
 
 /// Refuses a strategy that cannot keep, or cannot be kept by, what else the experiment says.
 pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid> {
-    if experiment.privacy.terms().is_some() && experiment.strategy.weighting() != Weighting::Uniform {
-        return Err(invalid(
-            "strategy.weighting",
-            "must be \"uniform\" with privacy: a weight by examples reveals a client's data and changes the sensitivity",
-        ));
+    let weighting = experiment.strategy.weighting();
+    match (&experiment.privacy, weighting) {
+        // Noise on gradients: how many examples a client has is no secret, whatever else it says is.
+        (Privacy::None, _) | (Privacy::Examples { .. }, Weighting::Examples { .. }) => {}
+        _ => refuse_what_no_noise_covers(weighting)?,
     }
+    refuse_local_training(experiment)?;
     match experiment.strategy.aggregation {
         Aggregation::Mean { .. } => Ok(()),
         Aggregation::Robust(rule) => {
@@ -18,6 +19,63 @@ pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid
             refuse_too_many(experiment)?;
             refuse_too_few(rule, experiment.rounds.min_updates)
         }
+    }
+}
+
+/// What clients say beside their updates follows from their data, and is in no sensitivity.
+fn refuse_what_no_noise_covers(weighting: Weighting) -> Result<(), Invalid> {
+    let (key, problem) = match weighting {
+        Weighting::Uniform => return Ok(()),
+        Weighting::Examples { .. } => (
+            "strategy.weighting",
+            "must be \"uniform\" with privacy: a weight by examples reveals a client's data and changes the sensitivity",
+        ),
+        Weighting::PerStep { .. } => (
+            "strategy.kind",
+            "\"fednova\" cannot go with privacy: it needs each client's weight and number of steps, which follow from how many \
+             examples it has and are in no sensitivity; choose \"fedavg\" with weighting = \"uniform\", or mode = \"none\"",
+        ),
+        Weighting::ByLoss { .. } => (
+            "strategy.kind",
+            "\"q-fedavg\" cannot go with privacy: it weighs each update by the loss on its client's data, which is in no \
+             sensitivity; choose \"fedavg\", or mode = \"none\"",
+        ),
+        Weighting::Controlled => (
+            "strategy.kind",
+            "\"scaffold\" cannot go with privacy: clients send the change of their control variates beside the update, which is \
+             outside the clip norm that the noise is planned for; choose \"fedavg\" with task.training.proximal, or mode = \"none\"",
+        ),
+    };
+    Err(invalid(key, problem))
+}
+
+/// What the papers assume of a client's steps.
+fn refuse_local_training(experiment: &Experiment) -> Result<(), Invalid> {
+    let training = &experiment.task.training;
+    let refused = |key: &str, problem: &str| Err(invalid(&format!("task.training.{key}"), problem));
+    match experiment.strategy.weighting() {
+        Weighting::PerStep { .. } => match training.optimizer {
+            Optimizer::Sgd { nesterov: false, .. } if training.proximal == 0.0 => Ok(()),
+            Optimizer::Sgd { nesterov: false, .. } => refused(
+                "proximal",
+                "must be 0 with \"fednova\": what steps add up to is known for plain and momentum SGD only",
+            ),
+            _ => refused(
+                "optimizer",
+                "must be SGD without Nesterov's look ahead with \"fednova\": what steps add up to is known for that only",
+            ),
+        },
+        Weighting::Controlled if !matches!(training.optimizer, Optimizer::Sgd { momentum: 0.0, .. }) => {
+            refused(
+                "optimizer",
+                "must be plain SGD with \"scaffold\": a control variate is the mean gradient, update / (steps x learning rate)",
+            )
+        }
+        Weighting::Controlled if training.gradient_clip_norm.is_some() => refused(
+            "gradient_clip_norm",
+            "must be left out with \"scaffold\": it would bend the correction of each gradient",
+        ),
+        _ => Ok(()),
     }
 }
 
@@ -89,7 +147,10 @@ const MOST_KEPT_BYTES: u64 = 1 << 32;
 mod tests {
     use super::super::tests::digits;
     use crate::experiment::Experiment;
-    use crate::experiment::file::{ExperimentFile, PrivacyFile, SamplingFile, StrategyFile};
+    use crate::experiment::file::{
+        AdaptiveFile, ExperimentFile, ModeFile, PrivacyFile, SamplingFile, SecureAggregationFile,
+        StrategyFile, WeightingFile,
+    };
 
     fn median() -> ExperimentFile {
         let strategy = StrategyFile::Median { server_learning_rate: 1.0 };
@@ -99,6 +160,99 @@ mod tests {
     fn refused(file: &ExperimentFile) -> (String, String) {
         let refused = Experiment::try_from(file).expect_err("it makes no sense");
         (refused.key, refused.problem)
+    }
+
+    /// Every kind, as it is called, with numbers that suit a hundred clients.
+    fn kinds() -> Vec<(&'static str, StrategyFile)> {
+        let (uniform, max_examples, server_learning_rate) = (WeightingFile::Uniform, None, 1.0);
+        let by_examples = StrategyFile::Fedavg {
+            weighting: WeightingFile::Examples,
+            max_examples: Some(10),
+            server_learning_rate,
+        };
+        let adaptive = AdaptiveFile {
+            weighting: uniform,
+            max_examples,
+            server_learning_rate,
+            beta1: 0.9,
+            beta2: 0.99,
+            tau: 0.001,
+        };
+        let weighting = uniform;
+        vec![
+            ("`fedavg`", StrategyFile::Fedavg { weighting, max_examples, server_learning_rate }),
+            ("`fedavg` by examples", by_examples),
+            (
+                "`fedavgm`",
+                StrategyFile::Fedavgm { weighting, max_examples, server_learning_rate, momentum: 0.9 },
+            ),
+            (
+                "`fedadagrad`",
+                StrategyFile::Fedadagrad {
+                    weighting,
+                    max_examples,
+                    server_learning_rate,
+                    beta1: 0.0,
+                    tau: 0.1,
+                },
+            ),
+            ("`fedadam`", StrategyFile::Fedadam(adaptive)),
+            ("`fedyogi`", StrategyFile::Fedyogi(adaptive)),
+            ("`fednova`", StrategyFile::Fednova { max_examples: 10, server_learning_rate }),
+            ("`q-fedavg`", StrategyFile::QFedavg { q: 1.0, server_learning_rate }),
+            ("`scaffold`", StrategyFile::Scaffold { server_learning_rate }),
+            ("`norm-threshold`", StrategyFile::NormThreshold { max_norm: 1.0, server_learning_rate }),
+            ("`median`", StrategyFile::Median { server_learning_rate }),
+            ("`trimmed-mean`", StrategyFile::TrimmedMean { trim: 0.2, server_learning_rate }),
+            ("`krum`", StrategyFile::Krum { byzantine: 2, server_learning_rate }),
+            ("`multi-krum`", StrategyFile::MultiKrum { byzantine: 2, selected: 9, server_learning_rate }),
+            (
+                "`centred-clipping`",
+                StrategyFile::CentredClipping { radius: 1.0, iterations: 1, server_learning_rate },
+            ),
+        ]
+    }
+
+    #[test]
+    fn the_matrix_in_the_documentation_is_what_is_refused() {
+        let secure = Some(SecureAggregationFile { max_corrupt_fraction: 0.05, min_cohort: 10, groups: None });
+        let mode = |mode, secure_aggregation| {
+            let mut file = ExperimentFile { secure_aggregation, ..digits() };
+            file.rounds.min_updates = 80;
+            match mode {
+                ModeFile::None => file.privacy = PrivacyFile::NONE,
+                mode => file.privacy.mode = mode,
+            }
+            file
+        };
+        let modes = [
+            mode(ModeFile::None, None),
+            mode(ModeFile::Central, None),
+            mode(ModeFile::Central, secure),
+            mode(ModeFile::Distributed, secure),
+            mode(ModeFile::Local, None),
+        ];
+        let mut matrix = String::from(
+            "| strategy | `none` | `central` | `central`, `[secure_aggregation]` | `distributed` | `local` |\n\
+             | --- | --- | --- | --- | --- | --- |\n",
+        );
+        for (kind, strategy) in kinds() {
+            matrix += &format!("| {kind} |");
+            for file in &modes {
+                let experiment = Experiment::try_from(&ExperimentFile { strategy, ..file.clone() });
+                matrix += match experiment {
+                    Ok(_) => " yes |",
+                    Err(refused) => {
+                        assert!(refused.key.starts_with("strategy."), "{kind}: {refused}");
+                        " no |"
+                    }
+                };
+            }
+            matrix += "\n";
+        }
+        assert!(matrix.contains(" yes |") && matrix.contains(" no |"));
+        let page = include_str!("../../../../docs/strategies.md");
+        assert!(page.contains(&matrix), "docs/strategies.md should have this table:\n{matrix}");
     }
 
     #[test]
