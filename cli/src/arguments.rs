@@ -446,6 +446,39 @@ pub enum DataCommand {
     Seal(Seal),
     /// Decrypt a file that was sealed.
     Unseal(Unseal),
+    /// Let simulated clients choose the vocabulary of an experiment, under differential privacy.
+    ///
+    /// Every client votes for the candidates that it uses most. The sum of the votes is charged to the experiment's
+    /// ledger before anybody is asked, and released with noise; the words with enough votes are written down.
+    Vocabulary(Vocabulary),
+}
+
+/// Arguments of `skep data vocabulary`.
+#[derive(Debug, Args)]
+pub struct Vocabulary {
+    /// An experiment file with texts, mode "central" and population.ledger.
+    pub file: PathBuf,
+    /// A public file with a candidate on each line; no other word can be chosen.
+    #[arg(long, value_name = "FILE")]
+    pub candidates: PathBuf,
+    /// Candidates that one client votes for at most.
+    #[arg(long, value_name = "N")]
+    pub votes: u32,
+    /// The standard deviation of the noise divided by the root of the votes.
+    #[arg(long, value_name = "Z")]
+    pub noise_multiplier: f64,
+    /// Words in the vocabulary at most.
+    #[arg(long, value_name = "N")]
+    pub size: usize,
+    /// The file to write; must not be there yet.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Where files are that the experiment names by relative paths; beside the experiment file if not given.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// Arguments of `skep data seal`.

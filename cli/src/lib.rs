@@ -52,6 +52,7 @@ mod status;
 mod summary;
 mod sweep;
 mod text_table;
+mod vocabulary;
 
 use arguments::{Arguments, Command, DataCommand};
 use failure::Failure;
@@ -74,6 +75,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Data(DataCommand::Seal(arguments)) => seal::run(&arguments, &sealed),
         Command::Data(DataCommand::Unseal(arguments)) => seal::undo(&arguments, &sealed),
         Command::Data(DataCommand::Scrub(arguments)) => scrub::run(&arguments),
+        Command::Data(DataCommand::Vocabulary(arguments)) => vocabulary::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Privacy(command) => Ok(privacy::run(&command, &mut std::io::stdout().lock())?),

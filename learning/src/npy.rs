@@ -4,13 +4,16 @@
 //! dictionary of `descr`, `fortran_order` and `shape`, and then the numbers (NumPy Enhancement Proposal 1, "A Simple File
 //! Format for NumPy Arrays"). An NPZ file is a ZIP archive of such files.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use ndarray::{Array1, Array2};
 use thiserror::Error;
 use zip::ZipArchive;
 use zip::result::ZipError;
+
+use crate::source::open;
+use crate::{Dataset, DatasetError};
 
 /// Numbers with a shape, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +63,17 @@ pub enum NpyFault {
     /// An archive of several arrays, or of none, and none was named.
     #[error("holds the arrays {0:?}; say which one")]
     Ambiguous(Vec<String>),
+    /// A label that is no number of a class.
+    #[error("label {row}, counted from 0, is {label}, not a whole number from 0")]
+    Label {
+        /// Row, from 0.
+        row: usize,
+        /// The label found.
+        label: String,
+    },
+    /// Examples and labels do not make a data set.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// An array that is not there.
     #[error("has no array `{name}`; there are {present:?}")]
     Missing {
@@ -70,6 +84,12 @@ pub enum NpyFault {
     },
 }
 
+/// What a byte is divided by.
+const BRIGHTEST: f32 = 255.0;
+
+/// Most bytes of a file that are looked at: room for [`MAX_NUMBERS`] of the widest type.
+const MAX_BYTES: u64 = 1 << 33;
+
 /// Most numbers an array may have, 4 GiB of them: what a hostile header can ask for.
 pub const MAX_NUMBERS: usize = 1 << 30;
 
@@ -79,17 +99,41 @@ pub const MAX_NUMBERS: usize = 1 << 30;
 /// [`NpyError`], which names the file.
 pub fn read(path: &Path, name: Option<&str>) -> Result<Array, NpyError> {
     let read = || {
-        let mut file = BufReader::new(File::open(path)?);
-        let mut start = [0; 6];
-        file.read_exact(&mut start).map_err(|_| NpyFault::Magic)?;
-        file.rewind()?;
-        match &start {
-            [b'P', b'K', ..] => in_archive(file, name),
-            MAGIC => one(file),
+        let mut bytes = Vec::new();
+        open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+        match bytes.as_slice() {
+            [b'P', b'K', ..] => in_archive(Cursor::new(bytes), name),
+            start if start.starts_with(MAGIC) => one(start),
             _ => Err(NpyFault::Magic),
         }
     };
     read().map_err(|fault| NpyError { path: path.to_owned(), fault })
+}
+
+/// Reads a data set from an NPZ file: the array `examples`, whose first dimension counts them, and the array `labels` of
+/// whole numbers. Bytes are scaled from 0..=255 to 0..=1, other numbers are taken as they are.
+///
+/// # Errors
+/// [`NpyError`], which names the file.
+pub fn dataset(path: &Path, examples: &str, labels: &str, classes: usize) -> Result<Dataset, NpyError> {
+    let at = |fault: NpyFault| NpyError { path: path.to_owned(), fault };
+    let (array, labels) = (read(path, Some(examples))?, read(path, Some(labels))?);
+    let rows = array.shape.first().copied().unwrap_or(0);
+    let columns = array.values.len().checked_div(rows).unwrap_or(0);
+    let mut values = array.values;
+    if array.bytes {
+        values.iter_mut().for_each(|value| *value /= BRIGHTEST);
+    }
+    let label = |(row, &label): (usize, &f32)| match label >= 0.0 && label.fract() == 0.0 {
+        true => Ok(label as u32),
+        false => Err(NpyFault::Label { row, label: label.to_string() }),
+    };
+    let labels: Result<Vec<u32>, _> = labels.values.iter().enumerate().map(label).collect();
+    let labels = labels.map_err(at)?;
+    Array2::from_shape_vec((rows, columns), values)
+        .map_err(|_| DatasetError::Empty { rows, columns })
+        .and_then(|features| Dataset::new(features, Array1::from_vec(labels), classes))
+        .map_err(|fault| at(fault.into()))
 }
 
 /// Whether a file begins as one of NumPy's does.
@@ -250,6 +294,28 @@ pub(crate) mod tests {
             );
             assert!(read_bytes(&bytes, Some("z")).unwrap_err().contains("no array `z`"));
         }
+    }
+
+    #[test]
+    fn a_data_set_is_two_arrays_and_bytes_are_scaled() {
+        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+        let mut add = |name: &str, bytes: Vec<u8>| {
+            writer.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
+            writer.write_all(&bytes).unwrap();
+        };
+        add("x", npy("|u1", "2, 1, 2", &[0, 255, 51, 0]));
+        add("y", npy("|u1", "2,", &[1, 0]));
+        add("z", npy("<f4", "2,", &[0.5_f32, 0.0].map(f32::to_le_bytes).concat()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.npz");
+        std::fs::write(&path, writer.finish().unwrap().into_inner()).unwrap();
+        let data = dataset(&path, "x", "y", 2).unwrap();
+        assert_eq!(data.features(), ndarray::arr2(&[[0.0, 1.0], [0.2, 0.0]]));
+        assert_eq!(data.labels().to_vec(), [1, 0]);
+        let refused = |labels, classes| dataset(&path, "x", labels, classes).unwrap_err().to_string();
+        assert!(refused("z", 2).ends_with("label 0, counted from 0, is 0.5, not a whole number from 0"));
+        assert!(refused("y", 1).contains("row 0: label 1"));
+        assert!(refused("x", 2).contains("4 labels") || refused("x", 2).contains("label"));
     }
 
     #[test]

@@ -828,7 +828,7 @@ fn check_ledger(experiment: &Experiment, ledger: &Ledger) -> Result<(), Federati
 }
 
 /// The digest of the released integers, as little-endian i64.
-fn digest_of(release: &Release) -> Digest {
+pub fn digest_of(release: &Release) -> Digest {
     let mut hasher = Hasher::new();
     for block in release.coordinates().chunks(HASH_BLOCK) {
         let bytes: Vec<u8> = block.iter().flat_map(|coordinate| coordinate.to_le_bytes()).collect();

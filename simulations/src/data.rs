@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use skep_learning::csv::{self, Columns, CsvError};
 use skep_learning::idx::{self, IdxError};
+use skep_learning::npy::{self, NpyError};
 use skep_learning::scrub::{RecordReport, Scrubber};
 use skep_learning::{
     ArchitectureError, Classes, Dataset, DatasetError, Input, Interface, Split, Subset, digits,
 };
-use skep_protocol::experiment::{CountOrNames, CsvData, Data, Experiment, Files, IdxPair, TextData};
+use skep_protocol::experiment::{CountOrNames, CsvData, Data, Experiment, Files, IdxPair, NpzData, TextData};
 use thiserror::Error;
 
 use crate::clients::generator;
@@ -30,6 +31,9 @@ pub enum DataError {
     /// The model is impossible.
     #[error("task.model cannot be trained: {0}")]
     Architecture(#[from] ArchitectureError),
+    /// Arrays cannot be read.
+    #[error(transparent)]
+    Npz(#[from] NpyError),
     /// A file holds other examples than the experiment says.
     #[error("{}: has {found} features, but task.data.features says {expected}", path.display())]
     Features {
@@ -68,6 +72,7 @@ pub fn data(experiment: &Experiment) -> Result<Split, DataError> {
         Data::Digits => Ok(digits::load()),
         Data::Csv(csv) => split(&csv.files, |path| table(experiment, csv, path), |path| path),
         Data::Idx(idx) => split(&idx.files, |pair| images(experiment, pair), |pair| &pair.images),
+        Data::Npz(npz) => split(&npz.files, |path| arrays(experiment, npz, path), |path| path),
         Data::Text(data) => {
             let preparation = text::preparation(data)?;
             split(&data.files, |path| Ok(text::read(data, &preparation, path)?), |path| path)
@@ -102,6 +107,7 @@ pub fn owned(
             let pair = IdxPair { images: file.to_owned(), labels: labels.to_owned() };
             Ok((whole(images(experiment, &pair)?), None))
         }
+        (Data::Npz(npz), None) => Ok((whole(arrays(experiment, npz, file)?), None)),
         (Data::Text(text), None) => {
             let anybody = TextData { client: None, ..text.clone() };
             match scrubber {
@@ -113,7 +119,7 @@ pub fn owned(
             }
         }
         (Data::Idx(_), None) => Err(DataError::Labels("are in another file, which has to be named")),
-        (Data::Csv(_) | Data::Text(_), Some(_)) => {
+        (Data::Csv(_) | Data::Npz(_) | Data::Text(_), Some(_)) => {
             Err(DataError::Labels("are in the file itself, so that no other can be named"))
         }
         (Data::Digits | Data::Workload(_), _) => Err(DataError::NoFiles),
@@ -133,6 +139,9 @@ pub fn test_data(experiment: &Experiment) -> Result<Subset, DataError> {
             table(experiment, csv, test).map(whole)
         }
         Data::Idx(idx) if let Files::Apart { test, .. } = &idx.files => images(experiment, test).map(whole),
+        Data::Npz(npz) if let Files::Apart { test, .. } = &npz.files => {
+            arrays(experiment, npz, test).map(whole)
+        }
         Data::Text(data) if let Files::Apart { test, .. } = &data.files => {
             Ok(whole(text::read(data, &text::preparation(data)?, test)?))
         }
@@ -146,6 +155,7 @@ pub fn class_names(experiment: &Experiment) -> Vec<String> {
         Data::Digits => Classes::Numbers(digits::CLASSES),
         Data::Csv(csv) => classes(&csv.classes),
         Data::Idx(idx) => classes(&idx.classes),
+        Data::Npz(npz) => classes(&npz.classes),
         Data::Text(text) => classes(&text.classes),
         Data::Workload(workload) => Classes::Numbers(workload.classes() as usize),
     };
@@ -165,6 +175,11 @@ pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
             numbers(Some(csv::feature_names(file, &columns(csv))?), 1.0)
         }
         Data::Idx(_) => numbers(None, idx::BRIGHTEST),
+        Data::Npz(npz) => {
+            let (Files::Apart { test: file, .. } | Files::HeldOut { all: file, .. }) = &npz.files;
+            let bytes = npy::read(file, Some(&npz.examples))?.bytes;
+            numbers(None, if bytes { idx::BRIGHTEST } else { 1.0 })
+        }
         Data::Text(data) => Input::Text { preparation: text::preparation(data)? },
         Data::Workload(_) => numbers(None, 1.0),
     };
@@ -204,6 +219,11 @@ fn columns(csv: &CsvData) -> Columns {
             CountOrNames::Names(names) => Some(names.clone()),
         },
     }
+}
+
+fn arrays(experiment: &Experiment, npz: &NpzData, path: &Path) -> Result<Dataset, DataError> {
+    let classes = experiment.task.classes as usize;
+    expected(experiment, path, npy::dataset(path, &npz.examples, &npz.labels, classes)?)
 }
 
 fn images(experiment: &Experiment, pair: &IdxPair) -> Result<Dataset, DataError> {

@@ -40,6 +40,7 @@ mod test_set;
 #[cfg(test)]
 mod testing;
 mod text;
+mod vocabulary;
 mod workers;
 
 pub use attack::backdoor_success;
@@ -55,3 +56,4 @@ pub use schedule::{Ended, SimulationReport};
 pub use simulate::{SimulationOptions, simulate};
 pub use test_set::TestSet;
 pub use text::TextDataError;
+pub use vocabulary::{Elected, Election, ElectionError, elect_vocabulary};

@@ -15,6 +15,8 @@ pub enum Data {
     Csv(CsvData),
     /// Images and labels in the format of MNIST.
     Idx(IdxData),
+    /// Arrays of NumPy.
+    Npz(NpzData),
     /// Labelled texts.
     Text(TextData),
     /// Synthetic, generated client by client. Fixes the first weights and the cohorts, too.
@@ -42,6 +44,21 @@ pub struct IdxData {
     /// The images and their labels.
     pub files: Files<IdxPair>,
     /// Pixels of an image.
+    pub features: u32,
+    /// What the labels 0, 1, 2, ... stand for.
+    pub classes: CountOrNames,
+}
+
+/// Archives of NumPy with an array of examples and one of labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NpzData {
+    /// The archives.
+    pub files: Files<PathBuf>,
+    /// The array whose first dimension counts the examples.
+    pub examples: String,
+    /// The array of labels.
+    pub labels: String,
+    /// Numbers of an example.
     pub features: u32,
     /// What the labels 0, 1, 2, ... stand for.
     pub classes: CountOrNames,
@@ -190,6 +207,7 @@ impl Data {
             Data::Digits => 64,
             Data::Csv(csv) => csv.features.count(),
             Data::Idx(idx) => idx.features,
+            Data::Npz(npz) => npz.features,
             Data::Text(text) => match (text.features, &text.vectors) {
                 (TextFeatures::MeanVector, Some(vectors)) => vectors.width,
                 _ => text.length,
@@ -204,6 +222,7 @@ impl Data {
             Data::Digits => 10,
             Data::Csv(csv) => csv.classes.count(),
             Data::Idx(idx) => idx.classes.count(),
+            Data::Npz(npz) => npz.classes.count(),
             Data::Text(text) => text.classes.count(),
             Data::Workload(workload) => workload.classes(),
         }
@@ -214,7 +233,7 @@ impl Data {
         match self {
             Data::Csv(csv) => csv.client.is_some(),
             Data::Text(text) => text.client.is_some(),
-            Data::Digits | Data::Idx(_) | Data::Workload(_) => false,
+            Data::Digits | Data::Idx(_) | Data::Npz(_) | Data::Workload(_) => false,
         }
     }
 
@@ -224,6 +243,7 @@ impl Data {
         match self {
             Data::Digits | Data::Workload(_) => {}
             Data::Csv(csv) => csv.files.each_mut(place),
+            Data::Npz(npz) => npz.files.each_mut(place),
             Data::Idx(idx) => idx.files.each_mut(|pair| {
                 place(&mut pair.images);
                 place(&mut pair.labels);

@@ -9,13 +9,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Invalid;
 use super::data::{
-    CountOrNames, CsvData, Data, Files, IdxData, IdxPair, TextColumn, TextData, TextFeatures, TextFormat,
-    Tokenizer, VectorsFile,
+    CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, TextColumn, TextData, TextFeatures,
+    TextFormat, Tokenizer, VectorsFile,
 };
 use super::validate::invalid;
 use super::workload::Workload;
 
-/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"`, `"idx"`, `"text"` or `"workload"`.
+/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"`, `"idx"`, `"npz"`, `"text"` or `"workload"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataFile {
     /// The embedded handwritten digits.
@@ -24,6 +24,8 @@ pub enum DataFile {
     Csv(CsvFile),
     /// `kind = "idx"`
     Idx(IdxFile),
+    /// `kind = "npz"`
+    Npz(NpzFile),
     /// `kind = "text"`
     Text(TextFile),
     /// `kind = "workload"`
@@ -68,6 +70,29 @@ pub struct IdxFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_out_every: Option<u32>,
     /// Pixels of an image.
+    pub features: u32,
+    /// How many classes there are, or what they are called.
+    pub classes: CountOrNames,
+}
+
+/// Archives of NumPy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NpzFile {
+    /// What simulated clients share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<PathBuf>,
+    /// What the server measures with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<PathBuf>,
+    /// Instead of `test`: the last of every so many examples of `train` is held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_out_every: Option<u32>,
+    /// The array of examples.
+    pub examples: String,
+    /// The array of labels.
+    pub labels: String,
+    /// Numbers of an example.
     pub features: u32,
     /// How many classes there are, or what they are called.
     pub classes: CountOrNames,
@@ -124,6 +149,7 @@ enum DataTable {
     Digits {},
     Csv(CsvFile),
     Idx(IdxFile),
+    Npz(NpzFile),
     Text(TextFile),
     Workload { name: Workload },
 }
@@ -134,6 +160,7 @@ impl From<DataTable> for DataFile {
             DataTable::Digits {} => DataFile::Digits,
             DataTable::Csv(csv) => DataFile::Csv(csv),
             DataTable::Idx(idx) => DataFile::Idx(idx),
+            DataTable::Npz(npz) => DataFile::Npz(npz),
             DataTable::Text(text) => DataFile::Text(text),
             DataTable::Workload { name } => DataFile::Workload(name),
         }
@@ -146,6 +173,7 @@ impl Serialize for DataFile {
             DataFile::Digits => DIGITS.serialize(serializer),
             DataFile::Csv(csv) => DataTable::Csv(csv).serialize(serializer),
             DataFile::Idx(idx) => DataTable::Idx(idx).serialize(serializer),
+            DataFile::Npz(npz) => DataTable::Npz(npz).serialize(serializer),
             DataFile::Text(text) => DataTable::Text(text).serialize(serializer),
             DataFile::Workload(name) => DataTable::Workload { name }.serialize(serializer),
         }
@@ -194,6 +222,13 @@ impl TryFrom<&DataFile> for Data {
             }),
             DataFile::Workload(workload) => Data::Workload(*workload),
             DataFile::Text(text) => Data::Text(self::text(text)?),
+            DataFile::Npz(npz) => Data::Npz(NpzData {
+                files: files(&npz.train, &npz.test, npz.hold_out_every)?,
+                examples: named("task.data.examples", &npz.examples)?,
+                labels: named("task.data.labels", &npz.labels)?,
+                features: several("task.data.features", &CountOrNames::Count(npz.features), 1)?.count(),
+                classes: several("task.data.classes", &npz.classes, 2)?,
+            }),
             DataFile::Idx(idx) => Data::Idx(IdxData {
                 files: files(&idx.train, &idx.test, idx.hold_out_every)?,
                 features: several("task.data.features", &CountOrNames::Count(idx.features), 1)?.count(),
@@ -209,6 +244,18 @@ impl From<&Data> for DataFile {
             Data::Digits => DataFile::Digits,
             Data::Workload(workload) => DataFile::Workload(*workload),
             Data::Text(text) => DataFile::Text(text_file(text)),
+            Data::Npz(npz) => {
+                let (train, test, hold_out_every) = parts(&npz.files);
+                DataFile::Npz(NpzFile {
+                    train,
+                    test,
+                    hold_out_every,
+                    examples: npz.examples.clone(),
+                    labels: npz.labels.clone(),
+                    features: npz.features,
+                    classes: npz.classes.clone(),
+                })
+            }
             Data::Csv(csv) => {
                 let (train, test, hold_out_every) = parts(&csv.files);
                 DataFile::Csv(CsvFile {
@@ -342,7 +389,7 @@ fn parts<F: Clone>(files: &Files<F>) -> (Option<F>, Option<F>, Option<u32>) {
 
 fn named(key: &str, name: &str) -> Result<String, Invalid> {
     match name.trim() {
-        "" => Err(invalid(key, "must name a column")),
+        "" => Err(invalid(key, "must name a column or an array")),
         _ => Ok(name.to_owned()),
     }
 }
@@ -399,7 +446,17 @@ mod tests {
             features: 784,
             classes: CountOrNames::Count(10),
         };
-        for file in [DataFile::Digits, DataFile::Csv(csv()), DataFile::Csv(held_out), DataFile::Idx(idx)] {
+        let npz = DataFile::Npz(NpzFile {
+            train: Some("train.npz".into()),
+            test: None,
+            hold_out_every: Some(5),
+            examples: "x".into(),
+            labels: "y".into(),
+            features: 3072,
+            classes: CountOrNames::Count(10),
+        });
+        for file in [npz, DataFile::Digits, DataFile::Csv(csv()), DataFile::Csv(held_out), DataFile::Idx(idx)]
+        {
             let data = Data::try_from(&file).unwrap();
             assert_eq!(DataFile::from(&data), file);
             let json = serde_json::to_string(&file).unwrap();

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 pub use super::attack::AttackFile;
-pub use super::data_file::{CsvFile, DataFile, IdxFile, TextFile};
+pub use super::data_file::{CsvFile, DataFile, IdxFile, NpzFile, TextFile};
 pub use super::evaluation::Evaluation;
 pub use super::layers::Layer;
 pub use super::simulation::{Availability, Devices, Faults};
