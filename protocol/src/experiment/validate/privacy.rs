@@ -232,7 +232,7 @@ fn refuse_groups(
     if size == 0 || size >= cohort || !cohort.is_multiple_of(size) {
         let divides = |size: &u32| cohort.is_multiple_of(*size);
         let below = (secure.min_cohort..cohort.min(size.saturating_add(1))).rev().find(divides);
-        let fits = below.or_else(|| (size.max(1)..cohort).find(divides));
+        let fits = below.or_else(|| (size.max(secure.min_cohort)..cohort).find(divides));
         let advice = fits.map_or("without groups it is one".into(), |fits| format!("{fits} would be"));
         return Err(invalid(
             "secure_aggregation.groups.size",
