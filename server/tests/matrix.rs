@@ -16,6 +16,7 @@ use skep_protocol::net::frame::{CHUNK_LIMIT, Frame};
 use skep_protocol::net::rate::Rate;
 use skep_protocol::net::websocket::Timeouts;
 use skep_protocol::plan::VerifiedPlan;
+use skep_protocol::round::server::Limits;
 use skep_protocol::round::{Decline, Refusal};
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round};
 use skep_server::record::{OutcomeKind, RoundRecord};
@@ -312,12 +313,16 @@ async fn honest(mut client: Client) {
 
 /// More messages than a client needs are too many, however slowly they come; and so few are allowed that the answers to them do not
 /// fill the queue that a client is cut off for.
+/// A grant lasts for most of a round, so that an honest client keeps it on a machine that is busy with other cells.
+const PATIENT: Limits = Limits { upload_memory_bytes: 1 << 30, min_upload_bytes_per_s: 500 };
+
 fn options(wait_for: usize) -> ServeOptions {
     ServeOptions {
         timeouts: TIMEOUTS,
         linger: Duration::ZERO,
         grace: Duration::ZERO,
         messages: Rate { burst: 24.0, per_second: 0.0 },
+        limits: PATIENT,
         ..ServeOptions::new(wait_for)
     }
 }
