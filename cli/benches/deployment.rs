@@ -355,7 +355,9 @@ fn until_looked_at() {
 
 async fn take_part(identity: skep_protocol::net::identity::Identity, state: PathBuf) {
     let options = JoinOptions {
-        make_learner: |task| Ok::<_, TaskError>(Box::new(Free(parameters(task)))),
+        make_learner: Arc::new(|task: &Task| {
+            Ok::<Box<dyn Learner>, TaskError>(Box::new(Free(parameters(task))))
+        }),
         state: Some(state),
         ..JoinOptions::new(TrainingSlots::new(NonZeroUsize::MIN))
     };

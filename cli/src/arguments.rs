@@ -376,6 +376,15 @@ pub struct Join {
     /// Where updates are hidden in a sum: the smallest cohort whose sum this client's update may be in.
     #[arg(long, value_name = "CLIENTS", default_value_t = skep_protocol::masked::MIN_COHORT)]
     pub min_cohort: u32,
+    /// Train by this program instead, as a shell would start it: `--train-command "python train.py"`.
+    ///
+    /// It gets the model on standard input, flat parameters as little-endian f32, and must give as many back on standard output.
+    /// DATA is read all the same, to count and to measure with; the environment says where it is and what is asked for.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "enrol_only")]
+    pub train_command: Option<String>,
+    /// How long that program may take for a round: a number and `s`, `m`, `h` or `d`.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time)]
+    pub train_timeout: Duration,
     /// A file with the owner's limits: hours of the day, rounds, bytes, privacy. Beyond them the client declines.
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,

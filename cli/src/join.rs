@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use skep_client::command::TrainCommand;
 use skep_client::guard::{Guard, SharedGuard};
 use skep_client::join::{JoinError, JoinOptions, JoinReport, Leaving, News, Notify, TrainingSlots, join};
 use skep_client::participations::Participations;
 use skep_client::policy::{Policy, PolicyError};
+use skep_client::task::learner_for;
 use skep_client::terms::Terms;
 use skep_client::trainer::ClientKeys;
 use skep_learning::scrub::RecordReport;
@@ -92,8 +94,21 @@ fn options(arguments: &Join, log_format: LogFormat) -> Result<JoinOptions, Failu
         state: Some(arguments.state.clone()),
         policy: arguments.policy.as_deref().map(policy).transpose()?,
         notify: notify(log_format),
+        make_learner: match &arguments.train_command {
+            Some(command) => by_command(command, arguments).learners(),
+            None => Arc::new(learner_for),
+        },
         ..JoinOptions::new(TrainingSlots::new(NonZeroUsize::MIN))
     })
+}
+
+/// The program that trains.
+fn by_command(command: &str, arguments: &Join) -> TrainCommand {
+    TrainCommand {
+        command: command.to_owned(),
+        data: arguments.data.as_ref().map(DataSource::name).unwrap_or_default(),
+        timeout: arguments.train_timeout,
+    }
 }
 
 fn policy(path: &Path) -> Result<Policy, Failure> {

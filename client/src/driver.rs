@@ -142,8 +142,8 @@ impl Driver {
         credentials: Arc<dyn Credentials>,
         options: &JoinOptions,
     ) -> Result<Self, JoinError> {
-        let (make, min_cohort) = (options.make_learner, options.min_cohort);
-        Participant::making(make, id, data.clone(), keys.clone(), &task)?;
+        let (make, min_cohort) = (options.make_learner.clone(), options.min_cohort);
+        Participant::making(&*make, id, data.clone(), keys.clone(), &task)?;
         let policy = options.policy.clone().unwrap_or_default();
         Ok(Driver {
             trainee: Trainee {
@@ -497,7 +497,7 @@ impl Trainee {
         model: Vec<u8>,
         connection: &Digest,
     ) -> Result<(Option<Hidden>, Step), Decline> {
-        let mut participant = Participant::making(self.make, self.id, self.data, self.keys, task)
+        let mut participant = Participant::making(&*self.make, self.id, self.data, self.keys, task)
             .map_err(|_| Decline::TrainingFailed)?;
         let base = download::parameters(&model);
         drop(model);

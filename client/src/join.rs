@@ -48,7 +48,7 @@ use crate::terms::Terms;
 use crate::trainer::{ClientKeys, MakeLearner};
 
 /// How a client takes part.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct JoinOptions {
     /// Threads for training; clones are shared by the clients of a process.
     pub training_slots: TrainingSlots,
@@ -92,7 +92,7 @@ impl JoinOptions {
             state: None,
             policy: None,
             notify: Notify::nobody(),
-            make_learner: task::learner_for,
+            make_learner: Arc::new(task::learner_for),
             guard: None,
         }
     }

@@ -6,6 +6,7 @@
 //! (`skep-protocol`), how a client gets its identity ([`skep_protocol::net::enrolment`]).
 
 mod backoff;
+pub mod command;
 mod credentials;
 mod download;
 mod driver;

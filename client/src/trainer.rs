@@ -9,6 +9,8 @@
 //! What comes out is a function of plan, task, base model, data and keys alone, so a simulated client and one behind
 //! a socket give the same bits.
 
+use std::sync::Arc;
+
 use skep_learning::{LearnError, Learner, Subset, Turn};
 use skep_privacy::client_noise::{Contribution, NoisedGrid, NoisedUpdate};
 use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
@@ -61,7 +63,7 @@ impl ClientKeys {
 }
 
 /// Makes the learner for a task.
-pub type MakeLearner = fn(&Task) -> Result<Box<dyn Learner>, TaskError>;
+pub type MakeLearner = Arc<dyn Fn(&Task) -> Result<Box<dyn Learner>, TaskError> + Send + Sync>;
 
 /// A client as far as its training goes. Cheap to make around a learner: the data are shared.
 pub struct Participant {
@@ -89,12 +91,12 @@ impl Participant {
     /// # Errors
     /// [`TaskError`] when the model cannot be trained or the data are not those of the task.
     pub fn new(id: ClientId, data: Subset, keys: ClientKeys, task: &Task) -> Result<Self, TaskError> {
-        Self::making(task::learner_for, id, data, keys, task)
+        Self::making(&task::learner_for, id, data, keys, task)
     }
 
     /// The same with a learner that `make` makes.
     pub(crate) fn making(
-        make: MakeLearner,
+        make: &dyn Fn(&Task) -> Result<Box<dyn Learner>, TaskError>,
         id: ClientId,
         data: Subset,
         keys: ClientKeys,
@@ -244,6 +246,7 @@ fn encode(
 }
 
 fn decline_of(error: LearnError) -> Decline {
+    tracing::warn!(%error, "there is no update");
     match error {
         LearnError::ParameterCount { .. } => Decline::NoModel,
         LearnError::Architecture(_) | LearnError::Correction { .. } | LearnError::NotPerExample => {
@@ -252,6 +255,7 @@ fn decline_of(error: LearnError) -> Decline {
         LearnError::Inputs { .. }
         | LearnError::Classes { .. }
         | LearnError::Word { .. }
-        | LearnError::NoExamples => Decline::TrainingFailed,
+        | LearnError::NoExamples
+        | LearnError::Command(_) => Decline::TrainingFailed,
     }
 }

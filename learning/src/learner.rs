@@ -180,6 +180,9 @@ pub enum LearnError {
     /// Privacy of examples is asked of a learner that knows no gradients of single ones.
     #[error("this model's learner cannot clip the gradients of single examples")]
     NotPerExample,
+    /// A program that trains in place of a learner gave no model.
+    #[error("the training command failed: {0}")]
+    Command(String),
     /// Nothing to learn from or to score.
     #[error("there are no examples")]
     NoExamples,
