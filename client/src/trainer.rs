@@ -63,7 +63,10 @@ impl ClientKeys {
 }
 
 /// Makes the learner for a task.
-pub type MakeLearner = Arc<dyn Fn(&Task) -> Result<Box<dyn Learner>, TaskError> + Send + Sync>;
+pub type MakeLearner = Arc<LearnerMaker>;
+
+/// What makes the learner for a task.
+pub type LearnerMaker = dyn Fn(&Task) -> Result<Box<dyn Learner>, TaskError> + Send + Sync;
 
 /// A client as far as its training goes. Cheap to make around a learner: the data are shared.
 pub struct Participant {
@@ -96,7 +99,7 @@ impl Participant {
 
     /// The same with a learner that `make` makes.
     pub(crate) fn making(
-        make: &dyn Fn(&Task) -> Result<Box<dyn Learner>, TaskError>,
+        make: &LearnerMaker,
         id: ClientId,
         data: Subset,
         keys: ClientKeys,
