@@ -18,17 +18,17 @@ fn offer() -> ClientMessage {
 #[test]
 fn the_bytes_of_a_message_are_fixed() {
     let accept = ClientMessage::Accept { round: Round(2), plan: Digest([9; 32]) };
-    let mut golden = vec![1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
+    let mut golden = vec![2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
     golden.extend([9; 32]);
     assert_eq!(codec::encode(&accept).unwrap(), golden);
 
-    let mut golden = vec![1, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+    let mut golden = vec![2, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
     golden.extend([7; 32]);
     golden.extend([2, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
     assert_eq!(codec::encode(&offer()).unwrap(), golden);
 
     let refused = ServerMessage::Refused { round: Some(Round(1)), reason: Refusal::Late };
-    let golden = vec![1, 5, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0];
+    let golden = vec![2, 5, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0];
     assert_eq!(codec::encode(&refused).unwrap(), golden);
 }
 
@@ -64,8 +64,8 @@ fn what_is_not_exactly_one_message_is_refused() {
     assert_eq!(codec::decode::<ClientMessage>(&[]), Err(CodecError::Empty));
     bytes.push(0);
     assert_eq!(codec::decode::<ClientMessage>(&bytes), Err(CodecError::LeftOver(1)));
-    bytes[0] = 2;
-    assert_eq!(codec::decode::<ClientMessage>(&bytes), Err(CodecError::Version(2)));
+    bytes[0] = 1;
+    assert_eq!(codec::decode::<ClientMessage>(&bytes), Err(CodecError::Version(1)));
     let long = vec![1; CONTROL_LIMIT + 1];
     assert_eq!(codec::decode::<ClientMessage>(&long), Err(CodecError::TooLong(CONTROL_LIMIT + 1)));
 }
@@ -73,7 +73,7 @@ fn what_is_not_exactly_one_message_is_refused() {
 #[test]
 fn a_claim_of_more_bytes_than_allowed_is_refused_before_they_are_allocated() {
     // A signature that claims 2^40 bytes: honouring it would end the process.
-    let mut bytes = vec![1, 2, 0, 0, 0];
+    let mut bytes = vec![2, 2, 0, 0, 0];
     bytes.extend([0; 8 + 8 + 32]);
     bytes.extend((1u64 << 40).to_le_bytes());
     let before = peak_rss_kib();
@@ -100,7 +100,7 @@ fn arbitrary_bytes_never_break_the_decoder() {
             // Half of the cases get past the version and the first tag.
             if plausible && bytes.len() > 4 {
                 let tag = bytes[1] % 8;
-                bytes[..5].copy_from_slice(&[1, tag, 0, 0, 0]);
+                bytes[..5].copy_from_slice(&[2, tag, 0, 0, 0]);
             }
             bytes
         });

@@ -265,7 +265,7 @@ fn a_client_refuses_noise_and_masks_that_do_not_add_up() {
         // Noise for the whole cohort, though the server learns the sum of each group; groups without a minimum, or with more than
         // they have; and groups that do not make up the cohort.
         in_groups(75, of_group),
-        in_groups(14, Masking { group_min_updates: 19, ..of_group }),
+        in_groups(15, Masking { group_min_updates: 19, ..of_group }),
         in_groups(75, Masking { group_min_updates: 80, ..of_group }),
         in_groups(15, Masking { group_size: 30, ..of_group }),
         in_groups(15, Masking { group_size: 0, ..of_group }),

@@ -457,7 +457,7 @@ impl Federation {
         let sum = total(sums)?;
         open.updates = sum.members();
         let required = self.experiment.rounds.min_updates;
-        if self.experiment.privacy.secure_aggregation().is_some() && open.updates < required {
+        if !open.lost.is_empty() && open.updates < required {
             return Err(RoundError::TooFewLeft { updates: open.updates, required });
         }
         let charge = self.ledger.charge(*reservation);

@@ -257,6 +257,6 @@ async fn every_file_of_both_sides_is_for_its_owner_alone() {
             }
         }
     }
-    // Three of the authority, two of the invitation, two of the client, the revocation; and the four of its identity.
-    assert_eq!(files, 12);
+    // Two of the authority, two of the invitation, two of the client, the revocation; and the four of its identity.
+    assert_eq!(files, 11);
 }
