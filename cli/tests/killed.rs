@@ -4,8 +4,9 @@
 
 mod harness;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use harness::random::Random;
 use harness::running::{Running, Site};
 use serde_json::Value;
 
@@ -18,27 +19,6 @@ fn site(rounds: &'static str) -> Site {
         ("deadline_s = 60.0", "deadline_s = 30.0"),
         ("epsilon_limit = 8.0", "epsilon_limit = 1e9"),
     ])
-}
-
-/// Numbers that nobody chose; the first is printed, so that a run can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let seed = std::env::var("SKEP_KILL_SEED").ok().and_then(|seed| seed.parse().ok());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        let seed = seed.unwrap_or(now);
-        println!("SKEP_KILL_SEED={seed}");
-        Random(seed | 1)
-    }
-
-    /// Below `bound` (xorshift64; Marsaglia, "Xorshift RNGs", 2003).
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
 }
 
 /// What a journal says has ended, as far as its lines are whole.

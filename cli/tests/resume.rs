@@ -7,8 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use harness::random::Random;
 use harness::{SMALL, changed, command, path, skep};
 use serde_json::Value;
 use skep_privacy::audit::{Given, Verdict, audit};
@@ -58,27 +59,6 @@ fn results(out: &Path) -> Results {
         model: summary["model_sha256"].clone(),
         rounds: fs::read(out.join("rounds.jsonl")).unwrap(),
         ledger: fs::read(out.join("ledger.skep")).unwrap(),
-    }
-}
-
-/// Numbers that nobody chose; the first is printed, so that a run can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let seed = std::env::var("SKEP_KILL_SEED").ok().and_then(|seed| seed.parse().ok());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        let seed = seed.unwrap_or(now);
-        println!("SKEP_KILL_SEED={seed}");
-        Random(seed | 1)
-    }
-
-    /// Below `bound` (xorshift64; Marsaglia, "Xorshift RNGs", 2003).
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
     }
 }
 
