@@ -5,6 +5,7 @@ use skep_privacy::adversary::Adversary;
 use skep_privacy::ledger::RoundTerms;
 use skep_privacy::quantities::{Delta, Epsilon};
 use skep_protocol::experiment::{Experiment, Privacy};
+use skep_protocol::plan::Released;
 use skep_server::federation::{Federation, no_promise};
 use skep_server::record::RoundRecord;
 use skep_simulations::Clients;
@@ -31,6 +32,10 @@ pub(crate) struct Cost {
     /// hide their single examples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) epsilon_example: Option<f64>,
+    /// What the model is made of where groups of a cohort are summed up apart, and so what recipients are taken to see: `total`, or
+    /// `each-group`; not there without groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) released: Option<&'static str>,
     /// The delta of all of them.
     pub(crate) delta: Option<f64>,
     /// The accountant that proves them.
@@ -82,6 +87,7 @@ impl Cost {
             epsilon_server_if_continuous: None,
             epsilon_alone: promised(Adversary::EveryoneElse),
             epsilon_example: None,
+            released: released(experiment),
             delta: experiment.privacy.stated_terms().map(|terms| terms.delta.get()),
             accountant: privacy_words::accountant(experiment),
         }
@@ -106,7 +112,9 @@ impl Cost {
         let nothing = |reason: &str| format!("nothing is promised (no epsilon): {reason}");
         let delta = experiment.privacy.stated_terms().map(|terms| terms.delta);
         let recipients = match stated(self.epsilon_release, delta) {
-            Some(stated) => stated + &compared(self.epsilon_release_if_continuous),
+            Some(stated) => {
+                stated + seen_of_groups(self.released) + &compared(self.epsilon_release_if_continuous)
+            }
             None => nothing(self.epsilon_server_reason.as_deref().unwrap_or("privacy is off")),
         };
         let server = match stated(self.epsilon_server, delta) {
@@ -129,6 +137,25 @@ impl Cost {
 fn stated(epsilon: Option<f64>, delta: Option<Delta>) -> Option<String> {
     Some(format!("epsilon {:.4} at delta {}", epsilon?, delta?))
 }
+
+/// What a masked round releases, where its groups are summed up apart.
+pub(crate) fn released(experiment: &Experiment) -> Option<&'static str> {
+    let masking = experiment.masking().filter(|masking| masking.groups(experiment.cohort_max()) > 1)?;
+    Some(match masking.released {
+        Released::Total => "total",
+        Released::EachGroup => EACH_GROUP,
+    })
+}
+
+/// A clause that says so, where it costs more.
+pub(crate) fn seen_of_groups(released: Option<&str>) -> &'static str {
+    match released {
+        Some(EACH_GROUP) => ", by the noise of one group: the model is made of each group's sum",
+        _ => "",
+    }
+}
+
+const EACH_GROUP: &str = "each-group";
 
 /// Whose help the promise against the server allows it.
 fn whose_help(experiment: &Experiment) -> String {

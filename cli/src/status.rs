@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::arguments::{self, Output};
 use crate::clock;
+use crate::cost::{released, seen_of_groups};
 use crate::failure::Failure;
 use crate::operator_log::OperatorLog;
 use crate::recorder::Recorder;
@@ -45,6 +46,9 @@ pub(crate) struct ServerStatus {
     epsilon_server: Option<f64>,
     epsilon_server_absent: Option<String>,
     epsilon_alone: Option<f64>,
+    /// What rounds release of their groups, if they have any.
+    #[serde(default)]
+    released: Option<String>,
     delta: Option<f64>,
     last: Option<LastRound>,
 }
@@ -110,7 +114,10 @@ fn text(status: &ServerStatus) -> String {
         ("federation", format!("{}, mode {}, {} rounds", status.experiment, status.mode, status.rounds)),
         ("doing", doing(server)),
         ("connected", format!("{} of {} clients", server.connected, status.population)),
-        ("recipients", epsilon(status.epsilon_release, "privacy is off")),
+        (
+            "recipients",
+            epsilon(status.epsilon_release, "privacy is off") + seen_of_groups(status.released.as_deref()),
+        ),
         ("server", epsilon(status.epsilon_server, absent)),
     ];
     if status.epsilon_alone.is_some() && status.mode == "distributed" {
@@ -188,6 +195,7 @@ impl<'a> Board<'a> {
                 .err()
                 .map(|reason| reason.to_string()),
             epsilon_alone: federation.epsilon(Adversary::EveryoneElse).ok().map(|epsilon| epsilon.get()),
+            released: released(federation.experiment()).map(str::to_owned),
             delta: federation.delta().map(|delta| delta.get()),
             last: recorder.last().map(LastRound::from),
         };

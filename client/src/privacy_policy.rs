@@ -100,7 +100,7 @@ impl PrivacyPolicy {
         if self.min_noise.is_some_and(|least| promised.noise < least.get()) {
             return Err(Decline::Noise);
         }
-        if self.min_cohort.is_some_and(|least| plan.min_updates < least) {
+        if self.min_cohort.is_some_and(|least| plan.least_released() < least) {
             return Err(Decline::SmallCohort);
         }
         if !self.trust_server && !promised.epsilon_server.is_finite() {

@@ -5,7 +5,7 @@ use std::fmt;
 use skep_privacy::quantities::{Delta, Epsilon};
 use skep_protocol::Round;
 use skep_protocol::experiment::Task;
-use skep_protocol::plan::{Plan, Promise};
+use skep_protocol::plan::{Plan, Promise, Released};
 
 /// What a signed plan asks of a client, and promises it.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +60,14 @@ impl Terms {
     pub fn against_recipients(&self) -> String {
         match self.promise.claim() {
             None => "no epsilon: privacy is off".to_owned(),
-            Some(claim) => after_this_round(claim.epsilon_release, claim.delta),
+            Some(claim) => {
+                let released = self.promise.masking().map_or(Released::Total, |masking| masking.released);
+                let by = match released {
+                    Released::Total => "",
+                    Released::EachGroup => "; the model is made of the sum of each group, not of their total",
+                };
+                after_this_round(claim.epsilon_release, claim.delta) + by
+            }
         }
     }
 

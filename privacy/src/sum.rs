@@ -322,7 +322,29 @@ impl Sum {
     /// [`ReleaseError::NoiseRequired`] when the charge is not for noise from clients, [`ReleaseError::OtherNoise`] when it is for
     /// another one, [`ReleaseError::TooFewUpdates`] when there is less of it. The sum is then lost.
     pub fn release_noised(self, charge: Charge) -> Result<Release, ReleaseError> {
-        let (charged, least) = match charge.mechanism() {
+        self.check_noised(charge.mechanism())?;
+        Ok(Release { coordinates: self.coordinates, members: self.members, grid: self.grid })
+    }
+
+    /// Releases the sums of disjoint groups, which clients have noised, each as it is.
+    ///
+    /// One charge pays for all, if it counts on the noise of one group only: a client is in one of the sums, its neighbour's
+    /// differs in that one, and the others are independent of it, so a release of all is as private as that of the one (parallel
+    /// composition; McSherry, SIGMOD 2009, theorem 4). So each must have the updates that the mechanism counts on.
+    ///
+    /// # Errors
+    /// As [`Sum::release_noised`]; all sums are then lost.
+    pub fn release_groups(sums: Vec<Sum>, charge: Charge) -> Result<Vec<Release>, ReleaseError> {
+        let mechanism = charge.mechanism();
+        let release = |sum: Sum| {
+            sum.check_noised(mechanism)?;
+            Ok(Release { coordinates: sum.coordinates, members: sum.members, grid: sum.grid })
+        };
+        sums.into_iter().map(release).collect()
+    }
+
+    fn check_noised(&self, mechanism: Mechanism) -> Result<(), ReleaseError> {
+        let (charged, least) = match mechanism {
             Mechanism::NoiseShares { variance, least_updates, .. } => {
                 (ClientNoise::Share(variance), least_updates)
             }
@@ -335,14 +357,14 @@ impl Sum {
             Grid::Noised(grid) if grid.noise() == charged => {}
             _ => return Err(ReleaseError::OtherNoise),
         }
-        let (sensitivity, tested) = (charge.mechanism().sensitivity(), self.grid.sensitivity());
+        let (sensitivity, tested) = (mechanism.sensitivity(), self.grid.sensitivity());
         if sensitivity != tested {
             return Err(ReleaseError::Sensitivity { charged: sensitivity, tested });
         }
         if self.members < least {
             return Err(ReleaseError::TooFewUpdates { members: self.members, least });
         }
-        Ok(Release { coordinates: self.coordinates, members: self.members, grid: self.grid })
+        Ok(())
     }
 
     /// The grid of the updates.

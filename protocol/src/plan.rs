@@ -28,7 +28,7 @@ use crate::round::Decline;
 use crate::time::Span;
 
 pub use cohort::{COHORT_MAX, Cohort};
-pub use promise::{Claim, Masking, Promise};
+pub use promise::{Claim, Masking, Promise, Released};
 
 /// What every participant of one round must agree on.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,10 +91,15 @@ impl Plan {
     pub fn mechanism(&self) -> Mechanism {
         match (self.encoding.sensitivity, u32::try_from(self.update_len())) {
             (Some(sensitivity), Ok(dimension)) => {
-                self.promise.mechanism(sensitivity, dimension, self.min_updates)
+                self.promise.mechanism(sensitivity, dimension, self.least_released())
             }
             _ => Mechanism::None,
         }
+    }
+
+    /// The fewest updates in any sum that recipients are taken to see.
+    pub fn least_released(&self) -> u32 {
+        self.masking().map_or(self.min_updates, |masking| masking.least_released(self.min_updates))
     }
 
     /// How updates are masked, where the server sees sums only.

@@ -16,7 +16,7 @@ use skep_protocol::experiment::Weighting;
 use skep_protocol::experiment::{Batch, Model, Task, Training};
 use skep_protocol::masked;
 use skep_protocol::plan::{
-    Claim, Closure, Cohort, Masking, Plan, PlanError, PlanSigner, Promise, Segment, VerifiedPlan,
+    Claim, Closure, Cohort, Masking, Plan, PlanError, PlanSigner, Promise, Released, Segment, VerifiedPlan,
 };
 use skep_protocol::round::Decline;
 use skep_protocol::{ClientId, Digest, Round, Span};
@@ -107,6 +107,13 @@ fn grouped() -> Plan {
     of(Promise::Distributed { claim: claim(), share, honest: 15, masking }, grid)
 }
 
+/// [`grouped`] with a model that is made of the sums one by one.
+fn each_released() -> Plan {
+    let Promise::Distributed { claim, share, honest, masking } = grouped().promise else { unreachable!() };
+    let masking = Masking { released: Released::EachGroup, ..masking };
+    Plan { promise: Promise::Distributed { claim, share, honest, masking }, ..grouped() }
+}
+
 fn masked() -> Plan {
     let grid = PrivateGrid::masked(claim().clip_norm, 650, 100).unwrap();
     of(Promise::Central { claim: claim(), sigma: 5 << 20, masking: Some(masking()) }, grid)
@@ -141,7 +148,7 @@ const GOLDEN_DIGEST: &str = "73a763b5f37f24a06ca9dc260947f750eabdc6e09bf7c5863eb
 
 #[test]
 fn a_plan_comes_back_from_its_bytes() {
-    for plan in [plan(), private(), masked(), distributed(), grouped(), local()] {
+    for plan in [plan(), private(), masked(), distributed(), grouped(), each_released(), local()] {
         assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
     }
 }
@@ -180,7 +187,7 @@ fn a_plan_for_which_nothing_is_reserved_is_not_signed() {
 
 #[test]
 fn plans_of_every_mode_are_accepted_and_say_which_noise_they_are_for() {
-    for plan in [masked(), distributed(), grouped(), local()] {
+    for plan in [masked(), distributed(), grouped(), each_released(), local()] {
         assert_eq!(plan.check(&task(), &task().digest()), Ok(()));
         assert_eq!(plan.mechanism().sensitivity(), plan.encoding.sensitivity);
     }
@@ -189,6 +196,12 @@ fn plans_of_every_mode_are_accepted_and_say_which_noise_they_are_for() {
         panic!("shares make noise")
     };
     assert_eq!((honest, least_updates, dimension), (75, 80, 650));
+    // Recipients of what is made of each group's sum have one group's noise between them and a client.
+    let least = |plan: Plan| match plan.mechanism() {
+        Mechanism::NoiseShares { least_updates, .. } => least_updates,
+        other => panic!("shares make noise, not {other:?}"),
+    };
+    assert_eq!((least(grouped()), least(each_released())), (80, 20));
     // 20 bits for each of 650 coordinates.
     assert_eq!(distributed().upload_bytes(), 1625);
 }
@@ -290,8 +303,8 @@ proptest! {
     }
 
     #[test]
-    fn what_reads_as_a_plan_is_its_canonical_encoding(mode in 0usize..5, place in 0usize..340, byte in any::<u8>()) {
-        let mut bytes = [private(), masked(), distributed(), local(), grouped()][mode].to_bytes();
+    fn what_reads_as_a_plan_is_its_canonical_encoding(mode in 0usize..6, place in 0usize..340, byte in any::<u8>()) {
+        let mut bytes = [private(), masked(), distributed(), local(), grouped(), each_released()][mode].to_bytes();
         let place = place % bytes.len();
         bytes[place] = byte;
         if let Ok(plan) = Plan::from_bytes(&bytes) {

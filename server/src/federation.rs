@@ -454,13 +454,19 @@ impl Federation {
                 sums.into_iter().map(|sum| sum.into_sum(self.grid)).collect::<Result<_, _>>()?
             }
         };
-        let sum = total(sums)?;
-        open.updates = sum.members();
+        open.updates = sums.iter().map(Sum::members).sum();
         let required = self.experiment.rounds.min_updates;
         if !open.lost.is_empty() && open.updates < required {
             return Err(RoundError::TooFewLeft { updates: open.updates, required });
         }
         let charge = self.ledger.charge(*reservation);
+        if self.strategy.needs_groups() {
+            let releases = Sum::release_groups(sums, charge)?;
+            let aggregate = self.strategy.of_groups(releases, self.model.len(), &self.state)?;
+            let digest = digest_of_each(&aggregate);
+            return self.release_next(aggregate, digest, None);
+        }
+        let sum = total(sums)?;
         let (release, seal) = match (charge.mechanism(), noise, self.ledger.auditor()) {
             (Mechanism::None, ..) => (sum.release_exact(charge)?, None),
             (Mechanism::RoundedGaussian { .. }, Some(noise), Some(auditor)) => {

@@ -3,6 +3,7 @@
 //! ```text
 //! sum of updates ── mean ───▶ aggregate ── optimizer ──▶ next model
 //! each update ──── robust ──▶               ▲  │
+//! each group's ─── robust ──▶               │  │
 //!                                           │  ▼
 //!                                          state
 //! ```
@@ -20,6 +21,7 @@ use skep_protocol::experiment::{
 };
 use thiserror::Error;
 
+use robust::Coordinate;
 pub use state::ServerState;
 
 /// How an experiment's sums become models.
@@ -35,6 +37,11 @@ pub struct ServerStrategy {
 enum Rule {
     Mean(Denominator),
     Robust(Robust),
+    /// Of the sums of groups, each divided by the clients that a group has before anybody drops out: a fixed and public number.
+    RobustOfGroups {
+        rule: Robust,
+        size: f64,
+    },
 }
 
 /// What a sum of updates is divided by.
@@ -76,6 +83,9 @@ pub enum StrategyError {
     /// The strategy needs each update.
     #[error("the strategy needs each update, and has their sum")]
     NeedsEach,
+    /// The strategy needs the sums of groups.
+    #[error("the strategy needs the sum of each group, and has something else")]
+    NeedsGroups,
     /// The strategy needs the sum of updates.
     #[error("the strategy needs the sum of the updates, and has each")]
     NeedsSum,
@@ -92,7 +102,10 @@ impl ServerStrategy {
     pub fn of(experiment: &Experiment) -> Self {
         let strategy = experiment.strategy;
         let aggregation = match (strategy.aggregation, experiment.privacy.terms()) {
-            (Aggregation::Robust(rule), _) => Rule::Robust(rule),
+            (Aggregation::Robust(rule), _) => match experiment.masking() {
+                None => Rule::Robust(rule),
+                Some(masking) => Rule::RobustOfGroups { rule, size: f64::from(masking.group_size) },
+            },
             (Aggregation::Mean { .. }, Some(_)) => {
                 Rule::Mean(Denominator::Expected(experiment.expected_cohort()))
             }
@@ -120,6 +133,11 @@ impl ServerStrategy {
         matches!(self.aggregation, Rule::Robust(_))
     }
 
+    /// Whether it needs the sum of each group, and not only their total.
+    pub fn needs_groups(&self) -> bool {
+        matches!(self.aggregation, Rule::RobustOfGroups { .. })
+    }
+
     /// The aggregate of a sum, for a model of so many parameters. What clients say beside their updates follows them in the sum;
     /// of control variates, the change of their mean follows the aggregate.
     ///
@@ -129,7 +147,34 @@ impl ServerStrategy {
         match self.aggregation {
             Rule::Mean(denominator) => denominator.mean(release.decode(), parameters, release.members()),
             Rule::Robust(_) => Err(StrategyError::NeedsEach),
+            Rule::RobustOfGroups { .. } => Err(StrategyError::NeedsGroups),
         }
+    }
+
+    /// The aggregate of the sums of groups, one by one.
+    ///
+    /// # Errors
+    /// [`StrategyError::NoWeight`] where there is none; [`StrategyError::NeedsSum`] or [`StrategyError::NeedsEach`] where they are not
+    /// what it needs.
+    pub fn of_groups(
+        &self,
+        releases: Vec<Release>,
+        parameters: usize,
+        state: &ServerState,
+    ) -> Result<Vec<f64>, StrategyError> {
+        let (rule, size) = match self.aggregation {
+            Rule::RobustOfGroups { rule, size } => (rule, size),
+            Rule::Robust(_) => return Err(StrategyError::NeedsEach),
+            Rule::Mean(_) => return Err(StrategyError::NeedsSum),
+        };
+        let decoded = |release: Release| {
+            let mut sum = release.decode();
+            sum.truncate(parameters);
+            sum
+        };
+        let sums: Vec<Vec<f64>> = releases.into_iter().map(decoded).collect();
+        let sums: Vec<&[f64]> = sums.iter().map(Vec::as_slice).collect();
+        combined(rule, &sums, 1.0 / size, state)
     }
 
     /// The aggregate of updates one by one.
@@ -141,27 +186,11 @@ impl ServerStrategy {
         released: &ReleasedUpdates,
         state: &ServerState,
     ) -> Result<Vec<f64>, StrategyError> {
-        let (updates, step) = (released.parameters(), released.step());
-        if updates.is_empty() {
-            return Err(StrategyError::NoWeight);
+        match self.aggregation {
+            Rule::Mean(_) => Err(StrategyError::NeedsSum),
+            Rule::RobustOfGroups { .. } => Err(StrategyError::NeedsGroups),
+            Rule::Robust(rule) => combined(rule, &released.parameters(), released.step(), state),
         }
-        let in_steps = match self.aggregation {
-            Rule::Mean(_) => return Err(StrategyError::NeedsSum),
-            Rule::Robust(Robust::NormThreshold { max_norm }) => {
-                robust::mean_of_bounded(&updates, max_norm / step)
-            }
-            Rule::Robust(Robust::Median) => robust::median(&updates),
-            Rule::Robust(Robust::TrimmedMean { trim }) => robust::trimmed_mean(&updates, trim),
-            Rule::Robust(Robust::Krum { byzantine, selected }) => {
-                robust::multi_krum(&updates, byzantine as usize, selected as usize)
-            }
-            Rule::Robust(Robust::CentredClipping { radius, iterations }) => {
-                let mut centre: Vec<f64> = state.centre.iter().map(|value| value / step).collect();
-                centre.resize(updates[0].len(), 0.0);
-                robust::centred_clipping(&updates, centre, radius / step, iterations)
-            }
-        };
-        Ok(in_steps.into_iter().map(|value| value * step).collect())
     }
 
     /// The next model, from an aggregate.
@@ -194,6 +223,32 @@ impl ServerStrategy {
             None => Ok(Next { model, state }),
         }
     }
+}
+
+/// What a rule makes of updates in steps of so many units of the parameters, in those units.
+fn combined<T: Coordinate>(
+    rule: Robust,
+    updates: &[&[T]],
+    step: f64,
+    state: &ServerState,
+) -> Result<Vec<f64>, StrategyError> {
+    if updates.is_empty() {
+        return Err(StrategyError::NoWeight);
+    }
+    let in_steps = match rule {
+        Robust::NormThreshold { max_norm } => robust::mean_of_bounded(updates, max_norm / step),
+        Robust::Median => robust::median(updates),
+        Robust::TrimmedMean { trim } => robust::trimmed_mean(updates, trim),
+        Robust::Krum { byzantine, selected } => {
+            robust::multi_krum(updates, byzantine as usize, selected as usize)
+        }
+        Robust::CentredClipping { radius, iterations } => {
+            let mut centre: Vec<f64> = state.centre.iter().map(|value| value / step).collect();
+            centre.resize(updates[0].len(), 0.0);
+            robust::centred_clipping(updates, centre, radius / step, iterations)
+        }
+    };
+    Ok(in_steps.into_iter().map(|value| value * step).collect())
 }
 
 impl Denominator {

@@ -1,10 +1,12 @@
 //! Corrupt clients: they train on other examples than they have, or send another update than they trained.
 //!
-//! What they send is clipped, rounded and tested like everybody's: it is the strategy that has to bear them.
+//! What they send is clipped, rounded and tested like everybody's: it is the strategy that has to bear them. Under masks nobody can
+//! test it, so there they multiply what they send after clipping and noise, and what it adds to a sum has no bound but the modulus.
 
 use std::sync::Arc;
 
 use skep_learning::{Dataset, Evaluation, LearnError, Learner, Subset, TrainReport, Training, Turn};
+use skep_privacy::client_noise::Contribution;
 use skep_protocol::ClientId;
 use skep_protocol::experiment::{Attack, AttackKind, Experiment};
 
@@ -60,6 +62,19 @@ impl Corrupt {
                 Box::new(Exaggerating { learner, factor })
             }
         }
+    }
+
+    /// What a corrupt client sends under masks in place of an honest contribution.
+    pub(crate) fn exaggerate(&self, honest: &Contribution) -> Contribution {
+        let factor = match self.attack.kind {
+            AttackKind::LabelFlip => 1.0,
+            AttackKind::Scaled { factor } | AttackKind::Backdoor { factor, .. } => factor,
+        };
+        let most = honest.grid().range() as f64 - 1.0;
+        let scaled = |&value: &i32| (f64::from(value) * factor).clamp(-most, most) as i32;
+        let coordinates = honest.coordinates().iter().map(scaled).collect();
+        Contribution::verify(coordinates, honest.grid())
+            .expect("under masks any coordinates within the range pass")
     }
 
     fn stamp(&self, features: &mut [f32]) {

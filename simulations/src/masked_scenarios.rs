@@ -2,7 +2,7 @@
 
 use skep_client::masking::Masks;
 use skep_protocol::experiment::file::{
-    ExperimentFile, FidelityFile, GroupsFile, RoundsFile, SecureAggregationFile,
+    ExperimentFile, FidelityFile, GroupsFile, RoundsFile, SecureAggregationFile, StrategyFile,
 };
 use skep_protocol::experiment::simulation::{Amount, Devices};
 use skep_protocol::masked;
@@ -179,6 +179,41 @@ fn sums_of_groups_are_the_sum_of_the_cohort() {
     assert_eq!(report.masks.applied, 60 * 20);
     // The same updates in one group come to the same model, but for the noise, which is planned for more survivors.
     assert_eq!(report.rounds[0].updates, 60);
+}
+
+/// [`grouped_file`] with a coordinate median over the sums of its groups, all of which are there.
+fn median_file(fidelity: FidelityFile) -> ExperimentFile {
+    let mut file = grouped_file(fidelity);
+    file.rounds = RoundsFile { count: 3, min_updates: 45, ..file.rounds };
+    file.strategy = StrategyFile::Median { server_learning_rate: 1.0 };
+    file.privacy.epsilon_limit = Some(100.0);
+    file
+}
+
+#[test]
+fn a_median_over_group_sums_is_the_same_in_both_fidelities_and_costs_what_one_group_hides() {
+    let report = |file: ExperimentFile| Run::of(file).report();
+    let (sum, protocol) =
+        (report(median_file(FidelityFile::Sum)), report(median_file(FidelityFile::Protocol)));
+    assert_eq!(outcome(&sum), outcome(&protocol));
+    assert_eq!(protocol.masks.applied, 3 * 60 * 20);
+    let mean = report(ExperimentFile {
+        strategy: masked_file(FidelityFile::Sum).strategy,
+        ..median_file(FidelityFile::Sum)
+    });
+    assert_ne!(mean.model_sha256, sum.model_sha256);
+    // Recipients of a mean have the noise of 44 others between them and a client, of a median that of 14; the server sees the same
+    // sums either way.
+    let last = |report: &SimulationReport| report.rounds.last().unwrap().clone();
+    let (mean, median) = (last(&mean), last(&sum));
+    assert_eq!(mean.epsilon_server, median.epsilon_server);
+    assert!(
+        median.epsilon_release > mean.epsilon_release,
+        "{:?} {:?}",
+        median.epsilon_release,
+        mean.epsilon_release
+    );
+    assert!(median.epsilon_release < median.epsilon_server);
 }
 
 #[test]

@@ -102,9 +102,12 @@ impl Trainer for Participants<'_> {
         }
         if let Some(corrupt) = self.corrupt.as_ref().filter(|corrupt| corrupt.includes(job.client)) {
             // Its learner is its own, and gone with it.
-            let learner = corrupt.corrupt(learner_for(self.task).map_err(|_| Decline::WrongTask)?);
+            let own = learner_for(self.task).map_err(|_| Decline::WrongTask)?;
+            let unseen = job.plan.plan().masking().is_some();
+            let learner = if unseen { own } else { corrupt.corrupt(own) };
             let mut participant = self.participant(job.client, learner, corrupt.poison(&data), &job.base);
-            return participant.train(&job.plan, self.task, &job.base).map(|trained| trained.update);
+            let update = participant.train(&job.plan, self.task, &job.base)?.update;
+            return Ok(if unseen { corrupt.exaggerate(&update) } else { update });
         }
         let mut participant = self.participant(job.client, self.learner()?, data, &job.base);
         let trained = participant.train(&job.plan, self.task, &job.base);

@@ -9,8 +9,9 @@ use skep_learning::Split;
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
-    AttackFile, BatchFile, DataFile, ExperimentFile, ModelFile, PartitionFile, PopulationFile, PrivacyFile,
-    RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile, WeightingFile,
+    AttackFile, BatchFile, DataFile, ExperimentFile, GroupsFile, ModeFile, ModelFile, PartitionFile,
+    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, SecureAggregationFile, SimulationFile,
+    StrategyFile, TaskFile, TrainingFile, WeightingFile,
 };
 use skep_simulations::{SimulationOptions, SimulationReport, backdoor_success, population, simulate};
 
@@ -21,7 +22,11 @@ fn mean() -> StrategyFile {
 }
 
 fn experiment(strategy: StrategyFile, attack: Option<AttackFile>) -> Experiment {
-    let file = ExperimentFile {
+    Experiment::try_from(&file(strategy, attack)).unwrap()
+}
+
+fn file(strategy: StrategyFile, attack: Option<AttackFile>) -> ExperimentFile {
+    ExperimentFile {
         name: "attacks".into(),
         seed: 1,
         task: TaskFile {
@@ -42,7 +47,28 @@ fn experiment(strategy: StrategyFile, attack: Option<AttackFile>) -> Experiment 
         secure_aggregation: None,
         evaluation: None,
         simulation: SimulationFile { attack, ..SimulationFile::default() },
+    }
+}
+
+/// The same with a hundred clients whose updates the server sees in noised sums of twenty.
+fn in_groups(strategy: StrategyFile, attack: Option<AttackFile>) -> Experiment {
+    let mut file = file(strategy, attack);
+    file.population.clients = 100;
+    file.rounds = RoundsFile { count: 30, min_updates: 90, ..file.rounds };
+    file.privacy = PrivacyFile {
+        mode: ModeFile::Distributed,
+        unit: Some("client".into()),
+        adjacency: Some("zero-out".into()),
+        clip_norm: Some(1.0),
+        noise_multiplier: Some(1.0),
+        delta: Some(1e-5),
+        epsilon_limit: Some(50.0),
     };
+    file.secure_aggregation = Some(SecureAggregationFile {
+        max_corrupt_fraction: 0.02,
+        min_cohort: 10,
+        groups: Some(GroupsFile { size: 20, min_updates: 16 }),
+    });
     Experiment::try_from(&file).unwrap()
 }
 
@@ -75,6 +101,25 @@ fn scaled_updates_break_the_mean_and_no_robust_aggregate() {
     ] {
         let robust = measured(strategy, Some(SCALED));
         assert!(robust > clean - 5.0, "{strategy:?}: {robust} of {clean}");
+    }
+}
+
+#[test]
+fn under_masks_two_clients_break_the_mean_and_no_median_of_group_sums() {
+    let scaled = || Some(AttackFile::Scaled { fraction: 0.02, factor: -40.0 });
+    let data = population::data(&in_groups(mean(), None)).unwrap();
+    let measured = |strategy, attack| run(&in_groups(strategy, attack), &data, 2);
+    let clean = accuracy(&measured(mean(), None));
+    assert!(clean > 85.0, "{clean}");
+    let broken = accuracy(&measured(mean(), scaled()));
+    assert!(broken < clean - 25.0, "the mean bears it: {broken} of {clean}");
+    let server_learning_rate = 1.0;
+    for strategy in [
+        StrategyFile::Median { server_learning_rate },
+        StrategyFile::TrimmedMean { trim: 0.4, server_learning_rate },
+    ] {
+        let robust = accuracy(&measured(strategy, scaled()));
+        assert!(robust > clean - 10.0, "{strategy:?}: {robust} of {clean}");
     }
 }
 

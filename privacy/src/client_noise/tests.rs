@@ -155,6 +155,13 @@ fn a_sum_is_released_only_for_its_own_noise_and_with_enough_of_it() {
     assert!(release(6, grid.mechanism(4, 6)).is_ok());
     let few = release(5, grid.mechanism(4, 6)).unwrap_err();
     assert_eq!(few, ReleaseError::TooFewUpdates { members: 5, least: 6 });
+    // Of several sums each needs its noise: what is in another group hides nobody in this one.
+    let groups = |members: [u64; 2]| {
+        let sums = members.map(|members| sum_of(&grid, members)).into();
+        Sum::release_groups(sums, Charge::new(1, grid.mechanism(4, 4)))
+    };
+    assert_eq!(groups([4, 6]).unwrap().len(), 2);
+    assert_eq!(groups([4, 3]), Err(ReleaseError::TooFewUpdates { members: 3, least: 4 }));
     let other = shares(10, 3).mechanism(4, 6);
     assert_eq!(release(6, other).unwrap_err(), ReleaseError::OtherNoise);
     assert_eq!(release(6, Mechanism::None).unwrap_err(), ReleaseError::NoiseRequired);

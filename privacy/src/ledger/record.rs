@@ -144,7 +144,7 @@ pub struct Settle {
     pub reserve: u64,
     /// The digest of the signed plan; [`Hash::ZERO`] where a query had none.
     pub plan: Hash,
-    /// The digest of the released integers, as little-endian i64.
+    /// The digest of the released integers, as little-endian i64; of an aggregate that is no sum, of its f64.
     pub aggregate: Hash,
     /// The digest of the released model; [`Hash::ZERO`] for a query.
     pub model_out: Hash,

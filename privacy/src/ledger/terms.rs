@@ -301,8 +301,9 @@ pub fn mechanism_text(mechanism: &Mechanism) -> String {
                 "rounded gaussian, sigma {sigma} over sensitivity {sensitivity} (multiplier {multiplier})"
             )
         }
-        Mechanism::NoiseShares { sensitivity, honest, .. } => format!(
-            "discrete gaussian shares, at least {honest} over sensitivity {sensitivity} (together a multiplier of {multiplier})"
+        Mechanism::NoiseShares { sensitivity, honest, least_updates, .. } => format!(
+            "discrete gaussian shares, at least {honest} over sensitivity {sensitivity} (together a multiplier of {multiplier}), in sums of \
+             at least {least_updates} updates for recipients"
         ),
         Mechanism::LocalGaussian { sensitivity, sigma, .. } => format!(
             "rounded gaussian on every update, sigma {sigma} over sensitivity {sensitivity} (multiplier {multiplier})"

@@ -41,7 +41,7 @@ pub use workload::Workload;
 
 use skep_privacy::secagg::ParamsError;
 
-use crate::plan::Masking;
+use crate::plan::{Masking, Released};
 use crate::time::Span;
 
 /// A federation: what is learned, by whom, how often, and at what cost in privacy.
@@ -263,7 +263,18 @@ impl Experiment {
     /// How updates are masked, where the server sees sums only.
     pub fn masking(&self) -> Option<Masking> {
         let secure = self.privacy.secure_aggregation()?;
-        secure.masking(self.cohort_max(), self.rounds.min_updates).ok()
+        let masking = secure.masking(self.cohort_max(), self.rounds.min_updates).ok()?;
+        let released = match self.strategy.aggregation {
+            Aggregation::Mean { .. } => Released::Total,
+            Aggregation::Robust(_) => Released::EachGroup,
+        };
+        Some(Masking { released, ..masking })
+    }
+
+    /// The fewest updates in any sum that recipients of models are taken to see.
+    pub fn least_released(&self) -> u32 {
+        let min_updates = self.rounds.min_updates;
+        self.masking().map_or(min_updates, |masking| masking.least_released(min_updates))
     }
 
     /// Survivors that are not corrupt in every sum that the server learns, at least, where noise shares are planned for them: the

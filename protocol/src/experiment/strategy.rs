@@ -21,7 +21,8 @@ pub enum Aggregation {
         /// The weights of the mean.
         weighting: Weighting,
     },
-    /// One that a few corrupt clients cannot move far, for which the server sees and keeps each update.
+    /// One that a few corrupt clients cannot move far, for which the server sees and keeps each update; or, where it sees sums only,
+    /// the sum of each group.
     Robust(Robust),
 }
 

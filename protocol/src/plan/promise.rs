@@ -76,6 +76,19 @@ pub struct Masking {
     pub degree: u32,
     /// Shares that give a secret back, t.
     pub threshold: u32,
+    /// Of what the model is made, which is what its recipients are taken to see.
+    pub released: Released,
+}
+
+/// What a masked round releases of the sums of its groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Released {
+    /// Their total: the noise of the whole cohort hides a client from recipients.
+    #[default]
+    Total,
+    /// Each of them, or something that is made of them one by one, as a median is. A client is in one group, so the noise of
+    /// that group hides it, and no more.
+    EachGroup,
 }
 
 impl Masking {
@@ -111,7 +124,8 @@ impl Masking {
         let corrupt = corrupt(cohort, group_size, max_corrupt_fraction);
         let params = Params::plan_against(group_size, min_cohort, corrupt, dropouts)?;
         let (degree, threshold) = (params.degree(), params.threshold());
-        Ok(Masking { max_corrupt_fraction, group_size, group_min_updates, degree, threshold })
+        let released = Released::Total;
+        Ok(Masking { max_corrupt_fraction, group_size, group_min_updates, degree, threshold, released })
     }
 
     /// The same numbers, if whoever must rely on them would call them safe in groups of at least `min_cohort`.
@@ -126,6 +140,14 @@ impl Masking {
     /// The most clients of a group that may be the server's own: ⌊γn⌋ if the cohort is one, otherwise what chance leaves.
     pub fn corrupt(&self, cohort: u32) -> u32 {
         corrupt(cohort, self.group_size, self.max_corrupt_fraction)
+    }
+
+    /// The fewest updates in any sum that recipients are taken to see, in a cohort that is released with `min_updates`.
+    pub fn least_released(&self, min_updates: u32) -> u32 {
+        match self.released {
+            Released::Total => min_updates,
+            Released::EachGroup => self.group_min_updates,
+        }
     }
 
     /// Groups of a cohort.
@@ -214,8 +236,8 @@ impl Promise {
         match *self {
             Promise::None => Mechanism::None,
             Promise::Central { sigma, .. } => Mechanism::RoundedGaussian { sensitivity, sigma },
-            Promise::Distributed { share, honest, .. } => {
-                Mechanism::NoiseShares { sensitivity, variance: share, honest, least_updates, dimension }
+            Promise::Distributed { share: variance, honest, .. } => {
+                Mechanism::NoiseShares { sensitivity, variance, honest, least_updates, dimension }
             }
             Promise::Local { sigma, .. } => Mechanism::LocalGaussian { sensitivity, sigma, least_updates },
         }
@@ -300,6 +322,10 @@ impl Masking {
     fn write(&self, writer: &mut Writer) {
         writer.f64(self.max_corrupt_fraction.get()).u32(self.group_size).u32(self.group_min_updates);
         writer.u32(self.degree).u32(self.threshold);
+        writer.u8(match self.released {
+            Released::Total => 0,
+            Released::EachGroup => 1,
+        });
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, CanonicalError> {
@@ -310,6 +336,11 @@ impl Masking {
             group_min_updates: reader.u32()?,
             degree: reader.u32()?,
             threshold: reader.u32()?,
+            released: match reader.u8()? {
+                0 => Released::Total,
+                1 => Released::EachGroup,
+                _ => return Err(CanonicalError::OutOfRange("what is released of groups")),
+            },
         })
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn encoding(
     dimension: usize,
 ) -> Result<(Grid, Mechanism), FederationError> {
     let cohort_max = experiment.cohort_max();
-    let min_updates = experiment.rounds.min_updates;
+    let least_released = experiment.least_released();
     match &experiment.privacy {
         Privacy::None | Privacy::Examples { .. } => {
             Ok((PublicGrid::new(dimension, cohort_max)?.into(), Mechanism::None))
@@ -57,11 +57,11 @@ pub(super) fn encoding(
             let honest = experiment.honest_survivors().unwrap_or_default();
             let Terms { clip_norm, noise_multiplier, .. } = *terms;
             let grid = NoisedGrid::for_shares(clip_norm, dimension, cohort_max, noise_multiplier, honest)?;
-            Ok((grid.into(), grid.mechanism(honest, min_updates)))
+            Ok((grid.into(), grid.mechanism(honest, least_released)))
         }
         Privacy::Local { terms } => {
             let grid = NoisedGrid::for_local(terms.clip_norm, dimension, cohort_max, terms.noise_multiplier)?;
-            Ok((grid.into(), grid.mechanism(0, min_updates)))
+            Ok((grid.into(), grid.mechanism(0, least_released)))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which strategies go with which privacy, and with how many clients.
 
 use super::{Invalid, invalid};
-use crate::experiment::{Aggregation, Experiment, Optimizer, Privacy, Robust, Weighting};
+use crate::experiment::{Aggregation, Experiment, Groups, Optimizer, Privacy, Robust, Weighting};
 
 /// Refuses a strategy that cannot keep, or cannot be kept by, what else the experiment says.
 pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid> {
@@ -14,11 +14,17 @@ pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid
     refuse_local_training(experiment)?;
     match experiment.strategy.aggregation {
         Aggregation::Mean { .. } => Ok(()),
-        Aggregation::Robust(rule) => {
-            refuse_unseen(&experiment.privacy)?;
-            refuse_too_many(experiment)?;
-            refuse_too_few(rule, experiment.rounds.min_updates)
-        }
+        Aggregation::Robust(rule) => match groups(&experiment.privacy) {
+            None => {
+                refuse_unseen(&experiment.privacy)?;
+                refuse_too_many(experiment)?;
+                refuse_too_few(rule, experiment.rounds.min_updates)
+            }
+            Some(groups) => {
+                refuse_too_many(experiment)?;
+                refuse_groups(rule, groups, experiment.rounds.min_updates)
+            }
+        },
     }
 }
 
@@ -79,13 +85,53 @@ fn refuse_local_training(experiment: &Experiment) -> Result<(), Invalid> {
     }
 }
 
+/// The groups whose sums, each with the noise of its own clients, the server may choose among.
+fn groups(privacy: &Privacy) -> Option<Groups> {
+    match privacy {
+        Privacy::Distributed { secure_aggregation, .. } => secure_aggregation.groups,
+        _ => None,
+    }
+}
+
+/// Which rules choose among the sums of groups, and among how many.
+fn refuse_groups(rule: Robust, groups: Groups, min_updates: u32) -> Result<(), Invalid> {
+    // All the others may be lost.
+    let fewest = min_updates.div_ceil(groups.size);
+    match rule {
+        Robust::Median | Robust::TrimmedMean { .. } if fewest < 3 => Err(invalid(
+            "rounds.min_updates",
+            format!(
+                "is {min_updates}, which {fewest} groups of {} can make up, but of fewer than three sums none can be outvoted: raise \
+                 it to at least {}, or make groups smaller",
+                groups.size,
+                2 * groups.size + 1
+            ),
+        )),
+        Robust::TrimmedMean { trim } if (trim * f64::from(fewest)) as u32 == 0 => Err(invalid(
+            "strategy.trim",
+            format!(
+                "is {trim}, which cuts nothing off the {fewest} groups that rounds.min_updates = {min_updates} can leave: use \
+                 at least {}",
+                (1e4 / f64::from(fewest)).ceil() / 1e4
+            ),
+        )),
+        Robust::Median | Robust::TrimmedMean { .. } => Ok(()),
+        Robust::NormThreshold { .. } | Robust::Krum { .. } | Robust::CentredClipping { .. } => Err(invalid(
+            "strategy.kind",
+            "goes by norms or distances, and those of group sums are for the most part their noise's; of group sums choose \
+             \"median\" or \"trimmed-mean\"",
+        )),
+    }
+}
+
 /// Who chooses among updates has to see each, as no promise lets the server but those of modes `none` and `local`.
 fn refuse_unseen(privacy: &Privacy) -> Result<(), Invalid> {
     let problem = match privacy {
         Privacy::None | Privacy::Local { .. } | Privacy::Examples { .. } => return Ok(()),
         Privacy::Central { secure_aggregation: Some(_), .. } | Privacy::Distributed { .. } => {
             "needs to see each update, but with [secure_aggregation] the server sees their sum only; choose a kind that needs no \
-             more, such as \"fedavg\", or mode = \"local\", where each update carries its own noise"
+             more, such as \"fedavg\", or mode = \"local\", where each update carries its own noise; or, for \"median\" and \
+             \"trimmed-mean\" of group sums, mode = \"distributed\" with secure_aggregation.groups"
         }
         Privacy::Central { secure_aggregation: None, .. } => {
             "cannot go with mode = \"central\": its noise is planned for a sum, which one client changes by at most the clip norm; \
@@ -96,19 +142,23 @@ fn refuse_unseen(privacy: &Privacy) -> Result<(), Invalid> {
     Err(invalid("strategy.kind", problem))
 }
 
-/// A sum takes the memory of one update, a choice among updates that of all.
+/// A sum takes the memory of one update, a choice among updates, or sums, that of all.
 fn refuse_too_many(experiment: &Experiment) -> Result<(), Invalid> {
     let cohort = experiment.cohort_max();
-    let bytes =
-        experiment.task.parameter_count().unwrap_or(u64::MAX).saturating_mul(4).saturating_mul(cohort.into());
+    let (what, count, of_one) = match groups(&experiment.privacy) {
+        None => ("every update", cohort, 4),
+        Some(groups) => ("the sum of every group", cohort / groups.size.max(1), 8),
+    };
+    let parameters = experiment.task.parameter_count().unwrap_or(u64::MAX);
+    let bytes = parameters.saturating_mul(of_one).saturating_mul(count.into());
     if bytes <= MOST_KEPT_BYTES {
         return Ok(());
     }
     Err(invalid(
         "strategy.kind",
         format!(
-            "keeps every update of a round, up to {cohort} of them, which takes {} MiB of the server's memory, above {} MiB; invite \
-             fewer clients, or choose a kind that adds updates up",
+            "keeps {what} of a round, up to {count} of them, which takes {} MiB of the server's memory, above {} MiB; invite fewer \
+             clients, or choose a kind that adds updates up",
             bytes >> 20,
             MOST_KEPT_BYTES >> 20
         ),
@@ -148,7 +198,7 @@ mod tests {
     use super::super::tests::digits;
     use crate::experiment::Experiment;
     use crate::experiment::file::{
-        AdaptiveFile, ExperimentFile, ModeFile, PrivacyFile, SamplingFile, SecureAggregationFile,
+        AdaptiveFile, ExperimentFile, GroupsFile, ModeFile, PrivacyFile, SamplingFile, SecureAggregationFile,
         StrategyFile, WeightingFile,
     };
 
@@ -203,7 +253,7 @@ mod tests {
             ("`scaffold`", StrategyFile::Scaffold { server_learning_rate }),
             ("`norm-threshold`", StrategyFile::NormThreshold { max_norm: 1.0, server_learning_rate }),
             ("`median`", StrategyFile::Median { server_learning_rate }),
-            ("`trimmed-mean`", StrategyFile::TrimmedMean { trim: 0.2, server_learning_rate }),
+            ("`trimmed-mean`", StrategyFile::TrimmedMean { trim: 0.25, server_learning_rate }),
             ("`krum`", StrategyFile::Krum { byzantine: 2, server_learning_rate }),
             ("`multi-krum`", StrategyFile::MultiKrum { byzantine: 2, selected: 9, server_learning_rate }),
             (
@@ -216,6 +266,10 @@ mod tests {
     #[test]
     fn the_matrix_in_the_documentation_is_what_is_refused() {
         let secure = Some(SecureAggregationFile { max_corrupt_fraction: 0.05, min_cohort: 10, groups: None });
+        let grouped = secure.map(|secure: SecureAggregationFile| SecureAggregationFile {
+            groups: Some(GroupsFile { size: 20, min_updates: 16 }),
+            ..secure
+        });
         let mode = |mode, secure_aggregation| {
             let mut file = ExperimentFile { secure_aggregation, ..digits() };
             file.rounds.min_updates = 80;
@@ -230,11 +284,12 @@ mod tests {
             mode(ModeFile::Central, None),
             mode(ModeFile::Central, secure),
             mode(ModeFile::Distributed, secure),
+            mode(ModeFile::Distributed, grouped),
             mode(ModeFile::Local, None),
         ];
         let mut matrix = String::from(
-            "| strategy | `none` | `central` | `central`, `[secure_aggregation]` | `distributed` | `local` |\n\
-             | --- | --- | --- | --- | --- | --- |\n",
+            "| strategy | `none` | `central` | `central`, `[secure_aggregation]` | `distributed` | `distributed`, `groups` | `local` |\n\
+             | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for (kind, strategy) in kinds() {
             matrix += &format!("| {kind} |");
@@ -267,6 +322,48 @@ mod tests {
         assert!(problem.contains("4959 MiB") && problem.contains("above 4096 MiB"), "{problem}");
         file.rounds.sampling = SamplingFile::Fixed { size: 1000 };
         assert!(Experiment::try_from(&file).is_ok());
+    }
+
+    #[test]
+    fn of_group_sums_there_is_a_choice_among_three_at_least() {
+        let grouped = |size, min_updates, strategy| {
+            let secure_aggregation = Some(SecureAggregationFile {
+                max_corrupt_fraction: 0.05,
+                min_cohort: 10,
+                groups: Some(GroupsFile { size, min_updates: size * 4 / 5 }),
+            });
+            let mut file = ExperimentFile { secure_aggregation, strategy, ..digits() };
+            file.privacy.mode = ModeFile::Distributed;
+            file.rounds.min_updates = min_updates;
+            file
+        };
+        let median = StrategyFile::Median { server_learning_rate: 1.0 };
+        let trimmed = |trim| StrategyFile::TrimmedMean { trim, server_learning_rate: 1.0 };
+        assert!(Experiment::try_from(&grouped(20, 41, median)).is_ok());
+        let (key, problem) = refused(&grouped(20, 40, median));
+        assert_eq!(key, "rounds.min_updates");
+        assert!(problem.contains("2 groups of 20") && problem.contains("at least 41"), "{problem}");
+        assert!(Experiment::try_from(&grouped(20, 80, trimmed(0.25))).is_ok());
+        let (key, problem) = refused(&grouped(20, 80, trimmed(0.2)));
+        assert_eq!(key, "strategy.trim");
+        assert!(
+            problem.contains("nothing off the 4 groups") && problem.contains("at least 0.25"),
+            "{problem}"
+        );
+        let krum = StrategyFile::Krum { byzantine: 1, server_learning_rate: 1.0 };
+        let (key, problem) = refused(&grouped(20, 100, krum));
+        assert_eq!(key, "strategy.kind");
+        assert!(problem.contains("\"median\" or \"trimmed-mean\""), "{problem}");
+        // Whoever sees a function of the sums has the noise of one group between it and a client, not that of all.
+        let median = Experiment::try_from(&grouped(20, 80, median)).unwrap();
+        assert_eq!((median.least_released(), median.honest_survivors()), (16, Some(11)));
+        let mean = StrategyFile::Fedavg {
+            weighting: WeightingFile::Uniform,
+            max_examples: None,
+            server_learning_rate: 1.0,
+        };
+        let mean = Experiment::try_from(&grouped(20, 80, mean)).unwrap();
+        assert_eq!((mean.least_released(), mean.honest_survivors()), (80, Some(11)));
     }
 
     #[test]
