@@ -84,9 +84,16 @@ fn verdict_word(report: &AuditReport) -> &'static str {
 
 fn empirical_text(report: &AuditReport, clients: u64) -> String {
     let guesses = &report.guesses;
-    let estimate = match report.epsilon_estimate {
-        Some(estimate) => format!("epsilon {estimate:.4} from the canaries' cosines; no bound"),
-        None => "none: too few canaries took part".to_owned(),
+    let (cosines, estimate) = match report.cosines {
+        Some(cosines) => (
+            format!(
+                "epsilon {:.4} with about {} % at the best threshold, where others' cosines are normal",
+                cosines.epsilon_lower.get(),
+                100.0 * CONFIDENCE
+            ),
+            format!("epsilon {:.4} from the canaries' cosines; no bound", cosines.estimate),
+        ),
+        None => ["none: too few canaries took part"; 2].map(str::to_owned).into(),
     };
     let meaning = match report.contradicts() {
         true => "what was seen contradicts the claim",
@@ -109,6 +116,7 @@ fn empirical_text(report: &AuditReport, clients: u64) -> String {
             report.epsilon_lower.get(),
             100.0 * CONFIDENCE
         ),
+        format!("cosines     {cosines}"),
         format!("estimate    {estimate}"),
         format!(
             "upper       epsilon {:.4} against recipients of models, as claimed, at delta {}",
@@ -129,7 +137,8 @@ fn empirical_json(report: &AuditReport) -> serde_json::Value {
         "v": report.guesses.right(),
         "eps_lower": report.epsilon_lower.get(),
         "confidence": CONFIDENCE,
-        "eps_estimate": report.epsilon_estimate,
+        "eps_lower_cosines": report.cosines.map(|cosines| cosines.epsilon_lower.get()),
+        "eps_estimate": report.cosines.map(|cosines| cosines.estimate),
         "eps_upper": report.epsilon_upper.get(),
         "delta": report.delta.get(),
         "parameters": report.dimension,
@@ -197,6 +206,7 @@ fn membership_failure(error: MembershipError) -> Failure {
 mod tests {
     use skep_privacy::empirical::one_run::Guesses;
     use skep_privacy::quantities::{Delta, Epsilon};
+    use skep_simulations::CosineEvidence;
 
     use super::*;
 
@@ -204,7 +214,7 @@ mod tests {
         AuditReport {
             guesses: Guesses::new(1000, 500, 500).unwrap(),
             epsilon_lower: Epsilon::new(lower).unwrap(),
-            epsilon_estimate: Some(12.5),
+            cosines: Some(CosineEvidence { estimate: 12.5, epsilon_lower: Epsilon::new(2.5).unwrap() }),
             epsilon_upper: Epsilon::new(upper).unwrap(),
             delta: Delta::new(1e-5).unwrap(),
             dimension: 39_010,
@@ -235,6 +245,8 @@ mod tests {
             ),
             "{text}"
         );
+        assert!(text.contains("cosines     epsilon 2.5000 with about 95 %"), "{text}");
         assert_eq!(empirical_json(&honest)["eps_lower"], 3.0);
+        assert_eq!(empirical_json(&honest)["eps_lower_cosines"], 2.5);
     }
 }

@@ -47,16 +47,25 @@ pub struct AuditReport {
     pub guesses: Guesses,
     /// Epsilon is above this with confidence [`CONFIDENCE`].
     pub epsilon_lower: Epsilon,
-    /// An estimate of epsilon from the canaries' cosines; no bound. `None` with too few canaries.
-    pub epsilon_estimate: Option<f64>,
+    /// What the canaries' cosines tell of epsilon. `None` with too few canaries.
+    pub cosines: Option<CosineEvidence>,
     /// What the federation claims against recipients of models.
     pub epsilon_upper: Epsilon,
-    /// The delta of all three.
+    /// The delta of all of them.
     pub delta: Delta,
     /// Parameters of the model.
     pub dimension: usize,
     /// Rounds that were run.
     pub rounds: u64,
+}
+
+/// What the cosines of canaries with all that was released tell of epsilon, where those of others are normal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CosineEvidence {
+    /// Where those of the canaries are normal, too. No bound.
+    pub estimate: f64,
+    /// Epsilon is above this with about confidence [`CONFIDENCE`].
+    pub epsilon_lower: Epsilon,
 }
 
 impl AuditReport {
@@ -138,7 +147,10 @@ impl Exposed {
         let cosines: Vec<f64> = scored.map(|(score, _)| score / self.length).collect();
         Ok(AuditReport {
             epsilon_lower: guesses.epsilon_lower(delta, CONFIDENCE),
-            epsilon_estimate: Cosines::new(&cosines, dimension).map(|cosines| cosines.epsilon(delta)),
+            cosines: Cosines::new(&cosines, dimension).map(|cosines| CosineEvidence {
+                estimate: cosines.epsilon(delta),
+                epsilon_lower: cosines.epsilon_lower(delta, CONFIDENCE),
+            }),
             guesses,
             epsilon_upper,
             delta,
@@ -363,7 +375,9 @@ mod tests {
             expose(&silent, &data, &Key::from_seed(1), &options, &AtomicBool::new(false), &mut ()).unwrap();
         let found = exposed.compare(honest.epsilon_upper, honest.delta, 500).unwrap();
         assert!(found.epsilon_lower.get() > 3.0, "{found:?}");
-        assert!(found.contradicts() && found.epsilon_estimate.unwrap() > 3.0, "{found:?}");
+        let cosines = found.cosines.unwrap();
+        assert!(found.contradicts() && cosines.estimate > 3.0, "{found:?}");
+        assert!(cosines.epsilon_lower.get() > 3.0, "{found:?}");
     }
 
     /// Honest noise contradicts its claim in at most one of 200 runs in twenty (it should in far fewer: the attack is not the worst
@@ -375,6 +389,9 @@ mod tests {
         let reports: Vec<_> = (0..200).map(|seed| run(&experiment, seed, &options)).collect();
         let passed = reports.iter().filter(|report| !report.contradicts()).count();
         assert!(passed >= 190, "{passed} of 200 pass");
+        let below = |report: &AuditReport| report.cosines.unwrap().epsilon_lower <= report.epsilon_upper;
+        let by_cosines = reports.iter().filter(|report| below(report)).count();
+        assert!(by_cosines >= 190, "{by_cosines} of 200 pass by their cosines");
         let mean = reports.iter().map(|report| report.epsilon_lower.get()).sum::<f64>() / 200.0;
         assert!((0.5..reports[0].epsilon_upper.get()).contains(&mean), "{mean}");
         let included: usize = (0..200).map(|seed| coins(&experiment, seed)).sum();

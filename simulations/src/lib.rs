@@ -44,7 +44,7 @@ mod vocabulary;
 mod workers;
 
 pub use attack::backdoor_success;
-pub use audit::{AuditError, AuditOptions, AuditReport, CONFIDENCE, audit};
+pub use audit::{AuditError, AuditOptions, AuditReport, CONFIDENCE, CosineEvidence, audit};
 pub use availability::TraceError;
 pub use bench::{BenchReport, Rounds, Stage, bench};
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Resume};

@@ -7,6 +7,11 @@ pub(crate) fn cdf(x: f64) -> f64 {
     0.5 * libm::erfc(-x * FRAC_1_SQRT_2)
 }
 
+/// ln(1 − Φ(x)), however small that is.
+pub(crate) fn ln_above(x: f64) -> f64 {
+    if x < 0.0 { cdf(-x).ln() } else { -0.5 * x * x - 0.5 * (2.0 * PI).ln() + mills(x).ln() }
+}
+
 /// Φ(high) − Φ(low) for low ≤ high, to machine precision in relative terms where they are close.
 ///
 /// Around the middle m the density is φ(m) times a series in the Hermite polynomials of m; the first term left out,
@@ -64,6 +69,14 @@ mod tests {
     }
 
     #[test]
+    fn logarithms_of_small_probabilities_agree_with_reference_values() {
+        // mpmath 1.3, 40 digits
+        for (x, expected) in LN_ABOVE {
+            assert!((ln_above(x) - expected).abs() < 1e-13 * expected.abs().max(1.0), "{x}: {}", ln_above(x));
+        }
+    }
+
+    #[test]
     fn probabilities_between_two_values_agree_with_reference_values() {
         // mpmath 1.3, 40 digits
         for (low, high, expected) in BETWEEN {
@@ -105,6 +118,15 @@ mod tests {
         (5.5, 0.176_322_985_757_102_7),
         (6.0, 0.162_377_660_896_867_46),
         (8.0, 0.123_131_963_257_932_3),
+    ];
+
+    const LN_ABOVE: [(f64, f64); 6] = [
+        (-3.0, -0.0013508099647481938),
+        (0.0, -std::f64::consts::LN_2),
+        (1.0, -1.8410216450092635),
+        (6.0, -20.736768949974706),
+        (40.0, -804.608_442_013_753_8),
+        (200.0, -20006.21728089819),
     ];
 
     /// Low, high, probability between.
