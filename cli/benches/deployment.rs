@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use mimalloc::MiMalloc;
+use skep_cli::allocator;
 use skep_client::join::{JoinOptions, TrainingSlots, join};
 use skep_client::task::TaskError;
 use skep_client::trainer::ClientKeys;
@@ -150,7 +151,8 @@ impl Server {
     fn start(directory: &Path, mode: &str, clients: usize, rounds: usize) -> Self {
         let (clients, rounds) = (clients.to_string(), rounds.to_string());
         let state = directory.join("server");
-        let mut child = start(&mut this(&["server", path(&state), mode, &clients, &rounds]));
+        let words = ["server", path(&state), mode, &clients, &rounds];
+        let mut child = start(this(&words).envs(allocator::SERVER.iter().copied()));
         let input = child.stdin.take();
         let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
@@ -183,7 +185,7 @@ fn start_clients(role: &str, directory: &Path, number: usize, invitations: &[Str
     if role == "idle" {
         words.push(&count);
     }
-    let mut child = start(this(&words).envs(AS_JOIN));
+    let mut child = start(this(&words).envs(allocator::CLIENT.iter().copied()));
     let mut input = child.stdin.take().expect("it is piped");
     for invitation in invitations {
         writeln!(input, "{invitation}").expect("the client listens");
@@ -400,8 +402,6 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("temporary paths are UTF-8")
 }
 
-/// What `skep join` tells the allocator: to give memory back at once.
-const AS_JOIN: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
 /// 64 inputs, 10 classes: 75 w + 10 parameters.
 const HIDDEN: u32 = 13_334;
 const PARAMETERS: u32 = 75 * HIDDEN + 10;

@@ -11,6 +11,7 @@ use skep_learning::scrub::{Format, Kind};
 use skep_protocol::ClientId;
 use skep_protocol::net::invitation::Address;
 
+use crate::allocator;
 use crate::audit::Audit;
 use crate::clients;
 use crate::data::DataSource;
@@ -152,9 +153,13 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether it should take little memory, on devices that do other things.
-    pub fn is_small(&self) -> bool {
-        matches!(self, Command::Join(_))
+    /// What the allocator is told: those that stay for long, on machines that do other things, should take little memory.
+    pub fn allocator(&self) -> allocator::Settings {
+        match self {
+            Command::Join(_) => allocator::CLIENT,
+            Command::Serve(_) => allocator::SERVER,
+            _ => &[],
+        }
     }
 
     /// Whether another process of ours started this one, and tells its failure.

@@ -6,8 +6,13 @@
 //! | `experiment_file` | TOML, and diagnostics that point into it |
 //! | `bench`, `init`, `inspect`, `check`, `simulate`, `sweep`, `compare`, `metrics`, `serve`, `invite`, `clients`, `status`, `join`, `privacy`, `audit`, `ledger`, `predict`, `model` | a command each |
 //! | `audit_empirical` | what a federation is seen to give away |
+//! | `say` | printing, whoever reads it |
 //! | `real` | the processes of `simulate --real` |
 //! | `recorder`, `progress`, `operator_log`, `results`, `summary`, `report`, `report_page` | what is seen and kept of a run |
+//! | `page` | how pages for people look |
+
+#[macro_use]
+pub mod say;
 
 pub mod allocator;
 pub mod arguments;
@@ -33,6 +38,7 @@ mod metrics;
 pub mod model;
 mod new_file;
 mod operator_log;
+mod page;
 mod predict;
 pub mod privacy;
 mod privacy_words;
@@ -65,7 +71,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let (log, log_format) = (arguments.log, arguments.log_format);
     let sealed = arguments.sealed_data;
     seal::unlock(&sealed)?;
-    match arguments.command {
+    let ran = match arguments.command {
         Command::Simulate(arguments) if arguments.sweep => sweep::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments, &log),
         Command::Compare(arguments) => compare::run(&arguments),
@@ -78,7 +84,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Data(DataCommand::Vocabulary(arguments)) => vocabulary::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
-        Command::Privacy(command) => Ok(privacy::run(&command, &mut std::io::stdout().lock())?),
+        Command::Privacy(command) => privacy::run(&command, &mut say::Out).map_err(Failure::from),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Ledger(command) => ledger::run(&command),
         Command::Budget(arguments) => ledger::budget(&arguments),
@@ -92,5 +98,6 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Model(command) => model::run(&command),
         Command::LocalServer => real::run_server(),
         Command::LocalClients => real::run_clients(),
-    }
+    };
+    ran.and_then(|()| say::heard())
 }

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mimalloc::MiMalloc;
+use skep_cli::allocator;
 use skep_cli::arguments::{Arguments, LogFormat};
 use skep_cli::failure::AUDIT_USAGE;
+use skep_cli::say;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -32,13 +34,11 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return misunderstood(&error),
     };
-    if arguments.command.is_small() {
-        skep_cli::allocator::give_back_at_once();
-    }
+    allocator::set(arguments.command.allocator());
     let filter = match EnvFilter::try_new(&arguments.log) {
         Ok(filter) => filter,
         Err(error) => {
-            eprintln!("error: --log {:?} is not a filter: {error}", arguments.log);
+            say::err(format_args!("error: --log {:?} is not a filter: {error}", arguments.log));
             return ExitCode::from(2);
         }
     };
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             let code = failure.exit_code();
             if !told_elsewhere {
-                eprintln!("{:?}", miette::Report::new(failure));
+                say::err(format_args!("{:?}", miette::Report::new(failure)));
             }
             ExitCode::from(code)
         }

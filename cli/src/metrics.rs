@@ -10,6 +10,7 @@ use skep_server::record::RoundRecord;
 use crate::arguments::{Metrics, MetricsFormat};
 use crate::failure::Failure;
 use crate::results;
+use crate::say;
 
 /// Runs `skep metrics`.
 ///
@@ -24,7 +25,7 @@ pub(crate) fn run(arguments: &Metrics) -> Result<(), Failure> {
     match (&arguments.out, arguments.format) {
         (Some(out), MetricsFormat::Csv) => fs::write(out, bytes).map_err(|error| Failure::file(out, error)),
         (Some(out), MetricsFormat::Tensorboard) => write_events(out, &bytes),
-        (None, MetricsFormat::Csv) => std::io::stdout().lock().write_all(&bytes).map_err(Failure::other),
+        (None, MetricsFormat::Csv) => say::Out.write_all(&bytes).map_err(Failure::other),
         (None, MetricsFormat::Tensorboard) => Err(Failure::Usage {
             problem: "--format tensorboard needs --out DIR, a log directory of TensorBoard".to_owned(),
             help: None,

@@ -415,10 +415,13 @@ impl Release {
     }
 
     /// The sum in the unit of the parameters. Divide it by a public denominator, never by a number that depends on data.
+    ///
+    /// The integers become floating-point numbers where they are: no second vector of model length is made.
     #[must_use]
-    pub fn decode(&self) -> Vec<f64> {
+    pub fn decode(mut self) -> Vec<f64> {
         let step = self.grid.step();
-        self.coordinates[..self.grid.parameters()].iter().map(|&q| q as f64 * step).collect()
+        self.coordinates.truncate(self.grid.parameters());
+        self.coordinates.into_iter().map(|q| q as f64 * step).collect()
     }
 
     /// The noised share of clients whose norm was at most the clip norm, if the grid carries that bit.
@@ -573,7 +576,7 @@ mod tests {
         }
         let release = released(PrgId::ChaCha20);
         assert_eq!(release.members(), 2);
-        assert_eq!(release.decode()[1], release.coordinates()[1] as f64 / 1_048_576.0);
+        assert_eq!(release.clone().decode()[1], release.coordinates()[1] as f64 / 1_048_576.0);
         let other = sum_of(grid, &[]).release(noise(grid, 50), &Key::from_seed(2), PrgId::ChaCha20).unwrap();
         assert_ne!(other.coordinates()[1..], release.coordinates()[1..]);
     }
@@ -631,7 +634,7 @@ mod tests {
     fn mode_none_releases_the_sum_itself() {
         let grid = Grid::from(PublicGrid::new(2, 3).unwrap());
         let exact = sum_of(grid, &[1 << 24, 1 << 22]).release_exact(Charge::new(1, Mechanism::None)).unwrap();
-        assert_eq!(exact.decode(), [1.25, 0.0]);
+        assert_eq!(exact.clone().decode(), [1.25, 0.0]);
         let with_key = sum_of(grid, &[1 << 24, 1 << 22]).release(
             Charge::new(1, Mechanism::None),
             &Key::from_seed(1),

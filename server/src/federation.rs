@@ -480,8 +480,9 @@ impl Federation {
                 (sum.release_noised(charge)?, None)
             }
         };
-        let aggregate = self.strategy.of_sum(&release, self.model.len())?;
-        self.release_next(aggregate, digest_of(&release), seal)
+        let released = digest_of(&release);
+        let aggregate = self.strategy.of_sum(release, self.model.len())?;
+        self.release_next(aggregate, released, seal)
     }
 
     fn release_next(

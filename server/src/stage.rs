@@ -35,7 +35,9 @@ impl Stager {
     /// The [`Refusal`] that its sender is told.
     pub fn stage_upload(&self, packed: Vec<u8>) -> Result<StagedUpdate, Refusal> {
         if !self.masked {
-            return self.stage(&packed).map(StagedUpdate::Plain);
+            let coordinates = self.unpack(&packed)?;
+            drop(packed);
+            return self.test(coordinates).map(StagedUpdate::Plain);
         }
         match packed_len(self.grid.dimension(), self.grid.wire_bits()) {
             Some(expected) if expected == packed.len() => Ok(StagedUpdate::Masked(packed)),
@@ -48,7 +50,14 @@ impl Stager {
     /// # Errors
     /// The [`Refusal`] that its sender is told.
     pub fn stage(&self, packed: &[u8]) -> Result<Contribution, Refusal> {
-        let coordinates = unpack(packed, self.grid.dimension(), self.grid.wire_bits()).map_err(not_packed)?;
+        self.test(self.unpack(packed)?)
+    }
+
+    fn unpack(&self, packed: &[u8]) -> Result<Vec<i32>, Refusal> {
+        unpack(packed, self.grid.dimension(), self.grid.wire_bits()).map_err(not_packed)
+    }
+
+    fn test(&self, coordinates: Vec<i32>) -> Result<Contribution, Refusal> {
         let update = Contribution::verify(coordinates, &self.grid).map_err(rejected)?;
         if self.counts_soundly(update.coordinates()) { Ok(update) } else { Err(Refusal::OutOfRange) }
     }

@@ -143,9 +143,12 @@ impl ServerStrategy {
     ///
     /// # Errors
     /// [`StrategyError::NoWeight`]; [`StrategyError::NeedsEach`] where a sum is not enough.
-    pub fn of_sum(&self, release: &Release, parameters: usize) -> Result<Vec<f64>, StrategyError> {
+    pub fn of_sum(&self, release: Release, parameters: usize) -> Result<Vec<f64>, StrategyError> {
         match self.aggregation {
-            Rule::Mean(denominator) => denominator.mean(release.decode(), parameters, release.members()),
+            Rule::Mean(denominator) => {
+                let updates = release.members();
+                denominator.mean(release.decode(), parameters, updates)
+            }
             Rule::Robust(_) => Err(StrategyError::NeedsEach),
             Rule::RobustOfGroups { .. } => Err(StrategyError::NeedsGroups),
         }

@@ -46,7 +46,7 @@ fn unclipped_share(norm: ClipNorm, round: u64, cohort: usize) -> f64 {
         sum.add(&update.clip(norm).quantize(&grid, &mut rng).unwrap()).unwrap();
     }
     let release = release(sum.finish(), &grid, 1.0, &root.derive(Purpose::Noise, round, 0));
-    assert_eq!(release.decode().len(), 2);
+    assert_eq!(release.clone().decode().len(), 2);
     release.unclipped_share(cohort as f64).unwrap()
 }
 

@@ -14,7 +14,6 @@ mod metrics;
 mod openapi;
 
 use std::convert::Infallible;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -115,7 +114,6 @@ pub(super) fn run(arguments: &ServeModel) -> Result<(), Failure> {
             );
         }
         println!("listening on http://{address}");
-        std::io::stdout().flush().map_err(Failure::other)?;
         serve(listener, &service).await;
         Ok(())
     })
