@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use harness::{SMALL, Transcript, browser, changed, command, path, skep, transcript};
+use harness::{SMALL, Transcript, browser, changed, command, path, readable, skep, transcript};
 use serde_json::Value;
 
 /// Runs the small variant and keeps its results.
@@ -39,7 +39,10 @@ fn a_run_passes_its_audit_and_so_does_its_model() {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
     let html = fs::read_to_string(&page).unwrap();
-    assert!(html.contains("<strong>Passed.</strong>") && !html.contains("http"), "no network is needed");
+    assert!(
+        html.contains("<strong>Passed.</strong>") && !html.contains("http:") && !html.contains("https:"),
+        "no network is needed"
+    );
 
     let report = json(&skep(&["audit", path(&out), "--output", "json"]).out);
     let summary = json(&fs::read_to_string(out.join("summary.json")).unwrap());
@@ -77,12 +80,16 @@ fn a_browser_shows_an_audit_as_its_json_says_it() {
     assert!(shown.dom.contains(fingerprint));
     // A point for every round in each curve.
     let rounds = report["moments"].as_array().unwrap().len();
-    let curves: Vec<&str> = shown.dom.split("<polyline").skip(1).collect();
-    assert!(curves.len() >= 4, "{}", curves.len());
-    for curve in curves {
-        let points = curve.split_once("points=\"").unwrap().1.split_once('"').unwrap().0;
-        assert_eq!(points.split(' ').count(), rounds, "{points}");
+    let mut curves = 0;
+    for chart in shown.dom.split("data-series=\"").skip(1) {
+        let series = chart.split_once('"').unwrap().0.replace("&quot;", "\"");
+        for curve in json(&series).as_array().unwrap() {
+            assert_eq!(curve["points"].as_array().unwrap().len(), rounds, "{curve}");
+            curves += 1;
+        }
     }
+    assert!(curves >= 4, "{curves}");
+    readable::assert_readable(&page);
 }
 
 #[test]
@@ -106,6 +113,69 @@ fn several_ledgers_are_added_and_copies_are_not() {
     let copies = skep(&["audit", path(&first), path(&first.join("ledger.skep"))]);
     assert_eq!(copies.code, 64, "{}", copies.err);
     assert!(copies.err.contains("the same ledger"), "{}", copies.err);
+
+    // The model is the first's, and is compared with that alone; the page has both.
+    let (page, model) = (directory.path().join("both.html"), first.join("model.safetensors"));
+    let audited =
+        skep(&["audit", path(&first), path(&second), "--model", path(&model), "--html", path(&page)]);
+    assert_eq!(audited.code, 0, "{}{}", audited.out, audited.err);
+    assert_eq!(audited.out.matches("compared with the model file").count(), 1, "{}", audited.out);
+    let html = fs::read_to_string(&page).unwrap();
+    for part in [
+        path(&first),
+        path(&second),
+        &format!("Epsilon {sum:.6} against recipients"),
+        "about the same clients",
+    ] {
+        assert!(html.contains(part), "{part} is not in the page");
+    }
+    readable::assert_readable(&page);
+    let twice = directory.path().join("third");
+    fs::create_dir(&twice).unwrap();
+    let third = results(&twice, &[]);
+    let foreign = skep(&["audit", path(&second), path(&third), "--model", path(&model)]);
+    assert_eq!(foreign.code, 64, "{}", foreign.err);
+    assert!(foreign.err.contains("none of these ledgers has signed"), "{}", foreign.err);
+}
+
+/// Whoever has read enough closes the pipe: nothing panics, and the exit code is what it would have been.
+#[test]
+fn what_nobody_reads_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = results(directory.path(), &[]);
+    let seeded = directory.path().join("seeded");
+    fs::create_dir(&seeded).unwrap();
+    let seeded = results(&seeded, &["--seed", "1"]);
+    let file = changed(directory.path(), &SMALL);
+    let mut asked = 0;
+    for (arguments, code) in [
+        (vec!["check", path(&file)], 0),
+        (vec!["check", path(&file), "--output", "json"], 0),
+        (vec!["simulate", path(&file)], 0),
+        (vec!["audit", path(&out)], 0),
+        (vec!["audit", path(&seeded)], 4),
+        (vec!["audit", path(&out), path(&seeded)], 4),
+        (vec!["ledger", "show", path(&out)], 0),
+        (vec!["ledger", "verify", path(&out)], 0),
+        (vec!["budget", path(&out)], 0),
+        (vec!["compare", path(&out), path(&seeded)], 0),
+        (vec!["metrics", path(&out), "--format", "csv"], 0),
+        (vec!["model", "show", path(&out.join("model.safetensors"))], 0),
+        (vec!["privacy", "epsilon", "--event", "1:1:1", "--delta", "1e-5"], 0),
+        (vec!["--help"], 0),
+        (vec!["check", "no-such.toml"], 2),
+    ] {
+        let closed = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            writer
+        };
+        let status = command(&arguments).stdout(closed()).stderr(closed()).status().unwrap();
+        let heard = skep(&arguments);
+        assert_eq!((status.code(), heard.code), (Some(code), code), "{arguments:?}: {}", heard.err);
+        asked += 1;
+    }
+    assert_eq!(asked, 15);
 }
 
 #[test]

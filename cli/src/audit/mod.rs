@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use skep_learning::ModelFile;
-use skep_privacy::audit::{Given, ModelClaim, Verdict, audit_file, audit_participation, audit_sealed};
+use skep_privacy::audit::{
+    Given, ModelClaim, Report, Verdict, audit_file, audit_participation, audit_sealed,
+};
 use skep_privacy::ledger::{AuditorSecret, Hash, ParticipantsKey, PublicKey, parse_key};
 use skep_privacy::prg::Key;
 use skep_privacy::quantities::Epsilon;
@@ -23,6 +25,7 @@ use skep_server::ledger;
 use crate::arguments::{AuditCommand, Output};
 use crate::audit_empirical;
 use crate::failure::Failure;
+use crate::say::heard;
 
 /// Arguments of `skep audit`.
 #[derive(Debug, Args)]
@@ -43,7 +46,8 @@ pub struct Audit {
     /// A checkpoint that was kept. The ledger must be a continuation of it.
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Vec<PathBuf>,
-    /// A model file. It must be one of the ledger's releases, and state no less than it cost.
+    /// A model file. It must be one of the ledger's releases, and state no less than it cost. Of several ledgers it is compared
+    /// with the one whose checkpoint it carries.
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// A client's list of participations, or the directory that holds it: what the client was shown and promised is compared
@@ -56,12 +60,12 @@ pub struct Audit {
     /// Recompute every stated epsilon, not some of many with bounds on the rest; some milliseconds each.
     #[arg(long)]
     pub every_claim: bool,
-    /// The private key of an auditor of the noise: opens the seals beside the ledger, and recomputes every release from its sum
+    /// The private key of an auditor of the noise: opens the seals beside each ledger, and recomputes every release from its sum
     /// without noise and its seed.
     #[arg(long, value_name = "FILE")]
     pub sealed: Option<PathBuf>,
-    /// The keys of `skep ledger participants-key`, one for each key that the ledger had: counts in the list of cohorts beside the
-    /// ledger how often each client took part.
+    /// The keys of `skep ledger participants-key`, one for each key that the ledger had, of all ledgers: counts in the list of cohorts
+    /// beside each how often each client took part.
     #[arg(long, value_name = "FILE")]
     pub participants: Option<PathBuf>,
     /// What to print on standard output.
@@ -83,28 +87,9 @@ pub(crate) fn run(arguments: &Audit) -> Result<(), Failure> {
         None => {}
     }
     let [ledger] = &arguments.ledger[..] else { return several::run(arguments) };
-    let path = ledger_path(ledger);
-    let mut report = audit_file(read(&path)?, &given(arguments)?);
-    if let Some(store) = &arguments.store {
-        store::compare(store, &read(&path)?, &mut report)?;
-    }
-    if let Some(key) = &arguments.sealed {
-        let key = files::read(key).map_err(|error| unusable(key, error))?;
-        let key = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| {
-            Failure::AuditUsage("--sealed: the file holds no key of `skep ledger auditor-key`".to_owned())
-        })?;
-        let seals = ledger::seals(&path);
-        let seal = |record: u64| fs::read(seals.join(record.to_string())).ok();
-        audit_sealed(&read(&path)?, &AuditorSecret::from_key(&Key::from_bytes(key)), seal, &mut report);
-    }
-    if let Some(named) = &arguments.participants {
-        let keys: Vec<ParticipantsKey> =
-            keys_in("--participants", named)?.into_iter().map(ParticipantsKey::from_bytes).collect();
-        audit_participation(&read(&path)?, &read(&ledger::cohorts(&path))?, &keys, &mut report);
-    }
-    if let Some(path) = &arguments.html {
-        fs::write(path, html::page(&report)).map_err(|error| unusable(path, error))?;
-    }
+    let evidence = Evidence::read(arguments)?;
+    let report = evidence.judge(ledger, &evidence.given)?;
+    write_page(arguments, || html::page(&report))?;
     match arguments.output {
         Output::Text => print!("{}", text::report(&report)),
         Output::Json => println!("{}", serde_json::to_string(&report).map_err(Failure::other)?),
@@ -112,9 +97,67 @@ pub(crate) fn run(arguments: &Audit) -> Result<(), Failure> {
     conclude(report.verdict)
 }
 
+/// What a ledger is compared with.
+struct Evidence<'a> {
+    given: Given,
+    store: Option<&'a Path>,
+    seals: Option<AuditorSecret>,
+    participants: Option<Vec<ParticipantsKey>>,
+}
+
+impl<'a> Evidence<'a> {
+    fn read(arguments: &'a Audit) -> Result<Self, Failure> {
+        let participants = arguments.participants.as_deref().map(|named| keys_in("--participants", named));
+        let participants = participants.transpose()?;
+        Ok(Evidence {
+            given: given(arguments)?,
+            store: arguments.store.as_deref(),
+            seals: arguments.sealed.as_deref().map(auditor_secret).transpose()?,
+            participants: participants
+                .map(|keys| keys.into_iter().map(ParticipantsKey::from_bytes).collect()),
+        })
+    }
+
+    /// Audits a ledger by what was given about it, and then what lies beside it.
+    fn judge(&self, ledger: &Path, given: &Given) -> Result<Report, Failure> {
+        let path = ledger_path(ledger);
+        // Read anew for each of those who need it, so that it takes no memory while epsilons are recomputed.
+        let contents = || read(&path);
+        let mut report = audit_file(contents()?, given);
+        if let Some(store) = self.store {
+            store::compare(store, &contents()?, &mut report)?;
+        }
+        if let Some(secret) = &self.seals {
+            let seals = ledger::seals(&path);
+            let seal = |record: u64| fs::read(seals.join(record.to_string())).ok();
+            audit_sealed(&contents()?, secret, seal, &mut report);
+        }
+        if let Some(keys) = &self.participants {
+            audit_participation(&contents()?, &read(&ledger::cohorts(&path))?, keys, &mut report);
+        }
+        Ok(report)
+    }
+}
+
+fn auditor_secret(path: &Path) -> Result<AuditorSecret, Failure> {
+    let key = files::read(path).map_err(|error| unusable(path, error))?;
+    let key = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| {
+        Failure::AuditUsage("--sealed: the file holds no key of `skep ledger auditor-key`".to_owned())
+    })?;
+    Ok(AuditorSecret::from_key(&Key::from_bytes(key)))
+}
+
+fn write_page(arguments: &Audit, page: impl FnOnce() -> String) -> Result<(), Failure> {
+    match &arguments.html {
+        Some(path) => fs::write(path, page()).map_err(|error| unusable(path, error)),
+        None => Ok(()),
+    }
+}
+
+/// The end of an audit whose report has been printed.
 fn conclude(verdict: Verdict) -> Result<(), Failure> {
     match verdict {
-        Verdict::Ok => Ok(()),
+        Verdict::Ok => heard().map_err(|failure| Failure::AuditUsage(failure.to_string())),
         verdict => Err(Failure::Audit { code: verdict.exit_code(), what: text::verdict(verdict).to_owned() }),
     }
 }

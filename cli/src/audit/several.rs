@@ -1,54 +1,49 @@
 //! Several ledgers in one audit: each by itself, and what they cost together.
 
-use serde_json::json;
-use skep_privacy::audit::{Finding, Kind, Report, Summed, Verdict, audit_file, together};
-use skep_privacy::ledger::{SignedCheckpoint, Tree, replay};
+use std::path::Path;
 
-use super::{Audit, conclude, given, ledger_path, read, store, text};
+use serde_json::json;
+use skep_privacy::audit::{Finding, Kind, Report, Verdict, together};
+use skep_privacy::ledger::{Body, PublicKey, SignedCheckpoint, Tree, replay};
+
+use super::{Audit, Evidence, conclude, html, ledger_path, read, text, write_page};
 use crate::arguments::Output;
 use crate::failure::Failure;
 
 /// Audits every ledger that was named, and prints the sum.
 ///
 /// # Errors
-/// [`Failure::Audit`] with the gravest verdict, [`Failure::AuditUsage`] for an option that is about one ledger.
+/// [`Failure::Audit`] with the gravest verdict, [`Failure::AuditUsage`] for a model that is of none of them.
 pub(super) fn run(arguments: &Audit) -> Result<(), Failure> {
-    for (option, given) in [
-        ("--model", arguments.model.is_some()),
-        ("--sealed", arguments.sealed.is_some()),
-        ("--participants", arguments.participants.is_some()),
-        ("--html", arguments.html.is_some()),
-    ] {
-        if given {
-            return Err(Failure::AuditUsage(format!("{option} is about one ledger: audit them one by one")));
-        }
+    let evidence = Evidence::read(arguments)?;
+    let names = arguments.ledger.iter().map(|ledger| Name::read(ledger)).collect::<Result<Vec<_>, _>>()?;
+    let of_model = evidence.given.model.as_ref().map(|model| model.checkpoint.as_deref().and_then(note));
+    if let Some(note) = &of_model
+        && !names.iter().any(|name| name.may_have_signed(note.as_ref()))
+    {
+        return Err(Failure::AuditUsage(
+            "--model: none of these ledgers has signed the checkpoint in it; audit it with the ledger that released it"
+                .to_owned(),
+        ));
     }
-    let given = given(arguments)?;
     let mut reports = Vec::new();
-    for named in &arguments.ledger {
-        let contents = read(&ledger_path(named))?;
-        let origin = replay(&contents, |_, _, _| {}).map(|(state, _)| state.genesis().origin.clone()).ok();
-        // A checkpoint is of the ledger that it names.
-        let mut own = given.clone();
-        own.checkpoints.retain(|(_, note)| match SignedCheckpoint::parse(note) {
-            Ok(note) => origin.as_deref().is_none_or(|origin| note.unverified().origin == origin),
-            Err(_) => true,
-        });
-        let mut report = audit_file(contents, &own);
-        if let Some(named_store) = &arguments.store {
-            store::compare(named_store, &read(&ledger_path(named))?, &mut report)?;
-        }
-        reports.push(report);
+    for (ledger, name) in arguments.ledger.iter().zip(&names) {
+        let mut own = evidence.given.clone();
+        own.model =
+            own.model.filter(|_| of_model.as_ref().is_some_and(|note| name.may_have_signed(note.as_ref())));
+        own.checkpoints.retain(|(_, text)| name.may_be_in(note(text).as_ref()));
+        reports.push(evidence.judge(ledger, &own)?);
     }
     compare_copies(arguments, &mut reports)?;
     let all = together(&reports);
+    write_page(arguments, || html::pages(&named(arguments, &reports), &all))?;
     match arguments.output {
         Output::Json => println!("{}", json!({ "ledgers": reports, "together": all })),
         Output::Text => {
-            for (named, report) in arguments.ledger.iter().zip(&reports) {
-                print!("{:<12}{}\n{}\n", "file", named.display(), text::report(report));
+            for (name, report) in named(arguments, &reports) {
+                print!("{:<12}{name}\n{}\n", "file", text::report(report));
             }
-            println!("{:<12}{}", "together", sum(all.sum.as_ref()));
+            println!("{:<12}{}", "together", text::together(all.sum.as_ref()));
             for (one, other) in all.same_roster {
                 let [one, other] = [one, other].map(|at| arguments.ledger[at].display());
                 println!("{:<12}{one} and {other} are about the same clients", "");
@@ -58,16 +53,46 @@ pub(super) fn run(arguments: &Audit) -> Result<(), Failure> {
     conclude(reports.iter().map(|report| report.verdict).max().unwrap_or(Verdict::Ok))
 }
 
-fn sum(sum: Option<&Summed>) -> String {
-    match sum {
-        Some(sum) => format!(
-            "epsilon {} against recipients, {} against the servers at delta {}, for whoever is in all of them",
-            text::number(sum.epsilon_release),
-            text::number(sum.epsilon_server),
-            sum.delta
-        ),
-        None => "not added: they promise nothing, or are about different units or adjacencies".to_owned(),
+/// The reports, each with the name that its ledger was given by.
+fn named<'a>(arguments: &Audit, reports: &'a [Report]) -> Vec<(String, &'a Report)> {
+    arguments.ledger.iter().map(|named| named.display().to_string()).zip(reports).collect()
+}
+
+/// How a ledger's checkpoints are told from those of others; unknown of one that cannot be read, which any may be about.
+struct Name(Option<(String, Vec<PublicKey>)>);
+
+impl Name {
+    fn read(ledger: &Path) -> Result<Self, Failure> {
+        let contents = read(&ledger_path(ledger))?;
+        let mut keys = Vec::new();
+        let replayed = replay(&contents, |record, _, _| match &record.body {
+            Body::Genesis(genesis) => keys.push(genesis.key),
+            Body::KeyRotate(rotate) => keys.push(rotate.key),
+            _ => {}
+        });
+        Ok(Name(replayed.ok().map(|(state, _)| (state.genesis().origin.clone(), keys))))
     }
+
+    /// Whether a checkpoint names this ledger's population.
+    fn may_be_in(&self, note: Option<&SignedCheckpoint>) -> bool {
+        match (&self.0, note) {
+            (Some((origin, _)), Some(note)) => note.unverified().origin == *origin,
+            _ => true,
+        }
+    }
+
+    /// Whether it is by one of this ledger's keys: two runs over one population have the same name.
+    fn may_have_signed(&self, note: Option<&SignedCheckpoint>) -> bool {
+        match (&self.0, note) {
+            (Some((_, keys)), Some(note)) => keys.iter().any(|key| note.verify(key).is_ok()),
+            (Some(_), None) => false,
+            (None, _) => true,
+        }
+    }
+}
+
+fn note(text: &str) -> Option<SignedCheckpoint> {
+    SignedCheckpoint::parse(text).ok()
 }
 
 /// Two files of one ledger would be counted twice, and two histories of one key are a forgery.

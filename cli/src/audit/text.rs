@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use skep_privacy::audit::{Epoch, Report, Verdict};
+use skep_privacy::audit::{Epoch, Report, Summed, Verdict};
 use skep_privacy::ledger::{Basis, Provenance, mechanism_text};
 use skep_privacy::quantities::Epsilon;
 
@@ -121,6 +121,19 @@ pub(super) fn all_epochs(report: &Report) -> String {
             sum.delta
         ),
         None => "not added: they are about different units, adjacencies or deltas".to_owned(),
+    }
+}
+
+/// What several ledgers cost together.
+pub(super) fn together(sum: Option<&Summed>) -> String {
+    match sum {
+        Some(sum) => format!(
+            "epsilon {} against recipients, {} against the servers at delta {}, for whoever is in all of them",
+            number(sum.epsilon_release),
+            number(sum.epsilon_server),
+            sum.delta
+        ),
+        None => "not added: they promise nothing, or are about different units or adjacencies".to_owned(),
     }
 }
 

@@ -7,9 +7,10 @@ use skep_privacy::quantities::Adjacency;
 
 use super::arguments::{CurveArguments, StepsOfOneKind};
 use super::epsilon::in_words;
-use super::page::{Page, Plot, Scale};
+use super::page::{Page, Plot};
 use super::schedule::composition;
 use super::{Answer, PrivacyError, line};
+use crate::page::{Axis, Scale};
 
 /// Both curves, and the point that they share.
 #[derive(Serialize)]
@@ -74,8 +75,9 @@ impl Curves {
         }
         page.plot(Plot {
             title: "Delta against epsilon",
-            x: Scale::Linear.of("epsilon"),
-            y: Scale::Logarithmic.of("delta"),
+            x: Axis { name: "epsilon", scale: Scale::Linear },
+            name: "delta",
+            y: Scale::Logarithmic,
             points: self
                 .delta_against_epsilon
                 .iter()
@@ -84,8 +86,9 @@ impl Curves {
         });
         page.plot(Plot {
             title: "Epsilon against steps",
-            x: Scale::Linear.of("steps"),
-            y: Scale::Linear.of("epsilon"),
+            x: Axis { name: "steps", scale: Scale::Linear },
+            name: "epsilon",
+            y: Scale::Linear,
             points: self
                 .epsilon_against_steps
                 .iter()

@@ -6,9 +6,10 @@ use skep_privacy::planner::{Federation, Plan, Target};
 use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, TrustMode, Unit};
 
 use super::arguments::PlanArguments;
-use super::page::{Page, Plot, Scale};
+use super::page::{Page, Plot};
 use super::schedule::hidden;
 use super::{Answer, PrivacyError, line};
+use crate::page::{Axis, Scale};
 
 /// A plan and what it is the plan of.
 #[derive(Serialize)]
@@ -168,8 +169,9 @@ impl Planned {
         page.fact("usable parameters, at most", plan.usable.parameters);
         page.plot(Plot {
             title: "Signal to noise by cohort, within the same target",
-            x: Scale::Logarithmic.of("clients in a round, logarithmic"),
-            y: Scale::Linear.of("signal to noise"),
+            x: Axis { name: "clients in a round, logarithmic", scale: Scale::Logarithmic },
+            name: "signal to noise",
+            y: Scale::Linear,
             points,
         });
         page

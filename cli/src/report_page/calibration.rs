@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use skep_learning::{BINS, Calibration};
 
-use super::words::{count, percent};
+use crate::page::{count, percent};
 
 /// A bar for every bin that has examples: as wide as the bin, as high as the model is right; a line where they would be equal.
 pub(super) fn html(calibration: &Calibration) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::words::{count, escaped};
+use crate::page::{count, escaped};
 
 /// The distribution as a picture: clients beside one another, classes below one another. `counts` holds the number of examples of
 /// each class, by client. Clients that have most of the same class stand together.

@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use skep_server::record::RoundRecord;
 
-use super::chart::{Chart, Series};
-use super::words::escaped;
+use crate::page::{Chart, Series, escaped, page};
 
 /// A run among others.
 pub(crate) struct Compared<'a> {
@@ -18,12 +17,12 @@ pub(crate) struct Compared<'a> {
 /// The page; `rows` are a table's, its header first.
 pub(crate) fn compared(runs: &[Compared<'_>], rows: &[Vec<String>]) -> String {
     let chart = |title, value: fn(&RoundRecord) -> Option<f64>, top| {
-        let curve = |(number, run): (usize, &Compared<'_>)| Series {
-            name: run.name.clone(),
-            colour: format!("run{number}"),
-            points: run.records.iter().filter_map(|record| Some((record.round.0, value(record)?))).collect(),
+        let curve = |(number, run): (usize, &Compared<'_>)| {
+            let points =
+                run.records.iter().filter_map(|record| Some((record.round.0 as f64, value(record)?)));
+            Series::line(&run.name, &format!("run{number}"), points.collect())
         };
-        Chart { title, series: runs.iter().enumerate().map(curve).collect(), top, limit: None }.html()
+        Chart { top, ..Chart::of_rounds(title, runs.iter().enumerate().map(curve).collect()) }.html()
     };
     let charts = [
         chart("Accuracy", |record| record.accuracy, Some(1.0)),
@@ -53,7 +52,7 @@ pub(crate) fn compared(runs: &[Compared<'_>], rows: &[Vec<String>]) -> String {
         "{colours}.area {{ display: none }}\nfigcaption {{ display: block }}\nfigcaption output {{ text-align: left; display: block }}\n\
          .compared th, .compared td {{ padding: .3rem .8rem .3rem 0; white-space: nowrap }}\n"
     );
-    super::page(&title, &style, &body)
+    page(&title, &style, &body)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use skep_protocol::ClientId;
 use skep_server::record::RoundRecord;
 
-use super::words::{count, escaped};
+use crate::page::{count, escaped};
 
 /// The reasons, and the clients that dropped out most often. `totals` are clients by reason, over all rounds.
 pub(super) fn html(totals: &BTreeMap<String, u64>, records: &[RoundRecord]) -> String {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use skep_learning::{Average, Confusion, Evaluation};
 
-use super::words::{count, escaped, percent};
+use crate::page::{count, escaped, percent};
 
 /// The confusion matrix as a table, and the scores of each class as another.
 pub(super) fn html(measured: &Evaluation, classes: &[String]) -> String {

@@ -4,12 +4,10 @@
 //! of a cohort is public, how many took part. What clients hold is shown of simulations only.
 
 mod calibration;
-mod chart;
 mod clients;
 mod compared;
 mod dropped;
 mod matrix;
-mod words;
 
 use std::fmt::Write;
 
@@ -18,16 +16,12 @@ use skep_privacy::quantities::Sampling;
 use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::record::{ClientAccuracy, RoundRecord};
 
+use crate::page::{Chart, Look, Series, bytes, count, escaped, facts, keyed, number, page, percent};
 use crate::privacy_words;
 use crate::report::spoken;
 use crate::summary::Summary;
 
-use chart::{Chart, Series};
-use words::{bytes, count, keyed, number, percent};
-
-pub(crate) use chart::nice_limit;
 pub(crate) use compared::{Compared, compared};
-pub(crate) use words::escaped;
 
 /// What a report is about.
 #[derive(Clone, Copy)]
@@ -181,12 +175,16 @@ impl Report<'_> {
     }
 
     fn rounds(&self) -> String {
-        let curve = |value: &dyn Fn(&RoundRecord) -> Option<f64>| -> Vec<(u64, f64)> {
-            self.records.iter().filter_map(|record| Some((record.round.0, value(record)?))).collect()
+        let curve = |value: &dyn Fn(&RoundRecord) -> Option<f64>| -> Vec<(f64, f64)> {
+            self.records.iter().filter_map(|record| Some((record.round.0 as f64, value(record)?))).collect()
         };
-        let one = |title, name: &str, colour: &str, points, top, limit| {
-            let series = vec![Series { name: name.to_owned(), colour: colour.to_owned(), points }];
-            Chart { title, series, top, limit }.html()
+        let one = |title, name: &str, colour: &str, points: Vec<(f64, f64)>, top, limit: Option<f64>| {
+            let limit = limit.map(|limit| Series {
+                look: Look::Limit,
+                ..Series::line("limit", "rose", points.iter().map(|(round, _)| (*round, limit)).collect())
+            });
+            let series = [Series::line(name, colour, points)].into_iter().chain(limit).collect();
+            Chart { top, ..Chart::of_rounds(title, series) }.html()
         };
         // The limit is against whoever the mode is for.
         let limit = self.experiment.privacy.terms().map(|terms| terms.epsilon_limit.get());
@@ -198,10 +196,8 @@ impl Report<'_> {
             one("Accuracy", "accuracy", "teal", curve(&|record| record.accuracy), Some(1.0), None);
         charts += &one("Loss", "loss", "teal", curve(&|record| record.loss), None, None);
         if self.records.iter().any(|record| record.client_accuracy.is_some()) {
-            let of = |name: &str, colour: &str, value: fn(&ClientAccuracy) -> f64| Series {
-                name: name.to_owned(),
-                colour: colour.to_owned(),
-                points: curve(&|record| record.client_accuracy.as_ref().map(value)),
+            let of = |name: &str, colour: &str, value: fn(&ClientAccuracy) -> f64| {
+                Series::line(name, colour, curve(&|record| record.client_accuracy.as_ref().map(value)))
             };
             let series = vec![
                 of("nine tenths at most", "soft", |clients| clients.percentile_90),
@@ -210,7 +206,7 @@ impl Report<'_> {
                 of("worst", "rose", |clients| clients.worst),
             ];
             let title = "Accuracy for clients, on examples of their own";
-            charts += &Chart { title, series, top: Some(1.0), limit: None }.html();
+            charts += &Chart { top: Some(1.0), ..Chart::of_rounds(title, series) }.html();
         }
         charts += &one(
             "ε against recipients",
@@ -229,17 +225,15 @@ impl Report<'_> {
             of_server,
         );
         if self.cohorts_may_be_shown() {
-            let series = |name: &str, colour: &str, value: fn(&RoundRecord) -> f64| Series {
-                name: name.to_owned(),
-                colour: colour.to_owned(),
-                points: curve(&|record| Some(value(record))),
+            let series = |name: &str, colour: &str, value: fn(&RoundRecord) -> f64| {
+                Series::line(name, colour, curve(&|record| Some(value(record))))
             };
             let series = vec![
                 series("invited", "soft", |record| f64::from(record.invited)),
                 series("updates", "teal", |record| f64::from(record.updates)),
                 series("dropouts", "rose", |record| f64::from(record.invited.saturating_sub(record.updates))),
             ];
-            charts += &Chart { title: "Cohort", series, top: None, limit: None }.html();
+            charts += &Chart::of_rounds("Cohort", series).html();
             if self.summary.virtual_seconds.is_some() && !self.experiment.simulation.is_ideal() {
                 let seconds = curve(&|record| Some(record.seconds));
                 charts += &one("Virtual seconds of a round", "seconds", "soft", seconds, None, None);
@@ -317,11 +311,7 @@ impl Report<'_> {
         rows.push(("memory", keyed("peak_rss_bytes", memory, &memory.map_or("–".to_owned(), bytes))));
         rows.push(("processes", keyed("processes", summary.processes, &summary.processes.to_string())));
         rows.push(("processor", escaped(&summary.cpu_features.join(", "))));
-        let rows: String = rows
-            .into_iter()
-            .map(|(name, value)| format!("<tr><th>{name}</th><td>{value}</td></tr>\n"))
-            .collect();
-        format!("<h2>The run</h2>\n<div class=\"card\"><table class=\"facts\">\n{rows}</table></div>\n")
+        format!("<h2>The run</h2>\n{}", facts(rows))
     }
 
     fn is_simulation(&self) -> bool {
@@ -335,18 +325,6 @@ impl Report<'_> {
             && !matches!(self.experiment.privacy, Privacy::None);
         self.is_simulation() || !secret
     }
-}
-
-/// A page that loads nothing, with a style of its own beside everybody's.
-fn page(title: &str, style: &str, body: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n\
-         <title>{title} · Skep</title>\n<style>\n{STYLE}{style}</style>\n</head>\n<body>\n<main>\n{body}\
-         <footer>Made by skep {}. This file loads nothing from anywhere.</footer>\n</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
-        env!("CARGO_PKG_VERSION")
-    )
 }
 
 /// What an epsilon means, in words: the power of any test is at most e^ε times its size, plus δ.
@@ -371,8 +349,6 @@ fn capitalized(text: &str) -> String {
 
 /// A test with a false alarm in a million cases may find everyone.
 const NEXT_TO_NOTHING: f64 = 13.8;
-const STYLE: &str = include_str!("style.css");
-const SCRIPT: &str = include_str!("script.js");
 /// Three cells of a honeycomb.
 const HIVE: &str = "<svg viewBox=\"0 0 64 64\" aria-hidden=\"true\"><path fill=\"currentColor\" style=\"fill:currentColor\" \
     d=\"M20 6l11 6.4v12.8L20 31.6 9 25.2V12.4zM44 6l11 6.4v12.8L44 31.6 33 25.2V12.4zM32 27.6l11 6.4v12.8l-11 6.4-11-6.4V34z\"/></svg>";

@@ -6,7 +6,7 @@ pub(crate) fn escaped(text: &str) -> String {
 }
 
 /// A number with four digits at most, for an axis or a table.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }
@@ -24,17 +24,17 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// A whole number with its thousands apart.
-pub(super) fn count(value: u64) -> String {
+pub(crate) fn count(value: u64) -> String {
     grouped(&value.to_string())
 }
 
 /// A share of one as a percentage.
-pub(super) fn percent(part: f64) -> String {
+pub(crate) fn percent(part: f64) -> String {
     format!("{:.1} %", 100.0 * part)
 }
 
 /// Bytes in the unit that suits them.
-pub(super) fn bytes(value: u64) -> String {
+pub(crate) fn bytes(value: u64) -> String {
     match value {
         0..1024 => format!("{value} bytes"),
         1024..1_048_576 => format!("{:.1} KiB", value as f64 / 1024.0),
@@ -44,7 +44,7 @@ pub(super) fn bytes(value: u64) -> String {
 }
 
 /// A number that a program finds by its key in the summary, exactly as it stands there, and people as `shown`.
-pub(super) fn keyed(key: &str, value: impl serde::Serialize, shown: &str) -> String {
+pub(crate) fn keyed(key: &str, value: impl serde::Serialize, shown: &str) -> String {
     let value = serde_json::to_string(&value).unwrap_or_default();
     format!(
         "<data data-key=\"{key}\" value=\"{}\">{}</data>",
