@@ -3,6 +3,7 @@
 //!
 //! | file | what it is about |
 //! | --- | --- |
+//! | `program` | the whole program, also with [models and formats of one's own](Own) |
 //! | `experiment_file` | TOML, and diagnostics that point into it |
 //! | `bench`, `init`, `inspect`, `check`, `simulate`, `sweep`, `compare`, `metrics`, `serve`, `invite`, `clients`, `status`, `join`, `privacy`, `audit`, `ledger`, `predict`, `model` | a command each |
 //! | `audit_empirical` | what a federation is seen to give away |
@@ -42,6 +43,7 @@ mod page;
 mod predict;
 pub mod privacy;
 mod privacy_words;
+mod program;
 mod progress;
 mod proxy;
 mod real;
@@ -59,6 +61,9 @@ mod summary;
 mod sweep;
 mod text_table;
 mod vocabulary;
+
+pub use program::main_with;
+pub use skep_learning::own::Own;
 
 use arguments::{Arguments, Command, DataCommand};
 use failure::Failure;

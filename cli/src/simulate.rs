@@ -340,9 +340,10 @@ pub(crate) fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
 
 fn failure(error: SimulationError) -> Failure {
     match error {
-        SimulationError::Partition(_) | SimulationError::Model(_) | SimulationError::Federation(_) => {
-            Failure::Usage { problem: error.to_string(), help: None }
-        }
+        SimulationError::Partition(_)
+        | SimulationError::Model(_)
+        | SimulationError::Task(_)
+        | SimulationError::Federation(_) => Failure::Usage { problem: error.to_string(), help: None },
         SimulationError::Ledger(error) => ledger_failure(error),
         error => Failure::other(error),
     }

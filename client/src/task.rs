@@ -1,8 +1,8 @@
 //! The task of a federation in the words of `skep-learning`.
 
 use skep_learning::{
-    Activation, Architecture, ArchitectureError, Batch, Layer, Learner, NativeLearner, Optimizer, Shape,
-    Subset, Training, TrainingError,
+    Activation, Architecture, ArchitectureError, Batch, Layer, Learner, Optimizer, Shape, Subset, Training,
+    TrainingError, own,
 };
 use skep_protocol::Round;
 use skep_protocol::experiment::{self, Model, Task};
@@ -16,6 +16,18 @@ pub enum TaskError {
     /// The model is impossible, or larger than this program handles.
     #[error("the federation's model cannot be trained: {0}")]
     Architecture(#[from] ArchitectureError),
+    /// The model that this program brings along is another one than the task is about.
+    #[error(
+        "task.model.parameters is {stated}, but the model `{name}` that this program brings along has {found}"
+    )]
+    OtherModel {
+        /// What it is called.
+        name: String,
+        /// Parameters by the task.
+        stated: u64,
+        /// Parameters that it has.
+        found: usize,
+    },
     /// The hyperparameters are out of range.
     #[error("the federation's training is impossible: {0}")]
     Training(#[from] TrainingError),
@@ -75,6 +87,13 @@ pub fn architecture(task: &Task) -> Architecture {
             },
             layers: layers.iter().copied().map(layer).collect(),
             classes,
+        },
+        // Where the program does not know it, there is nothing in it, and nothing can be done with it.
+        Model::Own { name, .. } => Architecture::Own {
+            name: name.clone(),
+            inputs,
+            classes,
+            tensors: own::tensors(name, inputs, classes).unwrap_or_default(),
         },
     }
 }
@@ -150,9 +169,22 @@ pub fn check_privacy(task: &Task, examples: usize) -> Result<(), TaskError> {
 /// A learner for the task's model.
 ///
 /// # Errors
-/// [`TaskError::Architecture`].
+/// [`TaskError::Architecture`], or [`TaskError::OtherModel`].
 pub fn learner_for(task: &Task) -> Result<Box<dyn Learner>, TaskError> {
-    Ok(Box::new(NativeLearner::new(architecture(task))?))
+    check_own(task)?;
+    Ok(architecture(task).learner()?)
+}
+
+/// Whether a model that programs bring along is here, and as the task says.
+///
+/// # Errors
+/// [`TaskError::Architecture`], or [`TaskError::OtherModel`].
+pub fn check_own(task: &Task) -> Result<(), TaskError> {
+    let Model::Own { name, parameters: stated } = &task.model else { return Ok(()) };
+    let (inputs, classes) = (task.inputs as usize, task.classes as usize);
+    own::tensors(name, inputs, classes).map_err(ArchitectureError::Own)?;
+    let (name, stated, found) = (name.clone(), *stated, architecture(task).parameter_count());
+    if stated == found as u64 { Ok(()) } else { Err(TaskError::OtherModel { name, stated, found }) }
 }
 
 /// Whether `data` can be learned from in this task.

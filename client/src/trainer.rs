@@ -252,9 +252,10 @@ fn decline_of(error: LearnError) -> Decline {
     tracing::warn!(%error, "there is no update");
     match error {
         LearnError::ParameterCount { .. } => Decline::NoModel,
-        LearnError::Architecture(_) | LearnError::Correction { .. } | LearnError::NotPerExample => {
-            Decline::WrongTask
-        }
+        LearnError::Architecture(_)
+        | LearnError::Correction { .. }
+        | LearnError::NotPerExample
+        | LearnError::NoAnswers => Decline::WrongTask,
         LearnError::Inputs { .. }
         | LearnError::Classes { .. }
         | LearnError::Word { .. }

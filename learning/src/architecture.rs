@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::layer::{Layer, LayerFault, Shape};
+use crate::own::{self, OwnError, OwnTensor};
+use crate::{Learner, NativeLearner};
 
 /// A classifier, by its shape: a stack of layers, of which the last is dense and gives one logit a class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +37,17 @@ pub enum Architecture {
         layers: Vec<Layer>,
         /// Number of classes.
         classes: usize,
+    },
+    /// A model that a program brings along: see [`own`]. Anybody knows its tensors, and nobody else what is computed of them.
+    Own {
+        /// What the program calls it.
+        name: String,
+        /// Number of features of an example.
+        inputs: usize,
+        /// Number of classes.
+        classes: usize,
+        /// Its tensors, in the order of the flat parameters.
+        tensors: Vec<OwnTensor>,
     },
 }
 
@@ -109,6 +122,9 @@ pub enum ArchitectureError {
         /// Number of hidden layers asked for.
         layers: usize,
     },
+    /// What a program brings along, or does not.
+    #[error(transparent)]
+    Own(#[from] OwnError),
     /// More than [`MAX_PARAMETERS`].
     #[error("{parameters} parameters, more than the limit of {MAX_PARAMETERS}")]
     TooLarge {
@@ -130,7 +146,10 @@ impl Architecture {
         if self.hidden_count() > MAX_HIDDEN_LAYERS {
             return Err(ArchitectureError::TooDeep { layers: self.hidden_count() });
         }
-        self.stack()?;
+        match self {
+            Self::Own { name, tensors, .. } => check_tensors(name, tensors)?,
+            _ => drop(self.stack()?),
+        }
         match self.parameter_count() {
             parameters if parameters > MAX_PARAMETERS => Err(ArchitectureError::TooLarge { parameters }),
             _ => Ok(()),
@@ -145,41 +164,77 @@ impl Architecture {
     /// What an example is.
     pub fn input(&self) -> Shape {
         match self {
-            Self::Softmax { inputs, .. } | Self::Mlp { inputs, .. } => Shape::Vector(*inputs),
+            Self::Softmax { inputs, .. } | Self::Mlp { inputs, .. } | Self::Own { inputs, .. } => {
+                Shape::Vector(*inputs)
+            }
             Self::Layers { input, .. } => *input,
         }
     }
 
     /// Number of classes.
     pub fn classes(&self) -> usize {
-        let (Self::Softmax { classes, .. } | Self::Mlp { classes, .. } | Self::Layers { classes, .. }) = self;
+        let (Self::Softmax { classes, .. }
+        | Self::Mlp { classes, .. }
+        | Self::Layers { classes, .. }
+        | Self::Own { classes, .. }) = self;
         *classes
     }
 
     /// Length of the flat parameters; `usize::MAX` if it does not fit or there is no such model.
     pub fn parameter_count(&self) -> usize {
-        let Ok(stack) = self.stack() else { return usize::MAX };
-        let tensors = stack.iter().flat_map(|layer| layer.layer.tensors(layer.input));
-        tensors.map(|(_, shape)| product(&shape)).fold(0, usize::saturating_add)
+        if !matches!(self, Self::Own { .. }) && self.stack().is_err() {
+            return usize::MAX;
+        }
+        self.segments().iter().map(Segment::len).fold(0, usize::saturating_add)
+    }
+
+    /// What trains models of this architecture, evaluates them and answers with them.
+    ///
+    /// # Errors
+    /// [`ArchitectureError`] if it cannot be trained, or not by this program.
+    pub fn learner(&self) -> Result<Box<dyn Learner>, ArchitectureError> {
+        let Self::Own { name, inputs, classes, tensors } = self else {
+            return Ok(Box::new(NativeLearner::new(self.clone())?));
+        };
+        self.check()?;
+        let model = own::model(name)?;
+        if model.tensors(*inputs, *classes) != *tensors {
+            return Err(OwnError::Tensors(name.clone()).into());
+        }
+        Ok(model.learner(*inputs, *classes))
     }
 
     /// The canonical layout of the flat parameters: layers from input to output; of each layer
     /// the weight, row-major, then the bias; without gaps. Empty if there is no such model.
     pub fn segments(&self) -> Vec<Segment> {
-        let mut segments = Vec::new();
         let mut offset = 0_usize;
-        for Stacked { name, layer, input, .. } in self.stack().unwrap_or_default() {
-            for (kind, shape) in layer.tensors(input) {
-                let segment = Segment { name: format!("{name}.{kind}"), shape, offset };
-                offset = offset.saturating_add(segment.len());
-                segments.push(segment);
-            }
-        }
-        segments
+        let placed = |(name, shape)| {
+            let segment = Segment { name, shape, offset };
+            offset = offset.saturating_add(segment.len());
+            segment
+        };
+        self.tensors().into_iter().map(placed).collect()
     }
 
-    /// All layers from the input on, the last one included. Empty if there is no such model.
+    /// Name and shape of each tensor, in the order of the flat parameters.
+    fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        if let Self::Own { tensors, .. } = self {
+            return tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+        }
+        let of_layer = |Stacked { name, layer, input, .. }: Stacked| {
+            let tensors = layer.tensors(input).into_iter();
+            tensors.map(|(kind, shape)| (format!("{name}.{kind}"), shape)).collect::<Vec<_>>()
+        };
+        self.stack().unwrap_or_default().into_iter().flat_map(of_layer).collect()
+    }
+
+    /// All layers from the input on, the last one included; of a model of one's own one that holds everything. Empty if there is no
+    /// such model.
     pub fn summary(&self) -> Vec<LayerSummary> {
+        if let Self::Own { name, classes, .. } = self {
+            let (output, parameters) = (Shape::Vector(*classes), self.parameter_count());
+            return vec![LayerSummary { name: name.clone(), kind: "own", output, parameters }];
+        }
         let summarized = |Stacked { name, layer, input, output }: Stacked| {
             let parameters = layer.tensors(input).iter().map(|(_, shape)| product(shape)).sum();
             LayerSummary { name, kind: layer.word(), output, parameters }
@@ -189,6 +244,9 @@ impl Architecture {
 
     /// All layers from the input on, the last one included, with the shapes between them.
     pub(crate) fn stack(&self) -> Result<Vec<Stacked>, ArchitectureError> {
+        if let Self::Own { name, .. } = self {
+            return Err(OwnError::Layers(name.clone()).into());
+        }
         let mut input = self.input();
         let mut stack = Vec::new();
         let last = (OUTPUT.to_owned(), Layer::Dense { outputs: self.classes() });
@@ -205,7 +263,7 @@ impl Architecture {
     /// Name and kind of each layer but the last.
     fn hidden(&self) -> Vec<(String, Layer)> {
         match self {
-            Self::Softmax { .. } => vec![],
+            Self::Softmax { .. } | Self::Own { .. } => vec![],
             Self::Mlp { hidden, activation, .. } => {
                 let layers = |(index, &outputs)| {
                     let name = format!("hidden.{index}");
@@ -222,10 +280,25 @@ impl Architecture {
 
     fn hidden_count(&self) -> usize {
         match self {
-            Self::Softmax { .. } => 0,
+            Self::Softmax { .. } | Self::Own { .. } => 0,
             Self::Mlp { hidden, .. } => hidden.len(),
             Self::Layers { layers, .. } => layers.len(),
         }
+    }
+}
+
+/// Refuses tensors that make no model.
+fn check_tensors(name: &str, tensors: &[OwnTensor]) -> Result<(), OwnError> {
+    let impossible = |problem: String| OwnError::Impossible { name: name.to_owned(), problem };
+    let mut names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(impossible(format!("has two tensors called `{}`", twice[0])));
+    }
+    match tensors.iter().find(|tensor| product(&tensor.shape) == 0) {
+        Some(empty) => Err(impossible(format!("has a tensor `{}` without a number", empty.name))),
+        None if tensors.is_empty() => Err(impossible("has no tensors".to_owned())),
+        None => Ok(()),
     }
 }
 

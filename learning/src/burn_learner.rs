@@ -2,6 +2,7 @@
 //! burn's devices.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::activation::log_softmax;
@@ -13,7 +14,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::descent::{Descent, Moments};
 use crate::learner::{check_correction, check_fit};
 use crate::metrics::{Tally, cross_entropy};
-use crate::{Batch, Evaluation, LearnError, Learner, Subset, TrainReport, Training, Turn};
+use crate::own::{OwnModel, OwnTensor};
+use crate::{Batch, Evaluation, ExamplePrivacy, LearnError, Learner, Subset, TrainReport, Training, Turn};
 
 /// A classifier made of burn modules. Its parameters are flattened in the order in which burn visits them.
 pub trait BurnModel: Module {
@@ -57,6 +59,27 @@ impl<M: BurnModel> BurnLearner<M> {
     fn with(&self, parameters: &[f32], device: &Device) -> M {
         let tracked = device.is_autodiff();
         self.model.clone().map(&mut Fill { rest: parameters, device, tracked })
+    }
+
+    /// The gradient of one example, scaled down to `clip_norm` if it is longer, added to `sum`; the example's loss.
+    fn add_clipped(
+        &self,
+        model: &M,
+        device: &Device,
+        example: (&Subset, usize),
+        clip_norm: f64,
+        sum: &mut [f32],
+    ) -> f64 {
+        let (data, position) = example;
+        let (gradients, loss) = self.gradients(model, device, data, &[position]);
+        let (_, gradient, _) = flatten_with(model, gradients);
+        let norm = gradient.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt();
+        // What is not finite has no direction: it counts for nothing.
+        let scale = if norm.is_finite() { (clip_norm / norm).min(1.0) as f32 * ROUNDED_DOWN } else { 0.0 };
+        if scale > 0.0 {
+            sum.iter_mut().zip(&gradient).for_each(|(sum, value)| *sum += scale * value);
+        }
+        loss
     }
 
     /// The gradients of the mean loss of the examples at `positions`, and the sum of their losses.
@@ -128,6 +151,58 @@ impl<M: BurnModel> Learner for BurnLearner<M> {
         })
     }
 
+    /// One example after the other.
+    fn train_privately(
+        &mut self,
+        global: &[f32],
+        data: &Subset,
+        training: &Training,
+        turn: Turn<'_>,
+        privacy: &mut dyn ExamplePrivacy,
+    ) -> Result<TrainReport, LearnError> {
+        self.check(global, data)?;
+        check_correction(global.len(), &turn)?;
+        let device = self.device.clone().autodiff();
+        let (mut weights, mut moments) = (global.to_vec(), Moments::default());
+        let mut descent = Descent::new(global, training, &turn, &mut moments);
+        let (mut positions, mut sum) = (Vec::new(), vec![0.0; global.len()]);
+        let (mut loss, mut drawn) = (0.0, 0);
+        let (steps, clip_norm) = (privacy.steps(), privacy.clip_norm());
+        for _ in 0..steps {
+            positions.clear();
+            privacy.draw(data.len(), &mut positions);
+            drawn += positions.len();
+            let model = self.with(&weights, &device);
+            sum.fill(0.0);
+            for &position in &positions {
+                loss += self.add_clipped(&model, &device, (data, position), clip_norm, &mut sum);
+            }
+            privacy.release(&mut sum);
+            descent.step(&mut weights, &mut sum);
+        }
+        weights.iter_mut().zip(global).for_each(|(new, old)| *new -= old);
+        Ok(TrainReport {
+            examples: data.len(),
+            steps,
+            loss: loss / drawn.max(1) as f64,
+            finite: weights.iter().all(|value| value.is_finite()),
+            update: weights,
+        })
+    }
+
+    fn logits(&mut self, parameters: &[f32], numbers: &[f32]) -> Result<Vec<f32>, LearnError> {
+        let (expected, actual) = (self.parameters, parameters.len());
+        if expected != actual {
+            return Err(LearnError::ParameterCount { expected, actual });
+        }
+        let (model, inputs) = (self.with(parameters, &self.device), self.model.inputs());
+        // One by one: what is said of an example must not depend on those beside it, and kernels of other sizes round otherwise.
+        let answer = |row: &[f32]| {
+            values(model.logits(Tensor::from_data(TensorData::new(row.to_vec(), [1, inputs]), &self.device)))
+        };
+        Ok(numbers.chunks_exact(inputs).flat_map(answer).collect())
+    }
+
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError> {
         self.check(parameters, data)?;
         let model = self.with(parameters, &self.device);
@@ -142,6 +217,58 @@ impl<M: BurnModel> Learner for BurnLearner<M> {
         }
         Ok(tally.finish())
     }
+}
+
+/// Burn modules as a model of one's own: what builds one, and where.
+pub(crate) struct Modules<F> {
+    pub(crate) device: Device,
+    pub(crate) make: F,
+}
+
+impl<M: BurnModel + 'static, F: Fn(usize, usize, &Device) -> M + Send + Sync> OwnModel for Modules<F> {
+    fn tensors(&self, inputs: usize, classes: usize) -> Vec<OwnTensor> {
+        named(&(self.make)(inputs, classes, &self.device))
+    }
+
+    fn initial_parameters(&self, inputs: usize, classes: usize, key: [u8; 32]) -> Vec<f32> {
+        // Burn's generator is one of the whole process; whoever else draws from it meanwhile is none of ours.
+        static DRAWING: Mutex<()> = Mutex::new(());
+        let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seed, _) = key.split_first_chunk().expect("a key has more than eight bytes");
+        self.device.seed(u64::from_le_bytes(*seed));
+        flatten(&(self.make)(inputs, classes, &self.device))
+    }
+
+    fn learner(&self, inputs: usize, classes: usize) -> Box<dyn Learner> {
+        let model = (self.make)(inputs, classes, &self.device);
+        Box::new(BurnLearner::new(model, self.device.clone()))
+    }
+}
+
+/// The float parameters of a module by the names of the fields that they are in.
+fn named<M: Module>(module: &M) -> Vec<OwnTensor> {
+    #[derive(Default)]
+    struct Visit {
+        path: Vec<String>,
+        tensors: Vec<OwnTensor>,
+    }
+    impl ModuleVisitor for Visit {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+            let shape = parameter.val().shape().iter().copied().collect();
+            self.tensors.push(OwnTensor { name: self.path.join("."), shape });
+        }
+    }
+    let mut visit = Visit::default();
+    module.visit(&mut visit);
+    visit.tensors
 }
 
 /// The float parameters of a module, one after the other in the order of burn's visit.
@@ -244,5 +371,7 @@ fn values(tensor: Tensor<2>) -> Vec<f32> {
     tensor.into_data().try_into_vec().expect("a tensor of f32 on this device stays f32")
 }
 
+/// So that rounding makes no gradient longer.
+const ROUNDED_DOWN: f32 = 1.0 - f32::EPSILON;
 /// Bounds the memory of an evaluation whatever the size of the data.
 const EVALUATED_AT_ONCE: usize = 256;

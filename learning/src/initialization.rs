@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::architecture::Stacked;
 use crate::layer::Layer;
+use crate::own::{self, OwnError};
 use crate::{Activation, Architecture, ArchitectureError};
 
 impl Architecture {
@@ -21,6 +22,14 @@ impl Architecture {
     /// [`ArchitectureError`] if the architecture cannot be trained.
     pub fn initial_parameters(&self, key: [u8; 32]) -> Result<Vec<f32>, ArchitectureError> {
         self.check()?;
+        if let Self::Own { name, inputs, classes, .. } = self {
+            let parameters = own::model(name)?.initial_parameters(*inputs, *classes, key);
+            let (tensors, found) = (self.parameter_count(), parameters.len());
+            return match tensors == found {
+                true => Ok(parameters),
+                false => Err(OwnError::Initial { name: name.clone(), tensors, found }.into()),
+            };
+        }
         let mut parameters = vec![0.0; self.parameter_count()];
         if let Self::Softmax { .. } = self {
             return Ok(parameters);

@@ -47,6 +47,16 @@ pub trait Learner: Send {
     /// # Errors
     /// [`LearnError`] if the parameters or the data do not fit the model.
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError>;
+
+    /// The logits of examples, one row of numbers after the other: so many rows of a number for each class.
+    ///
+    /// # Errors
+    /// [`LearnError`] if the parameters or the numbers do not fit the model; [`LearnError::NoAnswers`] from a learner that only
+    /// trains and evaluates.
+    fn logits(&mut self, parameters: &[f32], numbers: &[f32]) -> Result<Vec<f32>, LearnError> {
+        let _ = (parameters, numbers);
+        Err(LearnError::NoAnswers)
+    }
 }
 
 /// What one call of [`Learner::train`] has of its own, beside the hyperparameters that all share.
@@ -180,6 +190,9 @@ pub enum LearnError {
     /// Privacy of examples is asked of a learner that knows no gradients of single ones.
     #[error("this model's learner cannot clip the gradients of single examples")]
     NotPerExample,
+    /// A learner is asked for predictions, and makes none.
+    #[error("this model's learner trains and evaluates, but does not answer")]
+    NoAnswers,
     /// A program that trains in place of a learner gave no model.
     #[error("the training command failed: {0}")]
     Command(String),

@@ -27,6 +27,7 @@ mod native;
 pub mod npy;
 pub mod onnx;
 mod optimizer;
+pub mod own;
 mod partition;
 mod predictor;
 pub mod scrub;

@@ -1,19 +1,25 @@
 //! A trained model in use: examples in, classes and their probabilities out.
 
+use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::metrics::{predicted_class, probabilities};
-use crate::native::NativeLearner;
-use crate::{Interface, LearnError, ModelFile};
+use crate::{Architecture, Interface, LearnError, Learner, ModelFile};
 
 /// A model that answers. What it says of an example does not depend on the examples beside it, bit for bit.
-#[derive(Debug)]
 pub struct Predictor {
-    learner: NativeLearner,
+    architecture: Architecture,
+    learner: Box<dyn Learner>,
     parameters: Arc<[f32]>,
     interface: Interface,
+}
+
+impl fmt::Debug for Predictor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Predictor").field("architecture", &self.architecture).finish_non_exhaustive()
+    }
 }
 
 /// What a model says of an example.
@@ -51,11 +57,11 @@ impl Predictor {
     /// Takes a model into use.
     ///
     /// # Errors
-    /// [`LearnError::Architecture`] if it is impossible.
+    /// [`LearnError::Architecture`] if it is impossible, or not computed by this program.
     pub fn new(model: ModelFile) -> Result<Self, LearnError> {
-        let learner = NativeLearner::new(model.architecture().clone())?;
-        let interface = model.interface();
-        Ok(Self { learner, interface, parameters: model.into_parameters().into() })
+        let (architecture, interface) = (model.architecture().clone(), model.interface());
+        let learner = architecture.learner()?;
+        Ok(Self { architecture, learner, interface, parameters: model.into_parameters().into() })
     }
 
     /// Another one of the same model, which shares its parameters, for another thread.
@@ -63,8 +69,9 @@ impl Predictor {
     /// # Errors
     /// [`LearnError::Architecture`], never after this one was made.
     pub fn share(&self) -> Result<Self, LearnError> {
-        let learner = NativeLearner::new(self.learner.architecture().clone())?;
-        Ok(Self { learner, parameters: self.parameters.clone(), interface: self.interface.clone() })
+        let (architecture, interface) = (self.architecture.clone(), self.interface.clone());
+        let learner = architecture.learner()?;
+        Ok(Self { architecture, learner, parameters: self.parameters.clone(), interface })
     }
 
     /// How examples become numbers, and what the classes are called.
@@ -74,7 +81,7 @@ impl Predictor {
 
     /// Numbers in an example.
     pub fn inputs(&self) -> usize {
-        self.learner.architecture().inputs()
+        self.architecture.inputs()
     }
 
     /// What the model says of each row of `numbers`, which are as they stand in files and requests.

@@ -1,16 +1,21 @@
 //! Reading what an experiment says its data are.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use skep_client::task::TaskError;
 use skep_learning::csv::{self, Columns, CsvError};
 use skep_learning::idx::{self, IdxError};
 use skep_learning::npy::{self, NpyError};
+use skep_learning::own::OwnError;
 use skep_learning::scrub::{RecordReport, Scrubber};
 use skep_learning::{
-    ArchitectureError, Classes, Dataset, DatasetError, Input, Interface, Split, Subset, digits,
+    ArchitectureError, Classes, Dataset, DatasetError, Input, Interface, Split, Subset, digits, own,
 };
-use skep_protocol::experiment::{CountOrNames, CsvData, Data, Experiment, Files, IdxPair, NpzData, TextData};
+use skep_protocol::experiment::{
+    CountOrNames, CsvData, Data, Experiment, Files, IdxPair, NpzData, OwnData, TextData,
+};
 use thiserror::Error;
 
 use crate::clients::generator;
@@ -34,6 +39,30 @@ pub enum DataError {
     /// Arrays cannot be read.
     #[error(transparent)]
     Npz(#[from] NpyError),
+    /// The program does not bring the format along.
+    #[error("task.data.format: {0}")]
+    Format(#[from] OwnError),
+    /// The program's own reader has found a fault.
+    #[error("{}: {source}", path.display())]
+    Own {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The model that the program brings along is not that of the task.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// Labels in a file are not classes of the experiment.
+    #[error("{}: has {found} classes, but task.data.classes says {expected}", path.display())]
+    Classes {
+        /// The file.
+        path: PathBuf,
+        /// Classes of the task.
+        expected: usize,
+        /// Classes in the file.
+        found: usize,
+    },
     /// A file holds other examples than the experiment says.
     #[error("{}: has {found} features, but task.data.features says {expected}", path.display())]
     Features {
@@ -73,6 +102,7 @@ pub fn data(experiment: &Experiment) -> Result<Split, DataError> {
         Data::Csv(csv) => split(&csv.files, |path| table(experiment, csv, path), |path| path),
         Data::Idx(idx) => split(&idx.files, |pair| images(experiment, pair), |pair| &pair.images),
         Data::Npz(npz) => split(&npz.files, |path| arrays(experiment, npz, path), |path| path),
+        Data::Own(own) => split(&own.files, |path| in_own_format(experiment, own, path), |path| path),
         Data::Text(data) => {
             let preparation = text::preparation(data)?;
             split(&data.files, |path| Ok(text::read(data, &preparation, path)?), |path| path)
@@ -108,6 +138,7 @@ pub fn owned(
             Ok((whole(images(experiment, &pair)?), None))
         }
         (Data::Npz(npz), None) => Ok((whole(arrays(experiment, npz, file)?), None)),
+        (Data::Own(own), None) => Ok((whole(in_own_format(experiment, own, file)?), None)),
         (Data::Text(text), None) => {
             let anybody = TextData { client: None, ..text.clone() };
             match scrubber {
@@ -119,7 +150,7 @@ pub fn owned(
             }
         }
         (Data::Idx(_), None) => Err(DataError::Labels("are in another file, which has to be named")),
-        (Data::Csv(_) | Data::Npz(_) | Data::Text(_), Some(_)) => {
+        (Data::Csv(_) | Data::Npz(_) | Data::Text(_) | Data::Own(_), Some(_)) => {
             Err(DataError::Labels("are in the file itself, so that no other can be named"))
         }
         (Data::Digits | Data::Workload(_), _) => Err(DataError::NoFiles),
@@ -142,6 +173,9 @@ pub fn test_data(experiment: &Experiment) -> Result<Subset, DataError> {
         Data::Npz(npz) if let Files::Apart { test, .. } = &npz.files => {
             arrays(experiment, npz, test).map(whole)
         }
+        Data::Own(own) if let Files::Apart { test, .. } = &own.files => {
+            in_own_format(experiment, own, test).map(whole)
+        }
         Data::Text(data) if let Files::Apart { test, .. } = &data.files => {
             Ok(whole(text::read(data, &text::preparation(data)?, test)?))
         }
@@ -156,6 +190,7 @@ pub fn class_names(experiment: &Experiment) -> Vec<String> {
         Data::Csv(csv) => classes(&csv.classes),
         Data::Idx(idx) => classes(&idx.classes),
         Data::Npz(npz) => classes(&npz.classes),
+        Data::Own(own) => classes(&own.classes),
         Data::Text(text) => classes(&text.classes),
         Data::Workload(workload) => Classes::Numbers(workload.classes() as usize),
     };
@@ -181,7 +216,7 @@ pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
             numbers(None, if bytes { idx::BRIGHTEST } else { 1.0 })
         }
         Data::Text(data) => Input::Text { preparation: text::preparation(data)? },
-        Data::Workload(_) => numbers(None, 1.0),
+        Data::Workload(_) | Data::Own(_) => numbers(None, 1.0),
     };
     Ok(Interface { input, classes: class_names(experiment) })
 }
@@ -224,6 +259,18 @@ fn columns(csv: &CsvData) -> Columns {
 fn arrays(experiment: &Experiment, npz: &NpzData, path: &Path) -> Result<Dataset, DataError> {
     let classes = experiment.task.classes as usize;
     expected(experiment, path, npy::dataset(path, &npz.examples, &npz.labels, classes)?)
+}
+
+fn in_own_format(experiment: &Experiment, own: &OwnData, path: &Path) -> Result<Dataset, DataError> {
+    let classes = experiment.task.classes as usize;
+    let dataset = own::format(&own.format)?
+        .read(path, classes)
+        .map_err(|source| DataError::Own { path: path.to_owned(), source })?;
+    let found = dataset.classes();
+    if classes != found {
+        return Err(DataError::Classes { path: path.to_owned(), expected: classes, found });
+    }
+    expected(experiment, path, dataset)
 }
 
 fn images(experiment: &Experiment, pair: &IdxPair) -> Result<Dataset, DataError> {

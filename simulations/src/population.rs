@@ -2,7 +2,7 @@
 //!
 //! Simulations and federations of local processes share this, so that both learn the same.
 
-use skep_client::task::architecture;
+use skep_client::task::{architecture, check_own};
 use skep_learning::{Alpha, PartitionError, Scheme, Subset, partition};
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::experiment::{Data, Experiment, Partition};
@@ -42,6 +42,7 @@ pub fn shares(experiment: &Experiment, train: &Subset) -> Result<Vec<Subset>, Pa
 /// # Errors
 /// [`DataError`] when the model cannot be trained, or vectors that it starts from do not fit it.
 pub fn initial_model(experiment: &Experiment) -> Result<Vec<f32>, DataError> {
+    check_own(&experiment.task)?;
     let architecture = architecture(&experiment.task);
     if let Data::Workload(workload) = experiment.data {
         return Ok(generator(workload).initial_parameters(&architecture)?);

@@ -36,7 +36,7 @@ use crate::{
     TrainReport, Training, Turn,
 };
 
-/// The learner of every [`Architecture`]. Keeps the memory that it works in.
+/// The learner of every [`Architecture`] but those that a program brings along. Keeps the memory that it works in.
 #[derive(Debug)]
 pub struct NativeLearner {
     architecture: Architecture,
@@ -90,29 +90,6 @@ impl NativeLearner {
             Some(word) => Err(LearnError::Word { row, word: word.to_string(), vocabulary: bag.vocabulary }),
             None => Ok(()),
         }
-    }
-
-    /// The logits of examples, one row of `inputs` numbers after the other: so many rows of `classes` numbers.
-    ///
-    /// # Errors
-    /// [`LearnError`] if the parameters or the numbers do not fit the model.
-    pub(crate) fn logits(&mut self, parameters: &[f32], numbers: &[f32]) -> Result<Vec<f32>, LearnError> {
-        let (expected, actual) = (self.network.parameter_count(), parameters.len());
-        if expected != actual {
-            return Err(LearnError::ParameterCount { expected, actual });
-        }
-        let (inputs, classes) = (self.architecture.inputs(), self.architecture.classes());
-        for (row, numbers) in numbers.chunks_exact(inputs).enumerate() {
-            self.check_words(row, numbers)?;
-        }
-        let mut logits = Vec::with_capacity(numbers.len() / inputs * classes);
-        for numbers in numbers.chunks(EVALUATED_AT_ONCE * inputs) {
-            let examples = numbers.len() / inputs;
-            self.workspace.reserve(&self.network, examples);
-            self.workspace.input(numbers.len()).copy_from_slice(numbers);
-            logits.extend(self.network.forward(parameters, examples, None, &mut self.workspace).iter());
-        }
-        Ok(logits)
     }
 
     /// Copies the examples of `data` at `positions` to where the network reads them.
@@ -300,6 +277,25 @@ impl Learner for NativeLearner {
             }
         }
         Ok(tally.finish())
+    }
+
+    fn logits(&mut self, parameters: &[f32], numbers: &[f32]) -> Result<Vec<f32>, LearnError> {
+        let (expected, actual) = (self.network.parameter_count(), parameters.len());
+        if expected != actual {
+            return Err(LearnError::ParameterCount { expected, actual });
+        }
+        let (inputs, classes) = (self.architecture.inputs(), self.architecture.classes());
+        for (row, numbers) in numbers.chunks_exact(inputs).enumerate() {
+            self.check_words(row, numbers)?;
+        }
+        let mut logits = Vec::with_capacity(numbers.len() / inputs * classes);
+        for numbers in numbers.chunks(EVALUATED_AT_ONCE * inputs) {
+            let examples = numbers.len() / inputs;
+            self.workspace.reserve(&self.network, examples);
+            self.workspace.input(numbers.len()).copy_from_slice(numbers);
+            logits.extend(self.network.forward(parameters, examples, None, &mut self.workspace).iter());
+        }
+        Ok(logits)
     }
 }
 

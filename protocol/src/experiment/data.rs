@@ -19,6 +19,8 @@ pub enum Data {
     Npz(NpzData),
     /// Labelled texts.
     Text(TextData),
+    /// Files that the program reads in its own way.
+    Own(OwnData),
     /// Synthetic, generated client by client. Fixes the first weights and the cohorts, too.
     Workload(Workload),
 }
@@ -58,6 +60,19 @@ pub struct NpzData {
     pub examples: String,
     /// The array of labels.
     pub labels: String,
+    /// Numbers of an example.
+    pub features: u32,
+    /// What the labels 0, 1, 2, ... stand for.
+    pub classes: CountOrNames,
+}
+
+/// Files in a format that the program brings along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnData {
+    /// The files.
+    pub files: Files<PathBuf>,
+    /// What the program calls their format.
+    pub format: String,
     /// Numbers of an example.
     pub features: u32,
     /// What the labels 0, 1, 2, ... stand for.
@@ -208,6 +223,7 @@ impl Data {
             Data::Csv(csv) => csv.features.count(),
             Data::Idx(idx) => idx.features,
             Data::Npz(npz) => npz.features,
+            Data::Own(own) => own.features,
             Data::Text(text) => match (text.features, &text.vectors) {
                 (TextFeatures::MeanVector, Some(vectors)) => vectors.width,
                 _ => text.length,
@@ -223,6 +239,7 @@ impl Data {
             Data::Csv(csv) => csv.classes.count(),
             Data::Idx(idx) => idx.classes.count(),
             Data::Npz(npz) => npz.classes.count(),
+            Data::Own(own) => own.classes.count(),
             Data::Text(text) => text.classes.count(),
             Data::Workload(workload) => workload.classes(),
         }
@@ -233,6 +250,8 @@ impl Data {
         match self {
             Data::Csv(csv) => csv.client.is_some(),
             Data::Text(text) => text.client.is_some(),
+            // Only who reads them knows.
+            Data::Own(_) => true,
             Data::Digits | Data::Idx(_) | Data::Npz(_) | Data::Workload(_) => false,
         }
     }
@@ -244,6 +263,7 @@ impl Data {
             Data::Digits | Data::Workload(_) => {}
             Data::Csv(csv) => csv.files.each_mut(place),
             Data::Npz(npz) => npz.files.each_mut(place),
+            Data::Own(own) => own.files.each_mut(place),
             Data::Idx(idx) => idx.files.each_mut(|pair| {
                 place(&mut pair.images);
                 place(&mut pair.labels);

@@ -9,13 +9,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Invalid;
 use super::data::{
-    CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, TextColumn, TextData, TextFeatures,
-    TextFormat, Tokenizer, VectorsFile,
+    CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, OwnData, TextColumn, TextData,
+    TextFeatures, TextFormat, Tokenizer, VectorsFile,
 };
 use super::validate::invalid;
 use super::workload::Workload;
 
-/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"`, `"idx"`, `"npz"`, `"text"` or `"workload"`.
+/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"`, `"idx"`, `"npz"`, `"text"`, `"own"` or `"workload"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataFile {
     /// The embedded handwritten digits.
@@ -28,6 +28,8 @@ pub enum DataFile {
     Npz(NpzFile),
     /// `kind = "text"`
     Text(TextFile),
+    /// `kind = "own"`
+    Own(OwnFile),
     /// `kind = "workload"`
     Workload(Workload),
 }
@@ -98,6 +100,27 @@ pub struct NpzFile {
     pub classes: CountOrNames,
 }
 
+/// Files in a format that the program brings along.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnFile {
+    /// What simulated clients share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<PathBuf>,
+    /// What the server measures with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<PathBuf>,
+    /// Instead of `test`: the last of every so many examples of `train` is held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_out_every: Option<u32>,
+    /// What the program calls the format.
+    pub format: String,
+    /// Numbers of an example.
+    pub features: u32,
+    /// How many classes there are, or what they are called.
+    pub classes: CountOrNames,
+}
+
 /// Labelled texts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,6 +174,7 @@ enum DataTable {
     Idx(IdxFile),
     Npz(NpzFile),
     Text(TextFile),
+    Own(OwnFile),
     Workload { name: Workload },
 }
 
@@ -162,6 +186,7 @@ impl From<DataTable> for DataFile {
             DataTable::Idx(idx) => DataFile::Idx(idx),
             DataTable::Npz(npz) => DataFile::Npz(npz),
             DataTable::Text(text) => DataFile::Text(text),
+            DataTable::Own(own) => DataFile::Own(own),
             DataTable::Workload { name } => DataFile::Workload(name),
         }
     }
@@ -175,6 +200,7 @@ impl Serialize for DataFile {
             DataFile::Idx(idx) => DataTable::Idx(idx).serialize(serializer),
             DataFile::Npz(npz) => DataTable::Npz(npz).serialize(serializer),
             DataFile::Text(text) => DataTable::Text(text).serialize(serializer),
+            DataFile::Own(own) => DataTable::Own(own).serialize(serializer),
             DataFile::Workload(name) => DataTable::Workload { name }.serialize(serializer),
         }
     }
@@ -229,6 +255,12 @@ impl TryFrom<&DataFile> for Data {
                 features: several("task.data.features", &CountOrNames::Count(npz.features), 1)?.count(),
                 classes: several("task.data.classes", &npz.classes, 2)?,
             }),
+            DataFile::Own(own) => Data::Own(OwnData {
+                files: files(&own.train, &own.test, own.hold_out_every)?,
+                format: named("task.data.format", &own.format)?,
+                features: several("task.data.features", &CountOrNames::Count(own.features), 1)?.count(),
+                classes: several("task.data.classes", &own.classes, 2)?,
+            }),
             DataFile::Idx(idx) => Data::Idx(IdxData {
                 files: files(&idx.train, &idx.test, idx.hold_out_every)?,
                 features: several("task.data.features", &CountOrNames::Count(idx.features), 1)?.count(),
@@ -254,6 +286,17 @@ impl From<&Data> for DataFile {
                     labels: npz.labels.clone(),
                     features: npz.features,
                     classes: npz.classes.clone(),
+                })
+            }
+            Data::Own(own) => {
+                let (train, test, hold_out_every) = parts(&own.files);
+                DataFile::Own(OwnFile {
+                    train,
+                    test,
+                    hold_out_every,
+                    format: own.format.clone(),
+                    features: own.features,
+                    classes: own.classes.clone(),
                 })
             }
             Data::Csv(csv) => {
@@ -389,7 +432,7 @@ fn parts<F: Clone>(files: &Files<F>) -> (Option<F>, Option<F>, Option<u32>) {
 
 fn named(key: &str, name: &str) -> Result<String, Invalid> {
     match name.trim() {
-        "" => Err(invalid(key, "must name a column or an array")),
+        "" => Err(invalid(key, "must name a column, an array or a format")),
         _ => Ok(name.to_owned()),
     }
 }

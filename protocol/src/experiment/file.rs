@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 pub use super::attack::AttackFile;
-pub use super::data_file::{CsvFile, DataFile, IdxFile, NpzFile, TextFile};
+pub use super::data_file::{CsvFile, DataFile, IdxFile, NpzFile, OwnFile, TextFile};
 pub use super::evaluation::Evaluation;
 pub use super::layers::Layer;
 pub use super::simulation::{Availability, Devices, Faults};
@@ -87,6 +87,13 @@ pub enum ModelFile {
         /// Whether it drops out while training.
         #[serde(default = "yes")]
         dropout: bool,
+    },
+    /// `kind = "own"`: a model that the program brings along.
+    Own {
+        /// What the program calls it.
+        name: String,
+        /// How many parameters it has.
+        parameters: u64,
     },
 }
 

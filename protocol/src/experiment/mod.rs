@@ -25,8 +25,8 @@ use skep_privacy::quantities::{
 
 pub use attack::{Attack, AttackKind};
 pub use data::{
-    CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, TextColumn, TextData, TextFeatures,
-    TextFormat, Tokenizer, VectorsFile,
+    CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, OwnData, TextColumn, TextData,
+    TextFeatures, TextFormat, Tokenizer, VectorsFile,
 };
 pub use evaluation::Evaluation;
 pub use layers::{Layer, simple_cnn};

@@ -43,6 +43,13 @@ pub enum Model {
         /// The layers before the last.
         layers: Vec<Layer>,
     },
+    /// What the programs of this federation bring along.
+    Own {
+        /// What they call it.
+        name: String,
+        /// How many parameters it has.
+        parameters: u64,
+    },
 }
 
 /// What follows a hidden layer.
@@ -62,12 +69,20 @@ const MAX_WIDTH: u32 = 1 << 24;
 const MAX_LAYERS: usize = 64;
 const MAX_PARAMETERS: u64 = 1 << 31;
 
+/// Whether something can be called so.
+pub(super) fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
 impl Task {
     /// How many parameters the model has; `None` where they exceed what Skep handles (2^31).
     pub fn parameter_count(&self) -> Option<u64> {
         if let Model::Layers { image, layers } = &self.model {
             let count = layers::count_parameters(self.inputs, *image, layers, self.classes).ok()?;
             return (count <= MAX_PARAMETERS).then_some(count);
+        }
+        if let Model::Own { parameters, .. } = self.model {
+            return (parameters <= MAX_PARAMETERS).then_some(parameters);
         }
         let widths = self.widths();
         let count = widths.windows(2).try_fold(0u64, |sum, pair| {
@@ -79,7 +94,7 @@ impl Task {
     /// Input width, hidden widths, classes.
     fn widths(&self) -> Vec<u32> {
         let hidden: &[u32] = match &self.model {
-            Model::Softmax | Model::Layers { .. } => &[],
+            Model::Softmax | Model::Layers { .. } | Model::Own { .. } => &[],
             Model::Mlp { hidden, .. } => hidden,
         };
         [&[self.inputs], hidden, &[self.classes]].concat()
@@ -108,6 +123,14 @@ impl Task {
             layers::count_parameters(self.inputs, *image, layers, self.classes)
                 .map_err(|problem| ("task.model.layers", problem))?;
         }
+        if let Model::Own { name, parameters } = &self.model {
+            if !is_name(name) {
+                return Err(("task.model.name", "must be 1 to 64 bytes of printable text".into()));
+            }
+            if *parameters == 0 {
+                return Err(("task.model.parameters", "must be at least 1".into()));
+            }
+        }
         if self.parameter_count().is_none() {
             return Err(("task.model", format!("has more than {MAX_PARAMETERS} parameters")));
         }
@@ -125,6 +148,9 @@ impl Task {
             Model::Layers { image, layers } => {
                 writer.u8(2);
                 layers::write(&mut writer, *image, layers);
+            }
+            Model::Own { name, parameters } => {
+                writer.u8(3).text(name).u64(*parameters);
             }
             Model::Mlp { hidden, activation } => {
                 writer.u8(1).length(hidden.len());

@@ -13,6 +13,7 @@ use super::file::{
     AttackFile, DataFile, ExperimentFile, FidelityFile, ModelFile, PartitionFile, PopulationFile, RoundsFile,
     SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
 };
+use super::task::is_name;
 use super::{
     Attack, Data, Experiment, Fidelity, Model, Partition, Population, Privacy, Rounds, Simulation, Strategy,
     Task, Training, simple_cnn,
@@ -33,7 +34,7 @@ impl TryFrom<&ExperimentFile> for Experiment {
     type Error = Invalid;
 
     fn try_from(file: &ExperimentFile) -> Result<Self, Invalid> {
-        if file.name.is_empty() || file.name.len() > 64 || file.name.chars().any(char::is_control) {
+        if !is_name(&file.name) {
             return Err(invalid("name", "must be 1 to 64 bytes of printable text"));
         }
         let data = Data::try_from(&file.task.data)?;
@@ -78,6 +79,7 @@ fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, I
             ModelFile::SimpleCnn { image, dropout } => {
                 Model::Layers { image: Some(*image), layers: simple_cnn(*dropout) }
             }
+            ModelFile::Own { name, parameters } => Model::Own { name: name.clone(), parameters: *parameters },
         },
         training: Training { example_privacy, ..Training::from(&file.task.training) },
     };
@@ -337,6 +339,7 @@ fn task_file(experiment: &Experiment) -> TaskFile {
                 ModelFile::Mlp { hidden: hidden.clone(), activation: *activation }
             }
             Model::Layers { image, layers } => ModelFile::Layers { image: *image, layers: layers.clone() },
+            Model::Own { name, parameters } => ModelFile::Own { name: name.clone(), parameters: *parameters },
         },
         training: TrainingFile::from(&experiment.task.training),
     }

@@ -34,7 +34,7 @@ fn plain() -> Training {
 
 /// The sum of the clipped gradients of the examples at `positions`.
 fn clipped(
-    learner: &mut NativeLearner,
+    learner: &mut dyn Learner,
     global: &[f32],
     data: &Subset,
     positions: Vec<usize>,
@@ -146,11 +146,15 @@ fn large_batches_are_summed_up_in_parts_and_no_example_at_all_is_zero() {
 }
 
 #[test]
-fn a_learner_without_gradients_of_single_examples_says_so() {
-    let architecture = Architecture::Softmax { inputs: 11, classes: 5 };
+fn a_burn_model_clips_single_examples_as_well() {
+    let architecture = model(Shape::Vector(11), &[dense(9), RELU]);
     let (global, data) = (parameters(&architecture), examples(&architecture, 7));
-    let mut privacy = Clear { norm: 1.0, positions: vec![0], sum: Vec::new() };
+    let mut native = NativeLearner::new(architecture.clone()).unwrap();
     let mut burn = Oracle::learner(&architecture, None);
-    let refused = burn.train_privately(&global, &data, &plain(), Turn::new([0; 32]), &mut privacy);
-    assert_eq!(refused, Err(crate::LearnError::NotPerExample));
+    for norm in [0.1, 1.0, 1e9] {
+        let ours = clipped(&mut burn, &global, &data, vec![1, 2, 5], norm);
+        let theirs = clipped(&mut native, &global, &data, vec![1, 2, 5], norm);
+        let theirs: Vec<f64> = theirs.iter().map(|&value| f64::from(value)).collect();
+        assert_close(&architecture, &ours, &theirs);
+    }
 }
