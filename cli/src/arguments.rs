@@ -383,10 +383,12 @@ pub struct Join {
     pub min_cohort: u32,
     /// Train by this program instead, as a shell would start it: `--train-command "python train.py"`.
     ///
-    /// It gets the model on standard input, flat parameters as little-endian f32, and must give as many back on standard output.
-    /// DATA is read all the same, to count and to measure with; the environment says where it is and what is asked for.
+    /// It gets the model on standard input and must give it back, trained, on standard output, both as --train-format says. DATA is read all the same, to count and to measure with; the environment says where it is and what is asked for.
     #[arg(long, value_name = "COMMAND", conflicts_with = "enrol_only")]
     pub train_command: Option<String>,
+    /// How the model goes to that program, and comes back.
+    #[arg(long, value_enum, default_value_t, requires = "train_command")]
+    pub train_format: TrainFormat,
     /// How long that program may take for a round: a number and `s`, `m`, `h` or `d`.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time)]
     pub train_timeout: Duration,
@@ -405,6 +407,16 @@ pub struct Join {
     /// How long to go without a connection before giving up: a number and `s`, `m`, `h` or `d`.
     #[arg(long, value_name = "TIME", default_value = "1d", value_parser = time)]
     pub give_up_after: Duration,
+}
+
+/// How a model passes between a client and a program that trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TrainFormat {
+    /// Flat parameters as little-endian f32.
+    #[default]
+    Flat,
+    /// A safetensors file with the names of a torch.nn.Sequential.
+    Safetensors,
 }
 
 /// Arguments of `skep clients`.

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use skep_client::command::TrainCommand;
+use skep_client::command::{Format, TrainCommand};
 use skep_client::guard::{Guard, SharedGuard};
 use skep_client::join::{JoinError, JoinOptions, JoinReport, Leaving, News, Notify, TrainingSlots, join};
 use skep_client::participations::Participations;
@@ -20,7 +20,7 @@ use skep_protocol::net::invitation::Invitation;
 use skep_protocol::net::websocket::Dial;
 use skep_protocol::round::client::End;
 
-use crate::arguments::{Join, LogFormat};
+use crate::arguments::{Join, LogFormat, TrainFormat};
 use crate::data::{self, DataSource};
 use crate::failure::Failure;
 use crate::interrupt;
@@ -107,6 +107,10 @@ fn by_command(command: &str, arguments: &Join) -> TrainCommand {
     TrainCommand {
         command: command.to_owned(),
         data: arguments.data.as_ref().map(DataSource::name).unwrap_or_default(),
+        format: match arguments.train_format {
+            TrainFormat::Flat => Format::Flat,
+            TrainFormat::Safetensors => Format::Safetensors,
+        },
         timeout: arguments.train_timeout,
     }
 }

@@ -1,10 +1,11 @@
 //! Training by a program of the owner's: a script in any language takes part.
 //!
-//! The program gets the model on standard input and gives the trained one on standard output, both flat parameters as
-//! little-endian `f32` in the layout of [`Architecture::segments`](skep_learning::Architecture::segments), and nothing else.
+//! The program gets the model on standard input and gives the trained one on standard output, both in the same [`Format`], and
+//! nothing else.
 //! How it trains is up to it; what the federation asks for is in its environment. Clipping, noise and secure aggregation come
 //! behind it, so it is trusted with the data and the model and with nothing else.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -13,12 +14,57 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use skep_learning::{
-    Batch, Evaluation, LearnError, Learner, Subset, TrainReport, Training, Turn, canonical_bytes,
+    Architecture, Batch, Evaluation, LearnError, Learner, ModelFile, Subset, TrainReport, Training, Turn,
+    canonical_bytes, torch,
 };
 use skep_protocol::experiment::Task;
 
 use crate::task::{self, TaskError};
 use crate::trainer::MakeLearner;
+
+/// How a model passes between a client and its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Flat parameters as little-endian `f32`, in the layout of [`Architecture::segments`].
+    Flat,
+    /// A safetensors file with the names and shapes of PyTorch: see [`torch`].
+    Safetensors,
+}
+
+impl Format {
+    fn encode(self, architecture: &Architecture, parameters: &[f32]) -> Result<Vec<u8>, String> {
+        match self {
+            Format::Flat => Ok(canonical_bytes(parameters)),
+            Format::Safetensors => ModelFile::new(architecture.clone(), parameters.to_vec(), BTreeMap::new())
+                .map_err(|error| error.to_string())?
+                .encode_for_pytorch()
+                .map_err(|error| format!("the model cannot be given to it as safetensors: {error}")),
+        }
+    }
+
+    /// The longest answer that can be right, where the model went out in `sent` bytes: headers differ.
+    fn longest(self, sent: usize) -> usize {
+        match self {
+            Format::Flat => sent,
+            Format::Safetensors => sent + HEADER,
+        }
+    }
+
+    fn decode(self, architecture: &Architecture, bytes: &[u8]) -> Result<Vec<f32>, String> {
+        match self {
+            Format::Flat => {
+                let (given, wanted) = (bytes.len(), architecture.parameter_count() * size_of::<f32>());
+                if given != wanted {
+                    return Err(format!("it gives {given} bytes, not the {wanted} of the model"));
+                }
+                let (values, _) = bytes.as_chunks();
+                Ok(values.iter().map(|&value| f32::from_le_bytes(value)).collect())
+            }
+            Format::Safetensors => torch::from_safetensors(architecture, bytes)
+                .map_err(|error| format!("it gives {} bytes, and {error}", bytes.len())),
+        }
+    }
+}
 
 /// How the program is called.
 #[derive(Clone, Debug)]
@@ -27,6 +73,8 @@ pub struct TrainCommand {
     pub command: String,
     /// What `SKEP_DATA` is in its environment: where the data are.
     pub data: String,
+    /// How the model goes to it, and comes back.
+    pub format: Format,
     /// After that it is killed, and the client declines the round.
     pub timeout: Duration,
 }
@@ -42,12 +90,14 @@ impl TrainCommand {
 struct CommandLearner {
     program: TrainCommand,
     task: Task,
+    architecture: Architecture,
     evaluator: Box<dyn Learner>,
 }
 
 impl CommandLearner {
     fn new(program: TrainCommand, task: &Task) -> Result<Self, TaskError> {
-        Ok(CommandLearner { program, task: task.clone(), evaluator: task::learner_for(task)? })
+        let (architecture, evaluator) = (task::architecture(task), task::learner_for(task)?);
+        Ok(CommandLearner { program, task: task.clone(), architecture, evaluator })
     }
 
     fn start(&self, training: &Training) -> std::io::Result<Child> {
@@ -70,10 +120,11 @@ impl CommandLearner {
 
     /// The trained parameters.
     fn run(&self, global: &[f32], training: &Training) -> Result<Vec<f32>, String> {
-        let until = Instant::now() + self.program.timeout;
+        let (until, format) = (Instant::now() + self.program.timeout, self.program.format);
+        let model = format.encode(&self.architecture, global)?;
+        let longest = format.longest(model.len());
         let mut child = self.start(training).map_err(|error| format!("it does not start: {error}"))?;
-        let wanted = size_of_val(global);
-        let answer = converse(&mut child, canonical_bytes(global), wanted, until);
+        let answer = converse(&mut child, model, longest, until);
         if answer.is_err() {
             // It may have ended by itself.
             let _ = child.kill();
@@ -85,15 +136,11 @@ impl CommandLearner {
             }
             (_, Err(error)) => Err(format!("it cannot be waited for: {error}")),
             (Err(Silent::Broken(error)), _) => Err(format!("its answer cannot be read: {error}")),
-            (Err(Silent::TooLong), _) => Err(format!("it gives more than the {wanted} bytes of the model")),
+            (Err(Silent::TooLong), _) => Err(format!("it gives more than the {longest} bytes of the model")),
             (Ok(_), Ok(Some(status))) if !status.success() => Err(format!("it ended with {status}")),
-            (Ok(bytes), Ok(Some(_))) if bytes.len() != wanted => {
-                Err(format!("it gives {} bytes, not the {wanted} of the model", bytes.len()))
-            }
             (Ok(bytes), Ok(Some(_))) => Ok(bytes),
         }?;
-        let (values, _) = bytes.as_chunks();
-        Ok(values.iter().map(|&value| f32::from_le_bytes(value)).collect())
+        format.decode(&self.architecture, &bytes)
     }
 }
 
@@ -182,5 +229,7 @@ fn ended(child: &mut Child, until: Instant) -> std::io::Result<Option<std::proce
     }
 }
 
+/// More bytes than names and shapes take.
+const HEADER: usize = 1 << 16;
 /// Between two looks whether the program has ended, after it has closed its output.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);

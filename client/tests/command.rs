@@ -6,14 +6,18 @@ mod support;
 
 use std::time::Duration;
 
-use skep_client::command::TrainCommand;
+use skep_client::command::{Format, TrainCommand};
 use skep_learning::{LearnError, TrainReport, Turn};
 use skep_protocol::Round;
 use support::{base_model, data, task};
 
 /// What a command makes of the base model.
 fn trained(command: &str, timeout: Duration) -> Result<TrainReport, LearnError> {
-    let program = TrainCommand { command: command.to_owned(), data: "here".to_owned(), timeout };
+    trained_as(Format::Flat, command, timeout)
+}
+
+fn trained_as(format: Format, command: &str, timeout: Duration) -> Result<TrainReport, LearnError> {
+    let program = TrainCommand { command: command.to_owned(), data: "here".to_owned(), format, timeout };
     let mut learner = program.learners()(&task()).unwrap();
     let training = skep_client::task::training(&task(), Round(1)).unwrap();
     learner.train(&base_model(), &data(), &training, Turn::new([0; 32]))
@@ -34,6 +38,79 @@ fn what_a_program_makes_of_the_model_is_the_update() {
         format!(r#"sh -c 'cat > /dev/null; for n in $(seq {count}); do printf "\000\000\000\100"; done'"#);
     let expected: Vec<f32> = base_model().iter().map(|old| 2.0 - old).collect();
     assert_eq!(trained(&two, Duration::from_secs(60)).unwrap().update, expected);
+}
+
+#[test]
+fn tensors_go_to_a_program_and_come_back_by_name() {
+    let patience = Duration::from_secs(60);
+    let same = trained_as(Format::Safetensors, "cat", patience).unwrap();
+    assert_eq!(same.update, vec![0.0; base_model().len()]);
+    let told = |command: &str| trained_as(Format::Safetensors, command, patience).unwrap_err().to_string();
+    assert!(told("true").contains("gives 0 bytes, and they are no safetensors file"), "{}", told("true"));
+    // Another name of the same length.
+    let renamed = told("sed s/0.bias/9.bias/");
+    assert!(renamed.contains("tensor `0.bias` is missing; there are: "), "{renamed}");
+    let retyped = told("sed s/F32/I32/g");
+    assert!(retyped.contains("holds I32, not F32"), "{retyped}");
+    assert!(told("yes").contains("gives more than"), "{}", told("yes"));
+}
+
+/// What a script of `examples/train-command` learns of a table, and what we do. It takes one step an epoch.
+fn learned_by(script: &str, format: Format) -> (Vec<f32>, Vec<f32>) {
+    let directory = tempfile::tempdir().unwrap();
+    let (table, data) = (directory.path().join("mine.csv"), data());
+    let names: Vec<String> = (0..data.dataset().inputs()).map(|column| format!("x{column}")).collect();
+    let labels: Vec<u32> = data.labels().collect();
+    let mut text = format!("{},label\n", names.join(","));
+    for (at, &row) in data.rows().iter().enumerate() {
+        let numbers = data.dataset().features().row(row);
+        let numbers: Vec<String> = numbers.iter().map(f32::to_string).collect();
+        text += &format!("{},{}\n", numbers.join(","), labels[at]);
+    }
+    std::fs::write(&table, text).unwrap();
+    let script =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/train-command").join(script);
+    let program = TrainCommand {
+        command: format!("python3 {}", script.display()),
+        data: table.display().to_string(),
+        format,
+        timeout: Duration::from_secs(60),
+    };
+    let training = skep_learning::Training::new(0.5, 3, skep_learning::Batch::Full).unwrap();
+    let learn = |mut learner: Box<dyn skep_learning::Learner>| {
+        learner.train(&base_model(), &data, &training, Turn::new([0; 32])).unwrap().update
+    };
+    let ours = learn(skep_client::task::learner_for(&task()).unwrap());
+    (learn(program.learners()(&task()).unwrap()), ours)
+}
+
+fn has_python_with(module: &str) -> bool {
+    let found = std::process::Command::new("python3").args(["-c", &format!("import {module}")]).output();
+    let found = found.is_ok_and(|output| output.status.success());
+    if !found {
+        eprintln!("skipped: there is no python3 with {module}");
+    }
+    found
+}
+
+fn assert_close((theirs, ours): (Vec<f32>, Vec<f32>)) {
+    let largest = ours.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    assert!(largest > 0.01 && theirs.len() == ours.len());
+    assert!(theirs.iter().zip(&ours).all(|(one, other)| (one - other).abs() < 1e-4 * largest));
+}
+
+#[test]
+fn the_script_in_python_learns_what_we_learn() {
+    if has_python_with("csv") {
+        assert_close(learned_by("plain.py", Format::Flat));
+    }
+}
+
+#[test]
+fn the_script_in_pytorch_learns_what_we_learn() {
+    if has_python_with("torch, safetensors.torch") {
+        assert_close(learned_by("pytorch.py", Format::Safetensors));
+    }
 }
 
 #[test]
@@ -74,8 +151,12 @@ fn whatever_else_a_program_does_is_an_error_with_the_reason() {
 
 #[test]
 fn a_federation_that_corrects_steps_is_no_place_for_a_program() {
-    let program =
-        TrainCommand { command: "cat".to_owned(), data: "here".to_owned(), timeout: Duration::from_secs(60) };
+    let program = TrainCommand {
+        command: "cat".to_owned(),
+        data: "here".to_owned(),
+        format: Format::Flat,
+        timeout: Duration::from_secs(60),
+    };
     let mut learner = program.learners()(&task()).unwrap();
     let training = skep_client::task::training(&task(), Round(1)).unwrap();
     let correction = vec![0.0; base_model().len()];

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use safetensors::{Dtype, SafeTensors};
 use thiserror::Error;
 
 use crate::architecture::Stacked;
@@ -36,6 +37,17 @@ pub enum TorchError {
         layer: String,
         /// What it does.
         kind: &'static str,
+    },
+    /// The bytes are no file of tensors.
+    #[error("they are no safetensors file: {0}")]
+    Format(String),
+    /// A tensor holds other numbers.
+    #[error("tensor `{name}` holds {found}, not F32")]
+    Type {
+        /// The tensor.
+        name: String,
+        /// What it holds.
+        found: String,
     },
     /// A tensor is missing.
     #[error("tensor `{name}` is missing; there are: {}", present.join(", "))]
@@ -72,6 +84,24 @@ pub fn to_pytorch(architecture: &Architecture, parameters: &[f32]) -> Result<Vec
         TorchTensor { shape: place.shape_there(), name: place.name, values }
     });
     Ok(tensors.collect())
+}
+
+/// The flat parameters in the bytes of a safetensors file with the tensors of PyTorch. Whoever wrote them is not trusted.
+///
+/// # Errors
+/// [`TorchError`] if they are not those of the architecture.
+pub fn from_safetensors(architecture: &Architecture, bytes: &[u8]) -> Result<Vec<f32>, TorchError> {
+    let read = SafeTensors::deserialize(bytes).map_err(|error| TorchError::Format(error.to_string()))?;
+    let mut tensors = Vec::new();
+    for (name, tensor) in read.iter() {
+        if tensor.dtype() != Dtype::F32 {
+            return Err(TorchError::Type { name: name.to_owned(), found: tensor.dtype().to_string() });
+        }
+        let (values, _) = tensor.data().as_chunks();
+        let values = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
+        tensors.push(TorchTensor { name: name.to_owned(), shape: tensor.shape().to_vec(), values });
+    }
+    from_pytorch(architecture, &tensors)
 }
 
 /// The flat parameters in tensors of PyTorch.
