@@ -4,22 +4,24 @@
 //! client, and long vectors are cut into tiles that each have a substream. What is drawn therefore depends neither on
 //! the order of events nor on the number of threads.
 //!
-//! Keys and the words that a [`Prg`] has buffered are wiped when dropped. The state inside the cipher is not, because
-//! its crate offers no way to; a generator lives no longer than the step that needs it.
+//! Keys and the words that a [`Prg`] has buffered are wiped when dropped. What AES makes of a key inside its crate is not,
+//! because that offers no way to; a generator lives no longer than the step that needs it.
 
 use std::convert::Infallible;
 use std::fmt;
 
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::{SeedableRng, TryCryptoRng, TryRng};
+use rand_chacha::rand_core::{TryCryptoRng, TryRng};
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use chacha::ChaCha20;
 
 pub use rand_chacha::rand_core::{CryptoRng, Rng};
 
 pub use coin::Coin;
 pub use key::{KEY_BYTES, Key, Purpose};
 
+mod chacha;
 mod coin;
 mod key;
 
@@ -140,7 +142,7 @@ impl Prg {
 /// The bytes of a key's generator, [`CHUNK_BYTES`] at a time, one substream after another.
 #[expect(clippy::large_enum_variant, reason = "short-lived, and small beside what it fills")]
 pub(crate) enum Keystream {
-    ChaCha20(ChaCha20Rng),
+    ChaCha20(ChaCha20),
     Aes256Ctr { key: LessSafeKey, tile: u64, chunk: u32 },
 }
 
@@ -148,7 +150,7 @@ impl Keystream {
     /// At the beginning of substream 0.
     pub(crate) fn new(generator: PrgId, key: &[u8; KEY_BYTES]) -> Self {
         match generator {
-            PrgId::ChaCha20 => Self::ChaCha20(ChaCha20Rng::from_seed(*key)),
+            PrgId::ChaCha20 => Self::ChaCha20(ChaCha20::new(key)),
             PrgId::Aes256Ctr => {
                 let key =
                     UnboundKey::new(&aead::AES_256_GCM, key).expect("the key has the length of the cipher's");
@@ -160,10 +162,7 @@ impl Keystream {
     /// Goes to the beginning of a substream.
     pub(crate) fn seek(&mut self, substream: u64) {
         match self {
-            Self::ChaCha20(cipher) => {
-                cipher.set_stream(substream);
-                cipher.set_word_pos(0);
-            }
+            Self::ChaCha20(cipher) => cipher.seek(substream),
             Self::Aes256Ctr { tile, chunk, .. } => (*tile, *chunk) = (substream, 0),
         }
     }
@@ -171,7 +170,7 @@ impl Keystream {
     /// Puts the next bytes in place of zeros: [`CHUNK_BYTES`] of them, or fewer at the end of a substream.
     pub(crate) fn fill(&mut self, zeros: &mut [u8]) {
         match self {
-            Self::ChaCha20(cipher) => cipher.fill_bytes(zeros),
+            Self::ChaCha20(cipher) => cipher.fill(zeros),
             Self::Aes256Ctr { key, tile, chunk } => {
                 let mut nonce = [0; aead::NONCE_LEN];
                 nonce[..8].copy_from_slice(&tile.to_le_bytes());
