@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use skep_learning::{LearnError, Learner, Subset, Turn};
 use skep_privacy::client_noise::{Contribution, NoisedGrid, NoisedUpdate};
-use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
+use skep_privacy::grid::{Grid, PrivateGrid};
 use skep_privacy::packing;
 use skep_privacy::prg::{Key, PrgError, Purpose};
 use skep_privacy::update::{QuantizedUpdate, Update};
@@ -32,15 +32,14 @@ pub struct ClientKeys(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    Root { rounding: Key, noise: Key },
+    Root(Key),
     System,
 }
 
 impl ClientKeys {
     /// The keys that follow from a client's own root key.
     pub fn from_root(root: &Key) -> Self {
-        let [rounding, noise] = [Purpose::Rounding, Purpose::Noise].map(|purpose| root.derive(purpose, 0, 0));
-        ClientKeys(Source::Root { rounding, noise })
+        ClientKeys(Source::Root(root.clone()))
     }
 
     /// Fresh keys from the operating system for every round, so that a device restored from a snapshot never draws the same
@@ -54,10 +53,9 @@ impl ClientKeys {
 
     /// The key of one client's rounding or noise in one round.
     fn key(&self, purpose: Purpose, round: u64, client: u64) -> Result<Key, Decline> {
-        match (&self.0, purpose) {
-            (Source::Root { noise, .. }, Purpose::Noise) => Ok(noise.derive(purpose, round, client)),
-            (Source::Root { rounding, .. }, _) => Ok(rounding.derive(purpose, round, client)),
-            (Source::System, _) => Key::from_os().map_err(|_| Decline::NoRandomness),
+        match &self.0 {
+            Source::Root(root) => Ok(root.derive(purpose, 0, 0).derive(purpose, round, client)),
+            Source::System => Key::from_os().map_err(|_| Decline::NoRandomness),
         }
     }
 }
@@ -142,7 +140,7 @@ impl Participant {
     /// to train on, [`Decline::Unencodable`] when the training diverged or, in mode none, left the grid,
     /// [`Decline::NoRandomness`] when the system has none.
     pub fn train(&mut self, plan: &VerifiedPlan, task: &Task, base: &[f32]) -> Result<Trained, Decline> {
-        plan.check(task, &task.digest())?;
+        plan.check(task)?;
         let plan = plan.plan();
         let training = task::training(task, plan.round).map_err(|_| Decline::WrongTask)?;
         let order = self.order_key(plan, task);
@@ -179,11 +177,23 @@ impl Participant {
             base_loss,
             server_control,
         };
-        let update = match plan.grid()? {
-            Grid::Private(grid) => self.bound(report.update, plan, &grid)?.into(),
-            Grid::Noised(grid) => self.hide(report.update, plan, &grid)?.into(),
-            Grid::Public(grid) => encode(report.update, plan.weighting, &facts, &grid)?.into(),
+        let (update, spare) = match plan.grid()? {
+            Grid::Private(grid) => {
+                let (update, spare) = self.bound(report.update, plan, &grid)?;
+                (update.into(), spare)
+            }
+            Grid::Noised(grid) => {
+                let (update, spare) = self.bound(report.update, plan, grid.exact())?;
+                (self.hide(update, plan, &grid)?.into(), spare)
+            }
+            Grid::Public(grid) => {
+                let update =
+                    weigh(report.update, plan.weighting, &facts).map_err(|_| Decline::Unencodable)?;
+                let quantized = update.quantize_nearest(&grid).map_err(|_| Decline::Unencodable)?;
+                (quantized.into(), update.into_values())
+            }
         };
+        self.learner.recycle(spare);
         Ok(Trained { update, examples: report.examples as u64, loss: report.loss })
     }
 
@@ -214,14 +224,25 @@ impl Participant {
         Key::from_seed(task.seed).derive(Purpose::BatchOrder, plan.round.0, self.id.0)
     }
 
-    fn bound(&self, values: Vec<f32>, plan: &Plan, grid: &PrivateGrid) -> Result<QuantizedUpdate, Decline> {
-        let update = Update::new(values).map_err(|_| Decline::Unencodable)?;
+    /// The update on the grid, and memory that is not needed any more.
+    fn bound(
+        &self,
+        values: Vec<f32>,
+        plan: &Plan,
+        grid: &PrivateGrid,
+    ) -> Result<(QuantizedUpdate, Vec<f32>), Decline> {
+        let clipped = Update::new(values).map_err(|_| Decline::Unencodable)?.clip(grid.clip());
         let mut rounding = self.key(Purpose::Rounding, plan)?.substream_of(plan.prg, 0);
-        update.clip(grid.clip()).quantize(grid, &mut rounding).map_err(|_| Decline::Unencodable)
+        let quantized = clipped.quantize(grid, &mut rounding).map_err(|_| Decline::Unencodable)?;
+        Ok((quantized, clipped.into_values()))
     }
 
-    fn hide(&self, values: Vec<f32>, plan: &Plan, grid: &NoisedGrid) -> Result<NoisedUpdate, Decline> {
-        let bounded = self.bound(values, plan, grid.exact())?;
+    fn hide(
+        &self,
+        bounded: QuantizedUpdate,
+        plan: &Plan,
+        grid: &NoisedGrid,
+    ) -> Result<NoisedUpdate, Decline> {
         let noise = self.key(Purpose::Noise, plan)?;
         bounded.add_noise(grid, &noise, plan.prg).map_err(|_| Decline::Unencodable)
     }
@@ -235,17 +256,6 @@ impl Participant {
 pub fn pack(update: &Contribution) -> Vec<u8> {
     packing::pack(update.coordinates(), update.grid().wire_bits())
         .expect("no coordinate of an update leaves its grid's range, for which the wire is wide enough")
-}
-
-/// Mode none.
-fn encode(
-    values: Vec<f32>,
-    weighting: Weighting,
-    facts: &Facts<'_>,
-    grid: &PublicGrid,
-) -> Result<QuantizedUpdate, Decline> {
-    let update = weigh(values, weighting, facts).map_err(|_| Decline::Unencodable)?;
-    update.quantize_nearest(grid).map_err(|_| Decline::Unencodable)
 }
 
 fn decline_of(error: LearnError) -> Decline {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate};
 use thiserror::Error;
 
+use crate::kernel::are_finite;
+
 /// Labelled examples for classification: one row of features and one label each.
 ///
 /// Immutable once built, so whoever holds row numbers of it may rely on them.
@@ -349,8 +351,7 @@ fn check_labels(labels: &Array1<u32>, classes: usize) -> Result<(), DatasetError
 }
 
 fn check_finite(features: &Array2<f32>) -> Result<(), DatasetError> {
-    // Without an early end the loop is a wide one; where something is wrong is looked for afterwards.
-    if !features.iter().fold(false, |bad, value| bad | !value.is_finite()) {
+    if features.as_slice_memory_order().is_some_and(are_finite) {
         return Ok(());
     }
     for ((row, column), value) in features.indexed_iter() {

@@ -42,6 +42,11 @@ pub trait Learner: Send {
         Err(LearnError::NotPerExample)
     }
 
+    /// Takes back an update that nobody needs any more, for its memory to be used again.
+    fn recycle(&mut self, update: Vec<f32>) {
+        drop(update);
+    }
+
     /// Scores `parameters` on `data`.
     ///
     /// # Errors

@@ -102,8 +102,7 @@ impl Workload {
     /// The features of one example, whose first stands at `first` in the client's stream.
     fn fill(self, stream: u64, first: usize, label: usize, row: &mut [f32]) {
         if let Self::Linear = self {
-            uniform(stream, first as u64, row);
-            row.iter_mut().for_each(|value| *value -= 0.5);
+            centred(stream, first as u64, row);
             row[label..].iter_mut().step_by(self.classes()).for_each(|value| *value += 0.25);
             return;
         }
@@ -219,12 +218,13 @@ fn unit(random: u64) -> f32 {
     ((random >> 40) as u32) as f32 / 16_777_216.0
 }
 
-fn uniform(mixed: u64, first: u64, values: &mut [f32]) {
+/// Uniform in [-1/2, 1/2).
+fn centred(mixed: u64, first: u64, values: &mut [f32]) {
     vectorized(
         #[inline(always)]
         || {
             for (at, value) in (0_u64..).zip(values.iter_mut()) {
-                *value = unit(random(mixed, first + at));
+                *value = unit(random(mixed, first + at)) - 0.5;
             }
         },
     );

@@ -1,25 +1,32 @@
 //! Unbiased stochastic rounding of doubles to integers, on random bits that are drawn as they are needed.
 
+use crate::norm::norm_squared;
 use crate::prg::CryptoRng;
 use crate::vectorize::vectorize;
 
-/// One of the two integers next to y with mean exactly y, for every y = value · scale as a double, |y| < 2³¹.
+/// Makes `out` one of the two integers next to y with mean exactly y, for every y = value · scale as a double, |y| < 2³¹; the
+/// sum of their squares.
 ///
 /// It compares the fraction of |y| with 16 random bits, and with more where those are the first bits of the fraction.
 pub(crate) fn round_unbiased<R: CryptoRng + ?Sized>(
     values: &[f32],
     scale: f64,
-    out: &mut [i32],
+    out: &mut Vec<i32>,
     rng: &mut R,
-) {
-    for (values, out) in values.chunks(ROUNDING_TILE).zip(out.chunks_mut(ROUNDING_TILE)) {
+) -> u128 {
+    out.clear();
+    let (mut rounded, mut squares) = ([0; ROUNDING_TILE], 0);
+    for values in values.chunks(ROUNDING_TILE) {
         let mut bits = [[0; 2]; ROUNDING_TILE];
-        let bits = &mut bits[..values.len()];
+        let (bits, rounded) = (&mut bits[..values.len()], &mut rounded[..values.len()]);
         rng.fill_bytes(bits.as_flattened_mut());
-        if !round_by_first_bits(values, scale, bits, out) {
-            round_exactly(values, scale, bits, out, rng);
+        if !round_by_first_bits(values, scale, bits, rounded) {
+            round_by_all_bits(values, scale, bits, rounded, rng);
         }
+        squares += norm_squared(rounded);
+        out.extend_from_slice(rounded);
     }
+    squares
 }
 
 vectorize! {
@@ -43,7 +50,24 @@ vectorize! {
     }
 }
 
+/// The same with more bits for those that the first leave open, which are in few of the parts.
 #[cold]
+fn round_by_all_bits<R: CryptoRng + ?Sized>(
+    values: &[f32],
+    scale: f64,
+    bits: &[[u8; 2]],
+    out: &mut [i32],
+    rng: &mut R,
+) {
+    const PART: usize = 8;
+    let parts = values.chunks(PART).zip(bits.chunks(PART)).zip(out.chunks_mut(PART));
+    for ((values, bits), out) in parts {
+        if !round_by_first_bits(values, scale, bits, out) {
+            round_exactly(values, scale, bits, out, rng);
+        }
+    }
+}
+
 fn round_exactly<R: CryptoRng + ?Sized>(
     values: &[f32],
     scale: f64,
@@ -92,9 +116,41 @@ fn with_sign_of(value: f32, magnitude: i32) -> i32 {
     (magnitude ^ sign).wrapping_sub(sign)
 }
 
+/// Makes `out` the integers nearest to value · scale, ties to even; whether all of them fit. If not, the result is of no use.
+pub(crate) fn round_nearest(values: &[f32], scale: f64, out: &mut Vec<i32>) -> bool {
+    out.clear();
+    // A product with a power of two has no more digits than its factor, so single precision is enough for it.
+    let is_power = scale.to_bits().trailing_zeros() >= f64::MANTISSA_DIGITS - 1
+        && (1.0..f64::from(f32::MAX)).contains(&scale);
+    let (mut rounded, mut fit) = ([0; NEAREST_TILE], true);
+    for values in values.chunks(NEAREST_TILE) {
+        let rounded = &mut rounded[..values.len()];
+        if !(is_power && round_small_to_nearest(values, scale as f32, rounded)) {
+            fit &= round_tile_to_nearest(values, scale, rounded);
+        }
+        out.extend_from_slice(rounded);
+    }
+    fit
+}
+
 vectorize! {
-    /// The integers nearest to value · scale, ties to even, and whether all of them fit. If not, the result is of no use.
-    pub(crate) fn round_nearest(values: &[f32], scale: f64, out: &mut [i32]) -> bool {
+    /// The same in single precision, for a scale that is a power of two; whether all are small enough for that.
+    fn round_small_to_nearest(values: &[f32], scale: f32, out: &mut [i32]) -> bool {
+        // Up to here a sum with the next number is rounded to an integer, which stands in its low bits.
+        const LARGEST: f32 = (1 << 22) as f32;
+        const SHIFT: f32 = 3.0 * LARGEST;
+        let mut small = true;
+        for (&value, q) in values.iter().zip(out) {
+            let scaled = value * scale;
+            small &= scaled.abs() < LARGEST;
+            *q = ((scaled + SHIFT).to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32);
+        }
+        small
+    }
+}
+
+vectorize! {
+    fn round_tile_to_nearest(values: &[f32], scale: f64, out: &mut [i32]) -> bool {
         // A sum with it has no bits after the point, so it is rounded to an integer, whose low bits are those of the sum.
         const SHIFT: f64 = 1.5 * (1_u64 << 52) as f64;
         let mut fit = true;
@@ -114,14 +170,16 @@ pub(crate) fn fits(scaled: f64) -> bool {
 }
 
 /// The integer next to value · scale that is not longer.
-pub(crate) fn round_toward_zero(values: &[f32], scale: f64, out: &mut [i32]) {
-    for (&value, q) in values.iter().zip(out) {
-        *q = (f64::from(value) * scale).trunc() as i32;
-    }
+pub(crate) fn round_toward_zero(values: &[f32], scale: f64, out: &mut Vec<i32>) {
+    out.clear();
+    out.extend(values.iter().map(|&value| (f64::from(value) * scale).trunc() as i32));
 }
 
 /// Numbers that are rounded with one batch of random words.
 const ROUNDING_TILE: usize = 256;
+
+/// Numbers that are rounded in the first cache.
+const NEAREST_TILE: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -139,10 +197,10 @@ mod tests {
         let values = [0.25, -0.25, 0.9, 1e-3, -7.4];
         let mut totals = [0_i64; 5];
         let mut rng = Key::from_seed(2).stream();
-        let mut out = [0; 5];
+        let mut out = Vec::new();
         for _ in 0..ROUNDINGS {
             round_unbiased(&values, 1.0, &mut out, &mut rng);
-            for (total, q) in totals.iter_mut().zip(out) {
+            for (total, &q) in totals.iter_mut().zip(&out) {
                 *total += i64::from(q);
             }
         }
@@ -161,7 +219,7 @@ mod tests {
         for _ in 0..100_000 {
             let mut first = true;
             let mut words = Words(|| if std::mem::take(&mut first) { 1234 } else { prg.next_u64() });
-            let mut out = [0];
+            let mut out = Vec::new();
             round_unbiased(&[value], 1.0, &mut out, &mut words);
             ups += out[0];
         }
@@ -178,19 +236,34 @@ mod tests {
 
     #[test]
     fn the_nearest_integer_is_even_in_doubt_and_says_when_it_does_not_fit() {
-        let mut out = [0; 6];
+        let mut out = Vec::new();
         assert!(round_nearest(&[0.5, 1.5, -0.5, -2.5, 3.2, -0.0], 1.0, &mut out));
         assert_eq!(out, [0, 2, 0, -2, 3, 0]);
         let limit = 2_147_483_520.0;
-        assert!(round_nearest(&[limit, -limit], 1.0, &mut out[..2]));
-        assert_eq!(out[..2], [limit as i32, -limit as i32]);
+        assert!(round_nearest(&[limit, -limit], 1.0, &mut out));
+        assert_eq!(out, [limit as i32, -limit as i32]);
         for wrong in [2_147_483_648.0, -2_147_483_648.0, f32::MAX, f32::NAN] {
-            assert!(!round_nearest(&[1.0, wrong], 1.0, &mut out[..2]), "{wrong}");
+            assert!(!round_nearest(&[1.0, wrong], 1.0, &mut out), "{wrong}");
         }
         assert!(fits(2_147_483_647.25) && !fits(2_147_483_647.5));
     }
 
     proptest! {
+        #[test]
+        fn single_precision_rounds_as_double_does(
+            values in prop::collection::vec(prop_oneof![-0.3_f32..0.3, -1e-6_f32..1e-6, (-99..99_i32).prop_map(|n| n as f32 / 2.0_f32.powi(25))], 1..50),
+            log_scale in 20..25_i32,
+        ) {
+            let scale = 2.0_f64.powi(log_scale);
+            let mut single = vec![0; values.len()];
+            let mut double = single.clone();
+            prop_assert!(round_tile_to_nearest(&values, scale, &mut double));
+            let small = values.iter().all(|value| f64::from(value.abs()) * scale < 4_194_304.0);
+            prop_assert_eq!(round_small_to_nearest(&values, scale as f32, &mut single), small);
+            prop_assert!(!small || single == double, "{:?} instead of {:?}", single, double);
+            prop_assert!(round_nearest(&values, scale, &mut single) && single == double);
+        }
+
         #[test]
         fn splitting_is_exact(y in prop_oneof![0.0..2e9_f64, 0.0..2.0_f64, 0.0..1e-300_f64, (0..1000).prop_map(f64::from)]) {
             let (floor, digit, rest) = fixed_point(y);

@@ -115,6 +115,12 @@ impl Update {
         &self.0
     }
 
+    /// The numbers, for their memory to be used again.
+    #[must_use]
+    pub fn into_values(self) -> Vec<f32> {
+        self.0
+    }
+
     /// L2 norm in double precision, summed in a fixed order. Zero for an empty update.
     #[must_use]
     pub fn norm(&self) -> f64 {
@@ -156,10 +162,10 @@ impl Update {
     ///
     /// # Errors
     /// [`QuantizeError`] when the length differs or a value does not fit.
-    pub fn quantize_nearest(self, grid: &PublicGrid) -> Result<QuantizedUpdate, QuantizeError> {
+    pub fn quantize_nearest(&self, grid: &PublicGrid) -> Result<QuantizedUpdate, QuantizeError> {
         check_dimension(grid.dimension(), self.0.len())?;
         let steps = 1.0 / PUBLIC_STEP;
-        let mut coordinates = vec![0; self.0.len()];
+        let mut coordinates = Vec::with_capacity(self.0.len());
         if !round_nearest(&self.0, steps, &mut coordinates) {
             let outside = |&value: &f32| !fits(f64::from(value) * steps);
             let index = self.0.iter().position(outside).expect("one of them does not fit");
@@ -192,6 +198,12 @@ impl ClippedUpdate {
         self.clip
     }
 
+    /// The numbers before they are scaled, for their memory to be used again.
+    #[must_use]
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
     /// Whether the update was short enough to be left alone.
     #[must_use]
     pub fn is_unclipped(&self) -> bool {
@@ -221,7 +233,7 @@ impl ClippedUpdate {
     /// # Errors
     /// [`QuantizeError`] when the update was not made for this grid.
     pub fn quantize<R: CryptoRng + ?Sized>(
-        self,
+        &self,
         grid: &PrivateGrid,
         rng: &mut R,
     ) -> Result<QuantizedUpdate, QuantizeError> {
@@ -239,10 +251,11 @@ impl ClippedUpdate {
 
     fn round<R: CryptoRng + ?Sized>(&self, grid: &PrivateGrid, rng: &mut R) -> Vec<i32> {
         let scale = self.factor / grid.step();
-        let mut coordinates = vec![0; self.values.len()];
+        // Room for the clipping bit.
+        let mut coordinates = Vec::with_capacity(self.values.len() + 1);
         for _ in 0..ROUNDING_ATTEMPTS {
-            round_unbiased(&self.values, scale, &mut coordinates, rng);
-            if within_norm(&coordinates, grid.parameter_sensitivity()).is_ok() {
+            let norm_squared = round_unbiased(&self.values, scale, &mut coordinates, rng);
+            if norm_squared <= u128::from(grid.parameter_sensitivity()).pow(2) {
                 return coordinates;
             }
         }
@@ -451,7 +464,7 @@ mod tests {
         let grid = grid(1.0, 1024);
         let values = vec![(1.0 / 32.0 - 0.5 / STEPS_PER_CLIP as f64) as f32; 1024];
         let mut rng = prg(7);
-        let mut out = [0; 1024];
+        let mut out = Vec::new();
         let mut failures = 0;
         for _ in 0..20_000 {
             round_unbiased(&values, 1.0 / grid.step(), &mut out, &mut rng);

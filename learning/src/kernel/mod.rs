@@ -24,6 +24,14 @@ pub(crate) fn vectorized<R>(work: impl FnMut() -> R) -> R {
     dispatch(Work(work))
 }
 
+/// Whether every value is a finite number. Without an early end the loop is a wide one.
+pub(crate) fn are_finite(values: &[f32]) -> bool {
+    vectorized(
+        #[inline(always)]
+        || !values.iter().fold(false, |bad, value| bad | !value.is_finite()),
+    )
+}
+
 /// A closure that is called by reference: called by value it would go through a function of its own, which is compiled for
 /// every processor when it is too long to be inlined.
 struct Work<F>(F);

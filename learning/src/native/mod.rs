@@ -28,7 +28,7 @@ use self::clipping::Clipping;
 use self::network::{Network, Workspace};
 use self::parameters::Parameters;
 use crate::descent::{Descent, Moments};
-use crate::kernel::vectorized;
+use crate::kernel::{are_finite, vectorized};
 use crate::learner::{check_correction, check_fit};
 use crate::metrics::Tally;
 use crate::{
@@ -47,6 +47,8 @@ pub struct NativeLearner {
     gradient: Vec<f32>,
     moments: Moments,
     clipping: Clipping,
+    /// Of an update that nobody needs any more.
+    spare: Vec<f32>,
 }
 
 impl NativeLearner {
@@ -64,12 +66,27 @@ impl NativeLearner {
             gradient: Vec::new(),
             moments: Moments::default(),
             clipping: Clipping::default(),
+            spare: Vec::new(),
         })
     }
 
     /// The architecture of its models.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
+    }
+
+    /// Memory for so many numbers, which are whatever they are.
+    fn room(&mut self, len: usize) -> Vec<f32> {
+        let mut spare = std::mem::take(&mut self.spare);
+        spare.resize(len, 0.0);
+        spare
+    }
+
+    fn copy(&mut self, values: &[f32]) -> Vec<f32> {
+        let mut copy = std::mem::take(&mut self.spare);
+        copy.clear();
+        copy.extend_from_slice(values);
+        copy
     }
 
     fn check(&self, parameters: &[f32], data: &Subset) -> Result<(), LearnError> {
@@ -183,7 +200,7 @@ impl NativeLearner {
         let (epochs, scale) = (training.local_epochs(), -training.learning_rate() as f32);
         // The update of a single step is the step: nothing has to be copied before or subtracted after.
         let single = order.steps(epochs) == 1;
-        let mut update = if single { vec![0.0; global.len()] } else { global.to_vec() };
+        let mut update = if single { self.room(global.len()) } else { self.copy(global) };
         let loss = order.run(epochs, |positions, seed| {
             let parameters = match single {
                 true => Parameters::Apart { weights: global, target: &mut update },
@@ -191,7 +208,7 @@ impl NativeLearner {
             };
             self.step(parameters, data, positions, scale, seed)
         });
-        let finite = if single { is_finite(&update) } else { subtract(&mut update, global) };
+        let finite = if single { are_finite(&update) } else { subtract(&mut update, global) };
         (update, finite, loss)
     }
 }
@@ -216,7 +233,7 @@ impl Learner for NativeLearner {
         let (update, finite, loss) = if Descent::is_plain(training, &turn) {
             self.descend_plainly(global, data, order, training)
         } else {
-            let (mut update, mut moments) = (global.to_vec(), std::mem::take(&mut self.moments));
+            let (mut update, mut moments) = (self.copy(global), std::mem::take(&mut self.moments));
             let descent = Descent::new(global, training, &turn, &mut moments);
             let loss = self.descend(&mut update, data, order, descent, epochs);
             self.moments = moments;
@@ -237,7 +254,7 @@ impl Learner for NativeLearner {
         self.check(global, data)?;
         check_correction(global.len(), &turn)?;
         let mut dropout = Order::new(data.len(), training.batch(), turn.order_key).dropout;
-        let (mut update, mut moments) = (global.to_vec(), std::mem::take(&mut self.moments));
+        let (mut update, mut moments) = (self.copy(global), std::mem::take(&mut self.moments));
         let mut descent = Descent::new(global, training, &turn, &mut moments);
         let mut sum = std::mem::take(&mut self.gradient);
         sum.resize(global.len(), 0.0);
@@ -262,6 +279,10 @@ impl Learner for NativeLearner {
         (self.gradient, self.moments) = (sum, moments);
         let finite = subtract(&mut update, global);
         Ok(TrainReport { update, examples: data.len(), steps, loss: loss / drawn.max(1) as f64, finite })
+    }
+
+    fn recycle(&mut self, update: Vec<f32>) {
+        self.spare = update;
     }
 
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError> {
@@ -357,14 +378,6 @@ impl Order {
         let start = index * self.batch;
         &self.positions[start..self.positions.len().min(start + self.batch)]
     }
-}
-
-/// Whether every value is a finite number.
-fn is_finite(values: &[f32]) -> bool {
-    vectorized(
-        #[inline(always)]
-        || !values.iter().fold(false, |bad, value| bad | !value.is_finite()),
-    )
 }
 
 /// Subtracts in place; whether every difference is a finite number.
