@@ -4,8 +4,8 @@
 //! turns into a [`Release`] by a [`Charge`] of the budget, with the noise that was paid for.
 
 use std::fmt;
-use std::sync::Mutex;
-use std::thread::Builder;
+use std::sync::{LazyLock, Mutex};
+use std::thread::{self, Builder};
 
 use zeroize::Zeroize;
 
@@ -438,15 +438,16 @@ impl Release {
 /// Coordinates that share a substream of the noise key. Part of the result: changing it changes bits.
 pub const NOISE_TILE: usize = 4096;
 
-/// Tiles that are worth a thread of their own: some milliseconds of noise.
-const TILES_PER_THREAD: usize = 64;
+/// Tiles that are worth a thread of their own: some tenths of a millisecond of noise.
+const TILES_PER_THREAD: usize = 5;
 
 /// Adds independent rounded Gaussian noise, in tiles from the substreams of the key.
 pub(crate) fn add_noise(coordinates: &mut [i64], sigma: u64, key: &Key, generator: PrgId) {
     let tiles = coordinates.len().div_ceil(NOISE_TILE);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Asked once: the answer takes as long as a tile.
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
     let noise = Noise { sigma, key, generator };
-    noise.add_on(cores.min(tiles / TILES_PER_THREAD).max(1), coordinates);
+    noise.add_on(CORES.min(tiles / TILES_PER_THREAD).max(1), coordinates);
 }
 
 struct Noise<'a> {
@@ -465,7 +466,7 @@ impl Noise<'_> {
                 self.add_to_tile(index, tile);
             }
         };
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 1..threads {
                 // Where the system has no more threads, the work takes longer.
                 let _ = Builder::new().spawn_scoped(scope, work);

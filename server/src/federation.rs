@@ -838,8 +838,11 @@ fn check_ledger(experiment: &Experiment, ledger: &Ledger) -> Result<(), Federati
 pub fn digest_of(release: &Release) -> Digest {
     let mut hasher = Hasher::new();
     for block in release.coordinates().chunks(HASH_BLOCK) {
-        let bytes: Vec<u8> = block.iter().flat_map(|coordinate| coordinate.to_le_bytes()).collect();
-        hasher.update(&bytes);
+        let mut bytes = [0; 8 * HASH_BLOCK];
+        for (to, coordinate) in bytes.as_chunks_mut().0.iter_mut().zip(block) {
+            *to = coordinate.to_le_bytes();
+        }
+        hasher.update(&bytes[..size_of_val(block)]);
     }
     hasher.finish()
 }
