@@ -306,8 +306,8 @@ pub struct VerifiedPlan {
 /// simulation thousands of clients ask.
 #[derive(Clone, Debug, Default)]
 struct WorkedOut {
-    /// Whether a client with the task of this digest can take part.
-    check: OnceLock<(Digest, Result<(), Decline>)>,
+    /// Whether a client with this task can take part.
+    check: OnceLock<(Task, Result<(), Decline>)>,
     groups: OnceLock<Result<Groups, Decline>>,
 }
 
@@ -389,10 +389,11 @@ impl VerifiedPlan {
     ///
     /// # Errors
     /// As [`Plan::check`].
-    pub fn check(&self, task: &Task, digest: &Digest) -> Result<(), Decline> {
-        match self.worked_out.check.get_or_init(|| (*digest, self.plan.check(task, digest))) {
-            (known, result) if known == digest => *result,
-            _ => self.plan.check(task, digest),
+    pub fn check(&self, task: &Task) -> Result<(), Decline> {
+        let check = || self.plan.check(task, &task.digest());
+        match self.worked_out.check.get_or_init(|| (task.clone(), check())) {
+            (known, result) if known == task => *result,
+            _ => check(),
         }
     }
 

@@ -7,8 +7,12 @@ use skep_protocol::{ClientId, Round, Span};
 /// The pace of one client in one round, a function of its arguments alone.
 pub(crate) fn pace(devices: &Devices, key: &Key, round: Round, client: ClientId) -> Pace {
     // Round 0 is no round: what a client's device is like does not change.
-    let mut prg = key.derive(Purpose::Latency, 0, client.0).stream();
-    let mut drawn = |amount: &Amount| draw(amount, &mut prg);
+    let stream = || key.derive(Purpose::Latency, 0, client.0).stream();
+    let mut prg = None;
+    let mut drawn = |amount: &Amount| match amount {
+        Amount::Fixed(value) => *value,
+        Amount::Drawn(distribution) => draw(distribution, prg.get_or_insert_with(stream)),
+    };
     let message_us = 1000.0 * drawn(&devices.latency_ms);
     let examples_per_s = devices.examples_per_s.as_ref().map(&mut drawn);
     let download_bytes_per_s = devices.download_bytes_per_s.as_ref().map(&mut drawn);
@@ -62,13 +66,12 @@ fn lasting(count: f64, per_s: Option<f64>) -> f64 {
     per_s.map_or(0.0, |per_s| 1e6 * count / per_s)
 }
 
-fn draw(amount: &Amount, prg: &mut Prg) -> f64 {
-    match amount {
-        Amount::Fixed(value) => *value,
-        Amount::Drawn(Distribution::Uniform([low, high])) => low + (high - low) * uniform(prg),
-        Amount::Drawn(Distribution::OneOf(values)) => values[(uniform(prg) * values.len() as f64) as usize],
+fn draw(distribution: &Distribution, prg: &mut Prg) -> f64 {
+    match distribution {
+        Distribution::Uniform([low, high]) => low + (high - low) * uniform(prg),
+        Distribution::OneOf(values) => values[(uniform(prg) * values.len() as f64) as usize],
         // Box and Muller, "A note on the generation of random normal deviates", 1958.
-        Amount::Drawn(Distribution::LogNormal(LogNormal { median, spread })) => {
+        Distribution::LogNormal(LogNormal { median, spread }) => {
             let radius = libm::sqrt(-2.0 * libm::log(1.0 - uniform(prg)));
             let normal = radius * libm::cos(2.0 * std::f64::consts::PI * uniform(prg));
             median * libm::exp(normal * libm::log(*spread))

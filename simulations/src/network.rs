@@ -37,9 +37,15 @@ impl<E> Network<E> {
 
     /// Sends something that arrives at `at`.
     pub(crate) fn send(&mut self, at: Time, event: E) -> Due {
+        let due = self.reserve(at);
+        self.under_way.push(UnderWay { due, event });
+        due
+    }
+
+    /// A place at `at` in the order of arrivals, for something that does not travel.
+    pub(crate) fn reserve(&mut self, at: Time) -> Due {
         let due = Due { at, sequence: self.sent };
         self.sent += 1;
-        self.under_way.push(UnderWay { due, event });
         due
     }
 

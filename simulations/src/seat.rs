@@ -1,5 +1,7 @@
 //! One simulated client in one round.
 
+use std::sync::Arc;
+
 use skep_protocol::experiment::Task;
 use skep_protocol::round::client::{ClientMachine, Packed};
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, Span};
@@ -16,6 +18,8 @@ pub(crate) struct Seat {
     fault: Option<FaultKind>,
     /// The connection, while there is one.
     pub(crate) connection: Option<Connection>,
+    /// Where the update is in the order of work, once somebody may compute it.
+    pub(crate) work: Option<Due>,
     /// The update that is being sent.
     pub(crate) upload: Option<Due>,
     /// Bytes of the update that have arrived.
@@ -37,8 +41,9 @@ impl Connection {
 
 impl Seat {
     /// A client that has not been heard of in this round.
-    pub(crate) fn new(task: Task, pace: Pace, fault: Option<FaultKind>) -> Self {
-        Seat { machine: ClientMachine::new(task), pace, fault, connection: None, upload: None, received: 0 }
+    pub(crate) fn new(task: Arc<Task>, pace: Pace, fault: Option<FaultKind>) -> Self {
+        let (machine, connection, work, upload) = (ClientMachine::new(task), None, None, None);
+        Seat { machine, pace, fault, connection, work, upload, received: 0 }
     }
 
     /// Whether the client vanishes now, and when it is back. It vanishes once.

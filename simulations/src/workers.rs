@@ -73,7 +73,7 @@ impl<'a, T: Trainer> Workers<'a, T> {
         })
     }
 
-    /// Announces that an update will be taken at `due`.
+    /// Announces that an update will be taken, at `due` if all goes well.
     pub(crate) fn announce(&self, due: Due, job: Job) {
         self.lock().waiting.insert(due, job);
         self.changed.notify_one();

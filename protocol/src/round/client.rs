@@ -171,8 +171,7 @@ pub enum End {
 /// A client's machine: at most one round at a time, and never the same round twice.
 #[derive(Debug)]
 pub struct ClientMachine {
-    task: Task,
-    task_digest: Digest,
+    task: Arc<Task>,
     last: Option<Round>,
     part: Option<Part>,
     actions: VecDeque<Action>,
@@ -211,9 +210,8 @@ pub enum Stage {
 
 impl ClientMachine {
     /// A machine for the task that the server announced.
-    pub fn new(task: Task) -> Self {
-        let task_digest = task.digest();
-        ClientMachine { task, task_digest, last: None, part: None, actions: VecDeque::new() }
+    pub fn new(task: impl Into<Arc<Task>>) -> Self {
+        ClientMachine { task: task.into(), last: None, part: None, actions: VecDeque::new() }
     }
 
     /// The task.
@@ -285,7 +283,7 @@ impl ClientMachine {
             return self.send(ClientMessage::Decline { round, reason: Decline::StaleRound });
         }
         self.last = Some(round);
-        if let Err(reason) = plan.check(&self.task, &self.task_digest) {
+        if let Err(reason) = plan.check(&self.task) {
             self.send(ClientMessage::Decline { round, reason });
             return self.act(Action::Closed { round, end: End::Declined(reason) });
         }

@@ -7,6 +7,7 @@ use skep_protocol::{ClientId, Span};
 
 use super::{Arrival, OpenRound};
 use crate::fault::{Corruption, Moment};
+use crate::network::Due;
 use crate::seat::packed;
 use crate::workers::{Job, Trainer};
 
@@ -69,10 +70,26 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
             false => seat.pace.training(examples, self.world.task.training.local_epochs),
         };
         let vanishes = seat.vanishes(Moment::Training);
+        // Offer, grant, upload.
+        let message = seat.pace.message();
+        let uploaded = span + message + message + seat.pace.upload(self.plan.plan().upload_bytes());
+        // Where clients mask, many drop out between training and upload.
+        let is_expected = !seat.is_late() && self.plan.plan().masking().is_none();
         self.world.network.send(self.world.now + span, Arrival::Trained(client));
         if let Some(back_after) = vanishes {
             self.vanish(client, back_after);
+        } else if is_expected {
+            let due = self.world.network.reserve(self.world.now + uploaded);
+            self.announce(client, due);
         }
+    }
+
+    /// Lets helpers compute an update that is likely to be taken at `due`.
+    fn announce(&mut self, client: ClientId, due: Due) {
+        let job = self.job(client);
+        let Some(seat) = self.seats.get_mut(&client).filter(|seat| seat.work.is_none()) else { return };
+        seat.work = Some(due);
+        self.world.workers.announce(due, job);
     }
 
     pub(super) fn trained(&mut self, client: ClientId) {
@@ -87,7 +104,6 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     fn start_upload(&mut self, client: ClientId, offset: u64) {
         self.cancel_upload(client);
         let bytes = self.plan.plan().upload_bytes() - offset;
-        let job = self.job(client);
         let Some(seat) = self.seats.get_mut(&client) else { return };
         let Some(connection) = seat.connection else { return };
         if let Some(back_after) = seat.vanishes(Moment::Uploading) {
@@ -98,7 +114,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         let at = self.world.now + seat.pace.upload(bytes);
         let due = self.world.network.send(at, Arrival::Upload { client, connection, bytes });
         seat.upload = Some(due);
-        self.world.workers.announce(due, job);
+        self.announce(client, due);
     }
 
     pub(super) fn packed(&self, client: ClientId) -> Packed {
@@ -113,7 +129,15 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     }
 
     pub(super) fn cancel_upload(&mut self, client: ClientId) {
-        if let Some(due) = self.seats.get_mut(&client).and_then(|seat| seat.upload.take()) {
+        if let Some(seat) = self.seats.get_mut(&client) {
+            seat.upload = None;
+        }
+    }
+
+    /// Nobody need compute the update any more.
+    pub(super) fn cancel_work(&mut self, client: ClientId) {
+        self.cancel_upload(client);
+        if let Some(due) = self.seats.get_mut(&client).and_then(|seat| seat.work.take()) {
             self.world.workers.cancel(due);
         }
     }

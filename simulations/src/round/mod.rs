@@ -149,9 +149,10 @@ impl<'a, T: Trainer> World<'a, T> {
 
     /// Clients exist only for the round that they are invited to.
     fn seats(&self, round: Round, cohort: &BTreeSet<ClientId>) -> BTreeMap<ClientId, Seat> {
+        let task = Arc::new(self.task.clone());
         let seat = |&client: &ClientId| {
             let pace = devices::pace(self.devices, &self.public, round, client);
-            (client, Seat::new(self.task.clone(), pace, self.script.get(round, client)))
+            (client, Seat::new(Arc::clone(&task), pace, self.script.get(round, client)))
         };
         cohort.iter().map(seat).collect()
     }
@@ -189,7 +190,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     /// What is still under way would only be refused as late: it ends with the round.
     fn end(mut self) -> Result<Closed, SimulationError> {
         for client in self.seats.keys().copied().collect::<Vec<_>>() {
-            self.cancel_upload(client);
+            self.cancel_work(client);
             if let Some(connection) = self.connection(client) {
                 self.handle_at_server(Event::Disconnected { client, channel_binding: connection.binding() });
             }
@@ -274,7 +275,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         let Some(connection) = self.seats.get_mut(&client).and_then(|seat| seat.connection.take()) else {
             return;
         };
-        self.cancel_upload(client);
+        self.cancel_work(client);
         self.send_to_server(client, Event::Disconnected { client, channel_binding: connection.binding() });
         self.handle_at_client(client, client::Event::Disconnected);
         self.return_after(client, back_after);

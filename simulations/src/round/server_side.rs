@@ -25,10 +25,10 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         if seat.upload.take_if(|upload| *upload == due).is_none() {
             return;
         }
-        let corruption = seat.corruption();
+        let (corruption, work) = (seat.corruption(), seat.work.take().unwrap_or(due));
         self.bytes_up += bytes;
         let (round, job) = (self.plan.plan().round, self.job(client));
-        let event = match self.world.workers.take(due, &job) {
+        let event = match self.world.workers.take(work, &job) {
             Err(reason) => Event::Declined { client, round, reason },
             Ok(update) => match self.stage(update, corruption) {
                 Err(reason) => Event::UploadFailed { client, round, reason },
@@ -66,7 +66,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
                 Action::Ask { to, round, phase } => self.ask(&to, round, phase),
                 Action::Commit { client, .. } => self.commit(client)?,
                 Action::Discard { client, .. } => {
-                    self.cancel_upload(client);
+                    self.cancel_work(client);
                     if let Some(seat) = self.seats.get_mut(&client) {
                         seat.received = 0;
                     }
