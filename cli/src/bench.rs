@@ -78,16 +78,8 @@ fn text(printed: &Printed) -> String {
             seconds(rounds.highest)
         ),
     );
-    if let Some(processor) = &report.processor {
-        line(
-            "processor",
-            format!(
-                "{}, median ({} to {})",
-                seconds(processor.median),
-                seconds(processor.lowest),
-                seconds(processor.highest)
-            ),
-        );
+    if let Some(processor) = report.processor {
+        line("processor", format!("{}, on average, of all threads", seconds(processor)));
     }
     line("updates", format!("{:.0} a second", report.updates_per_second));
     line(

@@ -10,7 +10,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use serde::Serialize;
-use skep_client::task::{architecture, learner_for, training};
+use skep_client::example_privacy::PrivateSteps;
+use skep_client::task::{TaskError, architecture, learner_for, training};
 use skep_learning::{Learner, Split, Turn, exercise};
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::{Grid, PrivateGrid};
@@ -50,9 +51,9 @@ pub struct BenchReport {
     pub first_round: f64,
     /// The other rounds.
     pub rounds: Rounds,
-    /// The same rounds in processor seconds of all threads, which other programs on the machine disturb less; none where the
-    /// system does not tell.
-    pub processor: Option<Rounds>,
+    /// Processor seconds of all threads that one of these rounds takes on average, which other programs on the machine disturb
+    /// less; none where the system does not tell. It counts in ticks, which may be longer than a round.
+    pub processor: Option<f64>,
     /// Cohort over the median round.
     pub updates_per_second: f64,
     /// Floating point operations that the training of a round needs.
@@ -124,7 +125,7 @@ pub fn bench(
     let flop = architecture(&experiment.task).training_flop() * per_client * cohort;
     let flop_per_second = flop_per_second();
     let rounds = others(&watch.rounds);
-    let processor = (watch.processor.len() == watch.rounds.len()).then(|| others(&watch.processor));
+    let processor = watch.processor();
     Ok(BenchReport {
         name: experiment.name.clone(),
         threads,
@@ -151,15 +152,20 @@ struct Stopwatch {
     started: Instant,
     setup: f64,
     rounds: Vec<f64>,
-    /// Processor seconds of the process when the last round ended.
-    used: Option<f64>,
-    processor: Vec<f64>,
+    /// Processor seconds of the process when rounds ended.
+    used: Vec<f64>,
 }
 
 impl Stopwatch {
     fn new() -> Self {
         let started = Instant::now();
-        Stopwatch { started, setup: 0.0, rounds: Vec::new(), used: None, processor: Vec::new() }
+        Stopwatch { started, setup: 0.0, rounds: Vec::new(), used: Vec::new() }
+    }
+
+    /// What a round after the first takes of the processor.
+    fn processor(&self) -> Option<f64> {
+        let (first, last) = (self.used.first()?, self.used.last()?);
+        (self.used.len() > 1).then(|| (last - first) / (self.used.len() - 1) as f64)
     }
 }
 
@@ -192,16 +198,13 @@ impl Observer for Stopwatch {
     fn round_opened(&mut self, plan: &Plan, _: u32) {
         if plan.round == Round(1) {
             self.setup = self.started.elapsed().as_secs_f64();
-            self.used = processor_seconds();
             self.started = Instant::now();
         }
     }
 
     fn round_closed(&mut self, _: &RoundRecord, _: &Arc<Vec<f32>>) {
         self.rounds.push(self.started.elapsed().as_secs_f64());
-        let used = processor_seconds();
-        self.processor.extend(used.zip(self.used).map(|(now, before)| now - before));
-        self.used = used;
+        self.used.extend(processor_seconds());
         self.started = Instant::now();
     }
 }
@@ -267,13 +270,23 @@ impl Stages {
         learner: &mut dyn Learner,
         grid: Grid,
     ) -> Result<Contribution, SimulationError> {
-        let training = training(&experiment.task, Round(1)).map_err(skep_client::task::TaskError::from)?;
+        let training = training(&experiment.task, Round(1)).map_err(TaskError::from)?;
         let missing = SimulationError::OutOfStep("a client of a benchmark cannot be trained");
         let data = timed(&mut self.data, || clients.get(client)).ok_or(missing)?;
         self.examples += data.len() as f64;
         let failed = |_| SimulationError::OutOfStep("a client of a benchmark cannot be trained");
-        let trained = timed(&mut self.train, || learner.train(model, &data, &training, Turn::new([1; 32])));
-        let trained = trained.map_err(failed)?;
+        let hidden = PrivateSteps::new(&experiment.task, data.len()).map_err(TaskError::from)?;
+        let (key, parameters) = (Key::from_seed(client.0), model.len());
+        let trained = timed(&mut self.train, || match hidden {
+            None => learner.train(model, &data, &training, Turn::new([1; 32])).map_err(failed),
+            Some(steps) => {
+                let draws = steps.begin(Round(1), parameters, &key, PrgId::ChaCha20);
+                let mut draws = draws.map_err(|error| SimulationError::Task(error.into()))?;
+                learner
+                    .train_privately(model, &data, &training, Turn::new([1; 32]), &mut draws)
+                    .map_err(failed)
+            }
+        })?;
         if trained.steps > 1 {
             let mut reset = 0.0;
             timed(&mut reset, || drop(std::hint::black_box(model.to_vec())));
@@ -293,7 +306,7 @@ impl Stages {
             Grid::Noised(grid) => {
                 let bounded = self.bound(update, grid.exact(), client)?;
                 let key = Key::from_seed(client.0);
-                let noised = timed(&mut self.noise, || bounded.add_noise(&grid, &key, PrgId::fastest()));
+                let noised = timed(&mut self.noise, || bounded.add_noise(&grid, &key, PrgId::ChaCha20));
                 noised.map(Contribution::from).map_err(|_| misfit)
             }
         }
@@ -306,7 +319,7 @@ impl Stages {
         client: ClientId,
     ) -> Result<QuantizedUpdate, SimulationError> {
         let clipped = timed(&mut self.clip, || update.clip(grid.clip()));
-        let mut prg = Key::from_seed(client.0).substream_of(PrgId::fastest(), 0);
+        let mut prg = Key::from_seed(client.0).substream_of(PrgId::ChaCha20, 0);
         let quantised = timed(&mut self.quantise, || clipped.quantize(grid, &mut prg));
         quantised.map_err(|_| SimulationError::OutOfStep("an update of a benchmark does not fit its grid"))
     }
