@@ -9,10 +9,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use skep_learning::Classes;
 use skep_learning::scrub::{Format, Kind};
 use skep_protocol::ClientId;
-use skep_protocol::net::invitation::Address;
+use skep_protocol::net::invitation::{Address, Fingerprint};
 
 use crate::allocator;
 use crate::audit::Audit;
+use crate::ca::CaCommand;
 use crate::clients;
 use crate::data::DataSource;
 use crate::ledger::{Budget, LedgerCommand};
@@ -118,6 +119,12 @@ pub enum Command {
     /// One line, a secret until it is used: it carries the server's address, its fingerprint, and a token that buys one
     /// certificate. Works beside a running server.
     Invite(Invite),
+    /// Be the authority that says who is a client, apart from the server.
+    ///
+    /// Then whoever runs the server cannot make up clients of its own: clients believe what the authority has signed, and nothing older
+    /// than the last they saw.
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// List the clients of a server: where each stands, when it was last seen, until when its certificate is good.
     ///
     /// Works beside a running server, and without one.
@@ -346,8 +353,11 @@ pub struct Invite {
 /// Arguments of `skep join`.
 #[derive(Debug, Args)]
 pub struct Join {
-    /// The line that `skep invite` printed; needed once.
+    /// The line that `skep invite` or `skep ca sign` printed; needed once.
     pub invitation: Option<String>,
+    /// Take part only where the authority with this fingerprint, apart from the server, says who is a client.
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub ca: Option<Fingerprint>,
     /// What to train on: `digits:K/N`, which is part K (from 0) of the built-in digits in N equal parts, or a file.
     ///
     /// A CSV file has a header line, a column of labels, and columns of numbers. An IDX file of images comes with a
@@ -705,7 +715,7 @@ fn classes(text: &str) -> Result<Classes, String> {
 }
 
 /// Reads a length of time such as `90m`.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let number = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
     let seconds = match &text[number.len()..] {
         "s" => 1,

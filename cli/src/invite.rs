@@ -20,6 +20,12 @@ pub(crate) fn run(arguments: &Invite) -> Result<(), Failure> {
         given => given.to_vec(),
     };
     let authority = Authority::open(&arguments.state).map_err(Failure::other)?;
+    if authority.is_apart() {
+        return Err(Failure::Usage {
+            problem: "this server's authority is apart, and alone says who is a client".to_owned(),
+            help: Some("`skep ca sign` there prints the line that lets a client in".to_owned()),
+        });
+    }
     let enrolment = Enrolment::open(&arguments.state).map_err(Failure::other)?;
     let (now, validity) = (SystemTime::now(), arguments.expires_in);
     let invitation = match arguments.client {

@@ -14,9 +14,10 @@ use skep_client::task::learner_for;
 use skep_client::terms::Terms;
 use skep_client::trainer::ClientKeys;
 use skep_learning::scrub::RecordReport;
-use skep_protocol::net::enrolment::{EnrolError, enrol};
+use skep_protocol::net::enrolment::{EnrolError, enrol, enrol_listed};
 use skep_protocol::net::identity::{Identity, IdentityError};
-use skep_protocol::net::invitation::Invitation;
+use skep_protocol::net::invitation::{Address, Fingerprint, Invitation};
+use skep_protocol::net::listing::{Listing, is_listing};
 use skep_protocol::net::websocket::Dial;
 use skep_protocol::round::client::End;
 
@@ -33,7 +34,7 @@ use crate::serve::small_runtime;
 /// [`Failure`].
 pub(crate) fn run(arguments: &Join, log_format: LogFormat) -> Result<(), Failure> {
     let invitation = arguments.invitation.as_deref().map(parsed).transpose()?;
-    let mut options = options(arguments, log_format)?;
+    let mut options = options(arguments)?;
     let Some(data) = arguments.data.as_ref().filter(|_| !arguments.enrol_only) else {
         let identity = small_runtime()?.block_on(identity(invitation.as_ref(), arguments, &mut options))?;
         say(log_format, &format!("enrolled as {}", identity.client()));
@@ -52,6 +53,7 @@ pub(crate) fn run(arguments: &Join, log_format: LogFormat) -> Result<(), Failure
     let report = small_runtime()?.block_on(async {
         let identity = identity(invitation.as_ref(), arguments, &mut options).await?;
         say(log_format, &format!("taking part as {}", identity.client()));
+        options.notify = notify(log_format, certified_by(&identity));
         join(identity, data, keys, options, interrupt::wait()).await.map_err(failure)
     })?;
     print!("{}{}", text(&report), spent(guard.lock().participations()));
@@ -87,13 +89,12 @@ fn spent(participations: &Participations) -> String {
     line + "\n"
 }
 
-fn options(arguments: &Join, log_format: LogFormat) -> Result<JoinOptions, Failure> {
+fn options(arguments: &Join) -> Result<JoinOptions, Failure> {
     Ok(JoinOptions {
         min_cohort: arguments.min_cohort,
         give_up_after: arguments.give_up_after,
         state: Some(arguments.state.clone()),
         policy: arguments.policy.as_deref().map(policy).transpose()?,
-        notify: notify(log_format),
         make_learner: match &arguments.train_command {
             Some(command) => by_command(command, arguments).learners(),
             None => Arc::new(learner_for),
@@ -127,13 +128,16 @@ fn policy(path: &Path) -> Result<Policy, Failure> {
 }
 
 /// Tells the owner what the client is asked to do, when it is first asked and when it is something else than before.
-fn notify(log_format: LogFormat) -> Notify {
+fn notify(log_format: LogFormat, certified_by: String) -> Notify {
     let asked: Mutex<Option<Terms>> = Mutex::new(None);
     Notify::by(move |news| match news {
         News::Asked(terms) => {
             let mut last = asked.lock().unwrap_or_else(PoisonError::into_inner);
             if !last.as_ref().is_some_and(|last| terms.are_as(last)) {
                 say(log_format, &terms.to_string());
+                if terms.promise.masking().is_some() {
+                    say(log_format, &format!("  other clients          {certified_by}"));
+                }
             }
             *last = Some((*terms).clone());
         }
@@ -182,32 +186,97 @@ pub(crate) fn enrolment_failure(error: EnrolError) -> Failure {
     }
 }
 
-fn parsed(text: &str) -> Result<Invitation, Failure> {
-    text.parse().map_err(|error| Failure::Usage { problem: format!("{error}"), help: None })
+/// Who says that the others in a sum are clients, and not the server's own.
+fn certified_by(identity: &Identity) -> String {
+    match identity.roster() {
+        Some(roster) => format!(
+            "in the roster of authority {}, number {} or later",
+            identity.authority(),
+            roster.sequence
+        ),
+        None => {
+            "certified by the server's own authority: whoever runs the server could enrol some of its own"
+                .to_owned()
+        }
+    }
+}
+
+/// What lets a client in.
+enum Line {
+    /// By the server's own authority.
+    Invitation(Invitation),
+    /// By one that is apart.
+    Listing(Listing),
+}
+
+impl Line {
+    fn addresses(&self) -> &[Address] {
+        match self {
+            Line::Invitation(invitation) => &invitation.addresses,
+            Line::Listing(listing) => &listing.addresses,
+        }
+    }
+
+    fn authority(&self) -> Fingerprint {
+        match self {
+            Line::Invitation(invitation) => invitation.authority,
+            Line::Listing(listing) => listing.authority,
+        }
+    }
+}
+
+fn parsed(text: &str) -> Result<Line, Failure> {
+    let line = match is_listing(text) {
+        true => text.parse().map(Line::Listing),
+        false => text.parse().map(Line::Invitation),
+    };
+    line.map_err(|error| Failure::Usage { problem: format!("{error}"), help: None })
+}
+
+/// Refuses another authority than the owner wants, and one that is not apart from its server.
+fn check_authority(wanted: Option<Fingerprint>, found: Fingerprint, apart: bool) -> Result<(), Failure> {
+    match wanted {
+        Some(wanted) if wanted != found => Err(Failure::Peer(format!(
+            "the federation's authority is {found}, not the one of --ca; nothing was sent to its server"
+        ))),
+        Some(_) if !apart => Err(Failure::Peer(
+            "the federation's authority is the server's own, and not apart from it as --ca demands; nothing was sent to the server"
+                .to_owned(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Who the client is: as its state directory says, or by redeeming the invitation. Sets the way to the server in `options`.
 async fn identity(
-    invitation: Option<&Invitation>,
+    line: Option<&Line>,
     arguments: &Join,
     options: &mut JoinOptions,
 ) -> Result<Identity, Failure> {
     let asked = arguments.proxy.as_deref();
-    let Some(invitation) = invitation else {
+    let Some(line) = line else {
         let identity = Identity::load(&arguments.state).map_err(identity_failure)?;
+        check_authority(arguments.ca, identity.authority(), identity.roster().is_some())?;
         options.proxy = proxy::choose(asked, identity.addresses())?;
         return Ok(identity);
     };
-    options.proxy = proxy::choose(asked, &invitation.addresses)?;
+    check_authority(arguments.ca, line.authority(), matches!(line, Line::Listing(_)))?;
+    options.proxy = proxy::choose(asked, line.addresses())?;
     let dial = Dial { timeouts: &options.timeouts, proxy: options.proxy.as_ref() };
-    enrol(invitation, &arguments.state, dial).await.map_err(enrolment_failure)
+    let enrolled = match line {
+        Line::Invitation(invitation) => enrol(invitation, &arguments.state, dial).await,
+        Line::Listing(listing) => enrol_listed(listing, &arguments.state, dial).await,
+    };
+    enrolled.map_err(enrolment_failure)
 }
 
 fn identity_failure(error: IdentityError) -> Failure {
     match error {
         IdentityError::NotEnrolled => Failure::Usage {
             problem: error.to_string(),
-            help: Some("ask the operator for the line that `skep invite` prints".to_owned()),
+            help: Some(
+                "ask for the line that `skep invite`, or the authority's `skep ca sign`, prints".to_owned(),
+            ),
         },
         error => Failure::other(error),
     }

@@ -20,6 +20,7 @@ pub mod arguments;
 pub mod audit;
 mod audit_empirical;
 mod bench;
+mod ca;
 mod check;
 mod clients;
 mod clock;
@@ -95,6 +96,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Budget(arguments) => ledger::budget(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Invite(arguments) => invite::run(&arguments),
+        Command::Ca(command) => ca::run(&command),
         Command::Clients(arguments) => clients::run(&arguments),
         Command::Revoke(arguments) => clients::revoke(&arguments),
         Command::Status(arguments) => status::run(&arguments),

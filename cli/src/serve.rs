@@ -92,9 +92,9 @@ fn serve(
     } else if done.0 > 0 {
         eprintln!("going on after {done} of {rounds}");
     }
-    let log = OperatorLog::open(&arguments.state)?;
+    let (log, is_apart) = (OperatorLog::open(&arguments.state)?, deployment.authority.is_apart());
     runtime()?.block_on(async {
-        let (listener, addresses) = listen(arguments).await?;
+        let (listener, addresses) = listen(arguments, is_apart).await?;
         let options = options(arguments, experiment, done.0 >= rounds);
         let mut board = Board::new(recorder, log, &deployment.federation, addresses, options.wait_for);
         let keeper = tokio::spawn(board.keeper(arguments.state.clone()));
@@ -205,7 +205,7 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::other)
 }
 
-async fn listen(arguments: &Serve) -> Result<(TcpListener, Vec<Address>), Failure> {
+async fn listen(arguments: &Serve, is_apart: bool) -> Result<(TcpListener, Vec<Address>), Failure> {
     let wrong = |error: std::io::Error| Failure::Usage {
         problem: format!("--listen {}: {error}", arguments.listen),
         help: None,
@@ -215,7 +215,11 @@ async fn listen(arguments: &Serve) -> Result<(TcpListener, Vec<Address>), Failur
     let addresses: Vec<Address> =
         if arguments.advertise.is_empty() { vec![local.into()] } else { arguments.advertise.clone() };
     server_state::remember_addresses(&arguments.state, &addresses)?;
-    eprintln!("listening on {local}; `skep invite --state {}` makes invitations", arguments.state.display());
+    let lets_in = match is_apart {
+        true => "`skep ca sign`, where the authority is, lets clients in".to_owned(),
+        false => format!("`skep invite --state {}` makes invitations", arguments.state.display()),
+    };
+    eprintln!("listening on {local}; {lets_in}");
     Ok((listener, addresses))
 }
 

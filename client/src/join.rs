@@ -307,7 +307,7 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    fn new(identity: Identity) -> Result<Arc<Self>, TlsError> {
+    pub(crate) fn new(identity: Identity) -> Result<Arc<Self>, TlsError> {
         Ok(Arc::new(Pass { tls: identity.tls()?, identity }))
     }
 }
@@ -434,7 +434,7 @@ impl Member {
                 task.check().map_err(|(key, problem)| JoinError::Task { key, problem })?;
                 info!(task = task.name, "the server announces its task");
                 let (id, data, keys) = (pass.identity.client(), self.data.clone(), self.keys.clone());
-                let credentials = Arc::new(Certified::new(Arc::clone(pass))?);
+                let credentials = Arc::new(Certified::new(Arc::clone(pass), self.options.state.clone())?);
                 Ok(driver.insert(Driver::new(id, task, data, keys, credentials, &self.options)?))
             }
         }

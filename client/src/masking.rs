@@ -25,6 +25,15 @@ pub trait Credentials: Identity + Send + Sync {
     /// # Errors
     /// [`Decline::UnknownPeer`] when the certificate is not of this federation, is out of date, or names another client.
     fn identity_of(&self, client: ClientId, certificate: &[u8]) -> Result<IdentityKey, Decline>;
+
+    /// Those of all peers of a round.
+    ///
+    /// # Errors
+    /// As [`Credentials::identity_of`]; where an authority apart from the server lists the members, also [`Decline::UnlistedPeer`] and
+    /// [`Decline::StaleRoster`].
+    fn identities_of(&self, peers: &[(ClientId, &[u8])]) -> Result<Vec<IdentityKey>, Decline> {
+        peers.iter().map(|&(client, certificate)| self.identity_of(client, certificate)).collect()
+    }
 }
 
 /// What hid updates that are in sums.
@@ -134,10 +143,11 @@ impl Masking {
     }
 
     fn share(&mut self, advertised: Advertised, peers: &Peers) -> Result<Vec<u8>, Decline> {
-        for (client, introduction) in peers.0.iter().filter(|(client, _)| *client != self.me) {
-            let identity = self.credentials.identity_of(*client, &introduction.certificate)?;
-            self.identities.insert(*client, identity);
-        }
+        let others = peers.0.iter().filter(|(client, _)| *client != self.me);
+        let shown: Vec<_> =
+            others.map(|(client, introduction)| (*client, introduction.certificate.as_slice())).collect();
+        let identities = self.credentials.identities_of(&shown)?;
+        self.identities.extend(shown.iter().map(|(client, _)| *client).zip(identities));
         let known = peers.0.iter().filter_map(|(client, introduction)| {
             let identity = *self.identities.get(client)?;
             Some(Peer { party: party(*client), identity, advert: &introduction.advert })

@@ -11,8 +11,11 @@
 //! clients cannot make a plan that was not charged.
 //!
 //! Whoever reads this directory is the federation: back it up and keep it closed.
+//!
+//! An authority may be apart from the server, so that whoever runs that cannot make up clients: then [`keeper`] is the authority, on
+//! a machine of its own, and the server has what it signed and no more ([`install`]).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,9 +27,18 @@ use skep_protocol::ClientId;
 use skep_protocol::net::files::{self, FileError};
 use skep_protocol::net::invitation::Fingerprint;
 use skep_protocol::net::keys::{KeyError, PublicKey, SigningKey};
+use skep_protocol::net::roster::RosterError;
 use skep_protocol::net::tls::{self, Credentials, PeerIdentity, SERVER_NAME, Serial, TlsError};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+
+use crate::enrolment::EnrolmentError;
+
+mod apart;
+pub mod keeper;
+
+use apart::Apart;
+pub use apart::{install, read, request};
 
 /// How long a client's certificate is good unless the operator says otherwise: 30 days.
 pub const CLIENT_VALIDITY: Duration = Duration::from_secs(30 * DAY);
@@ -34,8 +46,17 @@ pub const CLIENT_VALIDITY: Duration = Duration::from_secs(30 * DAY);
 /// Signs certificates for one federation.
 #[derive(Debug)]
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    signer: Signer,
     certificate: CertificateDer<'static>,
+}
+
+/// Where the authority's key is.
+#[derive(Debug)]
+enum Signer {
+    /// Here.
+    Here(Box<Issuer<'static, KeyPair>>),
+    /// Elsewhere.
+    Apart(Box<Apart>),
 }
 
 impl Authority {
@@ -57,10 +78,50 @@ impl Authority {
     }
 
     fn load(directory: &Path) -> Result<Self, AuthorityError> {
+        if let Some(apart) = Apart::load(directory)? {
+            let certificate = apart.prover().roster().authority.0.clone();
+            return Ok(Authority { signer: Signer::Apart(Box::new(apart)), certificate });
+        }
         let key = key_pair(&SigningKey::from_pkcs8(&files::read(&directory.join(KEY))?)?)?;
         let certificate = CertificateDer::from(files::read(&directory.join(CERTIFICATE))?.to_vec());
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Authority { issuer, certificate })
+        Ok(Authority { signer: Signer::Here(Box::new(issuer)), certificate })
+    }
+
+    /// Whether its key is not here, so that whoever runs the server cannot make up clients.
+    pub fn is_apart(&self) -> bool {
+        matches!(self.signer, Signer::Apart(_))
+    }
+
+    /// Looks whether an authority that is apart has signed a newer roster.
+    pub fn refresh(&self) {
+        if let Signer::Apart(apart) = &self.signer {
+            apart.refresh();
+        }
+    }
+
+    /// What shows its peers who a client is: its certificate, and its place in the roster where the authority is apart.
+    pub fn introduction(&self, client: ClientId, certificate: Vec<u8>) -> Vec<u8> {
+        let listed = match &self.signer {
+            Signer::Here(_) => None,
+            Signer::Apart(apart) => apart.prover().membership(client, &certificate),
+        };
+        listed.map_or(certificate, |membership| membership.to_bytes())
+    }
+
+    /// The certificate of a client that an authority that is apart has listed, and its key.
+    pub fn listed(&self, client: ClientId) -> Option<(CertificateDer<'static>, PublicKey)> {
+        let Signer::Apart(apart) = &self.signer else { return None };
+        // The newest, which rounds may not rely on yet.
+        let listed = apart.newest()?.member(client).cloned()?;
+        Some((listed.certificate.0, listed.public_key))
+    }
+
+    fn issuer(&self) -> Result<&Issuer<'static, KeyPair>, AuthorityError> {
+        match &self.signer {
+            Signer::Here(issuer) => Ok(issuer),
+            Signer::Apart(_) => Err(AuthorityError::Apart),
+        }
     }
 
     /// The name of the federation, which every invitation carries.
@@ -73,21 +134,38 @@ impl Authority {
         &self.certificate
     }
 
-    /// The TLS configuration of a server of this federation. Its key and certificate are new and live in memory only;
-    /// the certificate is good for as long as the authority's.
+    /// The TLS configuration of a server of this federation. Its key and certificate are new and live in memory only, unless the
+    /// authority is apart; the certificate is good for as long as the authority's.
     ///
     /// # Errors
     /// [`AuthorityError`] when signing fails or the parts do not fit together.
     pub fn server_tls(&self) -> Result<Arc<ServerConfig>, AuthorityError> {
-        let key = SigningKey::generate()?;
+        let (key, certificate) = match &self.signer {
+            Signer::Apart(apart) => {
+                let server = apart.prover().roster().server.clone().ok_or(AuthorityError::NoServer)?;
+                (SigningKey::from_pkcs8(apart.key.pkcs8())?, server.0)
+            }
+            Signer::Here(_) => {
+                let key = SigningKey::generate()?;
+                let certificate = self.issue_server(key.public_key(), SystemTime::now())?;
+                (key, certificate)
+            }
+        };
+        let chain = vec![certificate, self.certificate.clone()];
+        Ok(tls::server_config(&self.certificate, &Credentials { chain, key: &key })?)
+    }
+
+    /// Certifies that `public_key` is a server's of this federation.
+    fn issue_server(
+        &self,
+        public_key: PublicKey,
+        now: SystemTime,
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
         let mut params = leaf(SERVER_NAME, ExtendedKeyUsagePurpose::ServerAuth)?;
         params.subject_alt_names = CertificateParams::new(vec![SERVER_NAME.to_owned()])?.subject_alt_names;
-        let now = SystemTime::now();
         params.not_before = (now - CLOCK_SKEW).into();
         params.not_after = (now + AUTHORITY_VALIDITY).into();
-        let certificate = params.signed_by(&Subject(key.public_key()), &self.issuer)?;
-        let chain = vec![certificate.der().clone(), self.certificate.clone()];
-        Ok(tls::server_config(&self.certificate, &Credentials { chain, key: &key })?)
+        Ok(params.signed_by(&Subject(public_key), self.issuer()?)?.der().clone())
     }
 
     /// Certifies that `public_key` is `client`'s, from an hour before `now` (clocks differ; less if the certificate is good
@@ -105,7 +183,7 @@ impl Authority {
         let mut params = leaf(&client.to_string(), ExtendedKeyUsagePurpose::ClientAuth)?;
         params.not_before = (now - CLOCK_SKEW.min(validity)).into();
         params.not_after = (now + validity).into();
-        let certificate = params.signed_by(&Subject(public_key), &self.issuer)?.der().clone();
+        let certificate = params.signed_by(&Subject(public_key), self.issuer()?)?.der().clone();
         let identity = tls::client_named_by(&certificate)?;
         Ok(Issued { certificate, identity })
     }
@@ -135,6 +213,74 @@ pub enum AuthorityError {
     /// A certificate does not serve for TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The key is elsewhere.
+    #[error("the authority of this server is apart, and certifies clients itself: `skep ca sign` there")]
+    Apart,
+    /// The server has asked to be certified, and has no answer yet.
+    #[error(
+        "the authority of this server is apart and has not certified it yet: take the line of `skep ca request --server` there, and \
+         install the roster that it signs with `skep ca install`"
+    )]
+    NoRoster,
+    /// The key is here.
+    #[error("this server has an authority of its own; one that is apart needs another state directory")]
+    HasItsOwn,
+    /// Nobody has said which authority is the right one.
+    #[error("this server knows no authority yet: give the fingerprint that `skep ca init` printed with --ca")]
+    NotPinned,
+    /// Another authority is known.
+    #[error("this server's authority is {known}, not {pinned}")]
+    OtherPin {
+        /// The authority so far.
+        known: Fingerprint,
+        /// The other.
+        pinned: Fingerprint,
+    },
+    /// A newer roster is known.
+    #[error("the roster is number {found}, and number {known} is installed")]
+    Older {
+        /// Of the roster.
+        found: u64,
+        /// Of the newest that is known.
+        known: u64,
+    },
+    /// The roster has no server.
+    #[error(
+        "the roster has no certificate for a server: take the line of `skep ca request --server` to the authority"
+    )]
+    NoServer,
+    /// The roster is for another server.
+    #[error("the roster certifies another server's key, not the one in this state directory")]
+    OtherServer,
+    /// The roster is not believed.
+    #[error(transparent)]
+    Roster(#[from] RosterError),
+    /// A file holds something else.
+    #[error("{} is no roster: {reason}", path.display())]
+    NotARoster {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Two clients cannot have one key.
+    #[error("this key is listed as {0}'s")]
+    KeyTwice(ClientId),
+    /// The client is no member.
+    #[error("{0} is not in the roster")]
+    Unlisted(ClientId),
+    /// The client was a member, and will not be one again.
+    #[error("{0} was removed for good; list the key under another number")]
+    Removed(ClientId),
+    /// The list of clients cannot be written.
+    #[error(transparent)]
+    Enrolment(Box<EnrolmentError>),
+}
+
+impl From<EnrolmentError> for AuthorityError {
+    fn from(error: EnrolmentError) -> Self {
+        AuthorityError::Enrolment(Box::new(error))
+    }
 }
 
 /// A public key that somebody else holds the private half of.

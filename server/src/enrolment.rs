@@ -30,7 +30,8 @@ use skep_protocol::net::invitation::{
     ADDRESS_COUNT_LIMIT, Address, Invitation, Token, TokenDigest, unix_seconds,
 };
 use skep_protocol::net::keys::{KeyError, PublicKey};
-use skep_protocol::net::tls::{PeerIdentity, Serial};
+use skep_protocol::net::roster::Listed;
+use skep_protocol::net::tls::{self, PeerIdentity, Serial};
 use skep_protocol::net::websocket::NetError;
 
 use crate::authority::{Authority, AuthorityError};
@@ -243,6 +244,20 @@ impl Enrolment {
         Ok(EnrolledRoster(roster))
     }
 
+    /// A member of the roster of an authority that is apart may come in, with its key.
+    pub(crate) fn list(&self, listed: &Listed) -> Result<(), EnrolmentError> {
+        let PeerIdentity { client, public_key, serial, not_after, .. } =
+            tls::client_named_by(&listed.certificate.0).map_err(AuthorityError::from)?;
+        self.claim(client)?;
+        self.enrol(&Enrolled { client, public_key, serial, not_after })
+    }
+
+    /// A former member may not, any more.
+    pub(crate) fn list_removed(&self, client: ClientId) -> Result<(), EnrolmentError> {
+        self.claim(client)?;
+        if self.is_revoked(client) { Ok(()) } else { self.revoke(client) }
+    }
+
     fn enrol(&self, enrolled: &Enrolled) -> Result<(), EnrolmentError> {
         let path = self.client(enrolled.client).join(ENROLLED);
         Ok(files::replace(&path, &json(enrolled))?)
@@ -350,6 +365,12 @@ pub enum EnrolmentError {
     /// The authority cannot sign.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The authority is apart, and its roster here does not list the client.
+    #[error("the roster of the authority does not list the client")]
+    NotListed,
+    /// The authority is apart, and has signed no newer certificate.
+    #[error("the authority has signed no newer certificate for the client")]
+    NotRenewed,
     /// The server is shutting down.
     #[error("the server stopped before the decision was made")]
     Interrupted,
@@ -369,6 +390,8 @@ impl EnrolmentError {
             Self::BadProof => Refusal::BadProof,
             Self::NotEnrolled | Self::CertificateExpired | Self::UnknownClient(_) => Refusal::NotEnrolled,
             Self::Malformed => Refusal::Malformed,
+            Self::NotListed => Refusal::NotListed,
+            Self::NotRenewed => Refusal::NotRenewed,
             Self::Addresses(_)
             | Self::NoIdLeft
             | Self::File(_)

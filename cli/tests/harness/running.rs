@@ -36,13 +36,18 @@ impl Site {
         Site { directory, file, port: free.local_addr().unwrap().port() }
     }
 
+    /// Where its server listens.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Starts a server, always on the same port, and waits until it listens.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Running {
-        let (state, out, listen) = (self.path("state"), self.path("out"), format!("127.0.0.1:{}", self.port));
+        let (state, out, listen) = (self.path("state"), self.path("out"), self.address());
         let all =
             ["serve", path(&self.file), "--listen", &listen, "--state", path(&state), "--out", path(&out)];
         let mut server = Running::start(&[&all[..], arguments].concat());

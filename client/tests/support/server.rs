@@ -85,6 +85,7 @@ impl Federation {
             client: ClientId(client),
             addresses: vec![self.listener.local_addr().unwrap().into()],
             plan_key: PublicKey(signer().key().0),
+            roster: None,
         };
         let state = tempfile::tempdir().unwrap();
         let write = |name: &str, contents: &[u8]| files::create(&state.path().join(name), contents).unwrap();

@@ -16,9 +16,10 @@ use tokio::time::timeout;
 use crate::canonical::Writer;
 use crate::net::files::{self, FileError};
 use crate::net::frame::Frame;
-use crate::net::identity::{self, Identity, IdentityError, ServerRecord};
+use crate::net::identity::{self, Identity, IdentityError, RosterPin, ServerRecord};
 use crate::net::invitation::{Address, Fingerprint, Invitation, Token};
 use crate::net::keys::{KeyError, PublicKey, Signature, SigningKey};
+use crate::net::listing::Listing;
 use crate::net::tls::{self, TlsError};
 use crate::net::websocket::{Connection, Dial, NetError, Purpose, Timeouts, connect};
 use crate::{ChannelBinding, ClientId};
@@ -35,6 +36,11 @@ pub enum EnrolmentRequest {
         public_key: PublicKey,
         /// Its signature over the channel binding and the token's digest.
         proof: Signature,
+    },
+    /// The certificate of a client that an authority apart from the server has listed. It is no secret.
+    Listed {
+        /// The client.
+        client: ClientId,
     },
     /// A new certificate in place of the one that the connection was made with, for the same key.
     Renew,
@@ -125,6 +131,14 @@ pub enum Refusal {
     /// A renewal by a connection without a certificate, or with one that is no longer the client's.
     #[error("only an enrolled client can renew its certificate")]
     NotEnrolled,
+    /// The authority is apart from the server, and the server has no roster that lists the client.
+    #[error(
+        "the server has no roster that lists this client; its operator has to install the authority's newest one"
+    )]
+    NotListed,
+    /// The authority is apart from the server, and has not signed a newer certificate.
+    #[error("the authority has signed no newer certificate for this client")]
+    NotRenewed,
     /// Not a request.
     #[error("the server does not understand the request")]
     Malformed,
@@ -148,6 +162,12 @@ pub enum EnrolError {
     /// The response is none, or for another client or federation.
     #[error("the server's response is wrong: {0}")]
     BadResponse(String),
+    /// The client is listed with another key than the one in its directory.
+    #[error(
+        "the server's roster lists this client with another key than this directory has: its operator has to install the authority's \
+         newest one, unless the line is for another directory"
+    )]
+    OtherKey,
     /// The connection failed.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -178,7 +198,36 @@ pub async fn enrol(
     let mut connection = connect(&invitation.addresses, config, Purpose::Enrolment, dial).await?;
     let request = EnrolmentRequest::redeem(invitation.token.clone(), &key, connection.channel_binding);
     let grant = exchange(&mut connection, &request, dial.timeouts).await?;
-    accept_grant(grant, key, invitation.client, invitation.authority, &invitation.addresses, directory)
+    let Invitation { client, authority, addresses, .. } = invitation;
+    accept_grant(grant, key, *client, *authority, addresses, None, directory)
+}
+
+/// Fetches the certificate of a client that an authority apart from the server has listed, for the key that is in `directory`
+/// since [`key_in`](identity::key_in) made it, and stores the identity there.
+///
+/// # Errors
+/// [`EnrolError`]; whatever failed, the same call may be repeated.
+pub async fn enrol_listed(
+    listing: &Listing,
+    directory: &Path,
+    dial: impl Into<Dial<'_>>,
+) -> Result<Identity, EnrolError> {
+    let dial = dial.into();
+    if identity::is_enrolled(directory, SystemTime::now()) {
+        return Err(EnrolError::AlreadyEnrolled);
+    }
+    files::private_directory(directory)?;
+    let key = identity::key_in(directory)?;
+    let config = tls::enrolment_config(listing.authority)?;
+    let mut connection = connect(&listing.addresses, config, Purpose::Enrolment, dial).await?;
+    let request = EnrolmentRequest::Listed { client: listing.client };
+    let grant = exchange(&mut connection, &request, dial.timeouts).await?;
+    if tls::client_named_by(&grant.certificate.0)?.public_key != key.public_key() {
+        return Err(EnrolError::OtherKey);
+    }
+    let Listing { client, authority, addresses, sequence } = listing;
+    let pin = RosterPin { sequence: *sequence, root: None };
+    accept_grant(grant, key, *client, *authority, addresses, Some(pin), directory)
 }
 
 /// Has the certificate of an enrolled client renewed, while the old one is still good, and stores it in `directory`.
@@ -195,9 +244,11 @@ pub async fn renew(
     let mut connection = connect(old.addresses(), config, Purpose::Enrolment, dial).await?;
     let grant = exchange(&mut connection, &EnrolmentRequest::Renew, dial.timeouts).await?;
     // Whoever certifies clients does not thereby replace the key of plans: only that key hands over to another.
-    let grant = Grant { plan_key: Identity::load(directory)?.server().plan_key, ..grant };
+    let known = Identity::load(directory)?;
+    let grant = Grant { plan_key: known.server().plan_key, ..grant };
     let key = identity::key_in(directory)?;
-    accept_grant(grant, key, old.client(), old.authority(), &old.server().addresses, directory)
+    let addresses = &old.server().addresses;
+    accept_grant(grant, key, old.client(), old.authority(), addresses, known.roster(), directory)
 }
 
 /// Receives the request on a connection for enrolment; `None` when what came is not one.
@@ -238,6 +289,7 @@ fn accept_grant(
     client: ClientId,
     authority: Fingerprint,
     addresses: &[Address],
+    roster: Option<RosterPin>,
     directory: &Path,
 ) -> Result<Identity, EnrolError> {
     let wrong = |reason: &str| Err(EnrolError::BadResponse(reason.to_owned()));
@@ -247,7 +299,7 @@ fn accept_grant(
     if Fingerprint::of(&grant.authority.0) != authority {
         return wrong("a certificate of another federation");
     }
-    let server = ServerRecord { client, addresses: addresses.to_vec(), plan_key: grant.plan_key };
+    let server = ServerRecord { client, addresses: addresses.to_vec(), plan_key: grant.plan_key, roster };
     let identity = Identity::assemble(key, grant.certificate.0, grant.authority.0, server)?;
     identity.tls()?;
     identity.store(directory)?;

@@ -21,6 +21,7 @@ use crate::ClientId;
 use crate::net::files::{self, FileError};
 use crate::net::invitation::{Address, Fingerprint, unix_seconds};
 use crate::net::keys::{KeyError, PublicKey, Signature, SigningKey};
+use crate::net::roster::{Head, Root};
 use crate::net::tls::{self, Credentials, PeerIdentity, TlsError};
 use crate::plan::PlanKey;
 
@@ -44,6 +45,29 @@ pub struct ServerRecord {
     pub addresses: Vec<Address>,
     /// The key that signs plans.
     pub plan_key: PublicKey,
+    /// Where the authority is apart from the server: the last roster of it that this client has seen. None where the server
+    /// certifies clients itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roster: Option<RosterPin>,
+}
+
+/// The last roster that a client has seen; it believes no earlier one, and no other one of that number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RosterPin {
+    /// Its number.
+    pub sequence: u64,
+    /// Its root; none where only the number is known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Root>,
+}
+
+impl RosterPin {
+    /// Whether a roster with this head may be believed after it.
+    pub fn admits(&self, head: &Head) -> bool {
+        head.sequence > self.sequence
+            || (head.sequence == self.sequence && self.root.is_none_or(|root| root == head.root))
+    }
 }
 
 impl Identity {
@@ -123,9 +147,28 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::File`] when that cannot be written.
     pub fn pin(directory: &Path, key: PlanKey) -> Result<(), IdentityError> {
-        let known = Identity::load(directory)?.server;
-        let server = ServerRecord { plan_key: PublicKey(key.0), ..known };
+        Self::note(directory, |known| ServerRecord { plan_key: PublicKey(key.0), ..known })
+    }
+
+    /// Believes no earlier roster from now on, in the state directory `directory`.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`] when that cannot be written.
+    pub fn pin_roster(directory: &Path, seen: RosterPin) -> Result<(), IdentityError> {
+        Self::note(directory, |known| ServerRecord { roster: Some(seen), ..known })
+    }
+
+    fn note(
+        directory: &Path,
+        change: impl FnOnce(ServerRecord) -> ServerRecord,
+    ) -> Result<(), IdentityError> {
+        let server = change(Identity::load(directory)?.server);
         Ok(files::replace(&directory.join(SERVER), &to_json(&server)?)?)
+    }
+
+    /// The last roster that the client has seen, where its authority is apart from the server.
+    pub fn roster(&self) -> Option<RosterPin> {
+        self.server.roster
     }
 
     /// What the server was at enrolment.
@@ -197,7 +240,10 @@ pub(crate) fn is_enrolled(directory: &Path, now: SystemTime) -> bool {
 }
 
 /// The key in `directory`, made now if there is none: on disk before anybody hears of it.
-pub(crate) fn key_in(directory: &Path) -> Result<SigningKey, IdentityError> {
+///
+/// # Errors
+/// [`IdentityError`] when it cannot be made or read.
+pub fn key_in(directory: &Path) -> Result<SigningKey, IdentityError> {
     let path = directory.join(KEY);
     if absent_as_none(files::read(&path))?.is_none() {
         match files::create(&path, SigningKey::generate()?.pkcs8()) {

@@ -41,12 +41,7 @@ impl Invitation {
 
 impl fmt::Display for Invitation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let body = self.body();
-        let mut bytes = Zeroizing::new((body.len() as u16).to_le_bytes().to_vec());
-        bytes.extend_from_slice(&body);
-        let checksum = checksum(&bytes);
-        bytes.extend_from_slice(&checksum);
-        write!(f, "{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes))
+        f.write_str(&sealed(PREFIX, &self.body()))
     }
 }
 
@@ -82,23 +77,37 @@ impl FromStr for Invitation {
     type Err = InvitationError;
 
     fn from_str(text: &str) -> Result<Self, InvitationError> {
-        let encoded = strip_prefix(text.trim())?;
-        let bytes = Zeroizing::new(decode_base64(encoded)?);
-        let (length, rest) = bytes.split_first_chunk::<2>().ok_or(InvitationError::Truncated)?;
-        let body_length = usize::from(u16::from_le_bytes(*length));
-        if rest.len() > body_length + CHECKSUM {
-            // A typo in the length itself is caught by the checksum only when the rest is as long as it says.
-            return Err(InvitationError::TooLong { extra: rest.len() - body_length - CHECKSUM });
-        }
-        if rest.len() < body_length + CHECKSUM {
-            return Err(InvitationError::Truncated);
-        }
-        let (checked, sum) = bytes.split_at(2 + body_length);
-        if checksum(checked) != sum {
-            return Err(InvitationError::Typo);
-        }
-        Invitation::from_body(&rest[..body_length]).ok_or(InvitationError::Malformed)
+        Invitation::from_body(&opened(PREFIX, text)?).ok_or(InvitationError::Malformed)
     }
+}
+
+/// A line with this prefix and body: base64url of the body's length, the body, and a checksum of all before it.
+pub(crate) fn sealed(prefix: &str, body: &[u8]) -> String {
+    let mut bytes = Zeroizing::new((body.len() as u16).to_le_bytes().to_vec());
+    bytes.extend_from_slice(body);
+    let checksum = checksum(prefix, &bytes);
+    bytes.extend_from_slice(&checksum);
+    format!("{prefix}{}", BASE64URL_NOPAD.encode(&bytes))
+}
+
+/// The body of such a line.
+pub(crate) fn opened(prefix: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, InvitationError> {
+    let encoded = strip_prefix(prefix, text.trim())?;
+    let bytes = Zeroizing::new(decode_base64(prefix, encoded)?);
+    let (length, rest) = bytes.split_first_chunk::<2>().ok_or(InvitationError::Truncated)?;
+    let body_length = usize::from(u16::from_le_bytes(*length));
+    if rest.len() > body_length + CHECKSUM {
+        // A typo in the length itself is caught by the checksum only when the rest is as long as it says.
+        return Err(InvitationError::TooLong { extra: rest.len() - body_length - CHECKSUM });
+    }
+    if rest.len() < body_length + CHECKSUM {
+        return Err(InvitationError::Truncated);
+    }
+    let (checked, sum) = bytes.split_at(2 + body_length);
+    if checksum(prefix, checked) != sum {
+        return Err(InvitationError::Typo);
+    }
+    Ok(Zeroizing::new(rest[..body_length].to_vec()))
 }
 
 /// Why a line is not an invitation.
@@ -200,6 +209,19 @@ pub struct Fingerprint(pub [u8; 32]);
 
 hex_form!(Fingerprint, 32);
 
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        fixed_hex(text).map(Fingerprint).map_err(FingerprintError)
+    }
+}
+
+/// Why a text is no [`Fingerprint`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a fingerprint, which is 64 hexadecimal digits: {0}")]
+pub struct FingerprintError(String);
+
 impl Fingerprint {
     /// The fingerprint of a certificate in DER.
     pub fn of(certificate: &[u8]) -> Self {
@@ -263,8 +285,8 @@ pub fn unix_millis(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
 }
 
-fn strip_prefix(text: &str) -> Result<&str, InvitationError> {
-    if let Some(encoded) = text.strip_prefix(PREFIX) {
+fn strip_prefix<'a>(expected: &str, text: &'a str) -> Result<&'a str, InvitationError> {
+    if let Some(encoded) = text.strip_prefix(expected) {
         return Ok(encoded);
     }
     let version = text
@@ -272,16 +294,16 @@ fn strip_prefix(text: &str) -> Result<&str, InvitationError> {
         .map(|(prefix, _)| prefix)
         .filter(|prefix| prefix.strip_prefix("skep").is_some_and(|number| number.parse::<u32>().is_ok()));
     Err(match version {
-        Some(prefix) => InvitationError::Version(format!("{prefix}:")),
-        None if PREFIX.starts_with(text) && !text.is_empty() => InvitationError::Truncated,
-        None => InvitationError::NotAnInvitation,
+        Some(prefix) if expected == PREFIX => InvitationError::Version(format!("{prefix}:")),
+        None if expected.starts_with(text) && !text.is_empty() => InvitationError::Truncated,
+        _ => InvitationError::NotAnInvitation,
     })
 }
 
-fn decode_base64(encoded: &str) -> Result<Vec<u8>, InvitationError> {
+fn decode_base64(prefix: &str, encoded: &str) -> Result<Vec<u8>, InvitationError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if let Some((index, character)) = encoded.chars().enumerate().find(|(_, c)| !allowed(*c)) {
-        return Err(InvitationError::Character { position: PREFIX.len() + index + 1, character });
+        return Err(InvitationError::Character { position: prefix.len() + index + 1, character });
     }
     BASE64URL_NOPAD.decode(encoded.as_bytes()).map_err(|error| match error.kind {
         DecodeKind::Length => InvitationError::Truncated,
@@ -303,8 +325,8 @@ fn take_address(rest: &mut &[u8]) -> Option<Address> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
-    let [a, b, c, d, ..] = sha256(&[PREFIX.as_bytes(), bytes].concat());
+fn checksum(prefix: &str, bytes: &[u8]) -> [u8; CHECKSUM] {
+    let [a, b, c, d, ..] = sha256(&[prefix.as_bytes(), bytes].concat());
     [a, b, c, d]
 }
 

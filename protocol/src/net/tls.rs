@@ -213,6 +213,15 @@ pub fn client_named_by(certificate: &CertificateDer<'_>) -> Result<PeerIdentity,
     })
 }
 
+/// The key of an authority's or a server's certificate, without verifying it.
+///
+/// # Errors
+/// [`TlsError::NotEd25519`] when it is not X.509, or not for an Ed25519 key.
+pub fn certified_key(certificate: &CertificateDer<'_>) -> Result<PublicKey, TlsError> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| TlsError::NotEd25519)?;
+    public_key(&parsed).map_err(|_| TlsError::NotEd25519)
+}
+
 /// Why TLS is refused before or after the handshake. What fails in the handshake is an I/O error there.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -225,6 +234,9 @@ pub enum TlsError {
     /// A certificate of the federation that is no client's.
     #[error("the certificate names no client: {0}")]
     NotAClient(&'static str),
+    /// What should be a certificate is none, or for another kind of key.
+    #[error("not a certificate of an Ed25519 key")]
+    NotEd25519,
 }
 
 /// Trusts a server by the fingerprint of the authority in the chain that it shows.

@@ -146,6 +146,12 @@ pub enum Decline {
     /// A peer's certificate is not of this federation, has expired, or names another client.
     #[error("the keys of a peer are not certified by this federation")]
     UnknownPeer,
+    /// The authority's roster does not list a peer with its key.
+    #[error("a peer is not in the roster that the authority has signed")]
+    UnlistedPeer,
+    /// The authority's roster is older than one seen before, or not the same for all peers.
+    #[error("the roster is older than one that the client has seen, or not the same for all peers")]
+    StaleRoster,
     /// A peer's keys are not signed by its identity for this plan, and so for this model.
     #[error("the keys of a peer are not signed for this plan and its model")]
     UnsignedKeys,

@@ -7,7 +7,7 @@ use skep_protocol::net::enrolment::{
     Der, EnrolmentRequest, EnrolmentResponse, Grant, receive_request, send_response, verify_proof,
 };
 use skep_protocol::net::keys::PublicKey;
-use skep_protocol::net::tls::PeerIdentity;
+use skep_protocol::net::tls::{self, PeerIdentity};
 use skep_protocol::net::websocket::{Connection, Timeouts};
 use skep_protocol::plan::PlanKey;
 use skep_protocol::{ChannelBinding, ClientId};
@@ -38,7 +38,28 @@ pub fn decide(
     now: SystemTime,
     conditions: Conditions,
 ) -> Result<Grant, EnrolmentError> {
+    let grant = |client, certificate| Grant {
+        client,
+        certificate: Der(certificate),
+        authority: Der(authority.certificate().clone()),
+        plan_key: PublicKey(conditions.plan_key.0),
+    };
     let (client, public_key) = match request {
+        EnrolmentRequest::Listed { client } => {
+            let (certificate, _) = authority.listed(*client).ok_or(EnrolmentError::NotListed)?;
+            return Ok(grant(*client, certificate));
+        }
+        EnrolmentRequest::Renew if authority.is_apart() => {
+            let peer = peer.ok_or(EnrolmentError::NotEnrolled)?;
+            enrolment.check(peer, now)?;
+            let (certificate, key) = authority.listed(peer.client).ok_or(EnrolmentError::NotListed)?;
+            let newer =
+                tls::client_named_by(&certificate).is_ok_and(|named| named.not_after > peer.not_after);
+            return match newer && key == peer.public_key {
+                true => Ok(grant(peer.client, certificate)),
+                false => Err(EnrolmentError::NotRenewed),
+            };
+        }
         EnrolmentRequest::Redeem { token, public_key, proof } => {
             verify_proof(token, public_key, binding, proof).map_err(|_| EnrolmentError::BadProof)?;
             (enrolment.redeem(token, *public_key, now)?, *public_key)
@@ -52,12 +73,7 @@ pub fn decide(
     let issued = authority.issue(client, public_key, now, conditions.validity)?;
     let PeerIdentity { serial, not_after, .. } = issued.identity;
     enrolment.enrol(&Enrolled { client, public_key, serial, not_after })?;
-    Ok(Grant {
-        client,
-        certificate: Der(issued.certificate),
-        authority: Der(authority.certificate().clone()),
-        plan_key: PublicKey(conditions.plan_key.0),
-    })
+    Ok(grant(client, issued.certificate))
 }
 
 /// Serves a connection for enrolment: one request, one response. Says what was decided, for the log.

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::driver::Staged;
+use crate::authority::Authority;
 use crate::enrolment::{Enrolment, Revocations};
 use crate::evaluate::{Evaluation, Evaluator};
 use crate::federation::{Federation, PlannedRound, PlanningError, RoundError};
@@ -85,6 +86,7 @@ pub(super) struct Aggregation {
     pub(super) federation: Federation,
     pub(super) roster: Box<dyn Roster + Send>,
     pub(super) evaluator: Option<Box<dyn Evaluator>>,
+    pub(super) authority: Arc<Authority>,
     pub(super) enrolment: Enrolment,
     pub(super) revoked: BTreeSet<ClientId>,
     pub(super) revocations: Revocations,
@@ -103,7 +105,11 @@ impl Aggregation {
         while let Some(command) = commands.blocking_recv() {
             let answer = match command {
                 Command::Plan { connected } => Done::Planned(self.plan(&connected)),
-                Command::Answer { caller, round, phase, body } => {
+                Command::Answer { mut caller, round, phase, body } => {
+                    if phase == Phase::Keys {
+                        let certificate = std::mem::take(&mut caller.certificate);
+                        caller.certificate = self.authority.introduction(caller.client, certificate);
+                    }
                     let result = self.answer(&caller, phase, &body);
                     Done::Answered { client: caller.client, round, phase, result }
                 }
@@ -129,6 +135,8 @@ impl Aggregation {
 
     fn plan(&mut self, connected: &BTreeMap<ClientId, PeerIdentity>) -> Result<Planned, PlanningError> {
         self.refuse_a_hopeless_round()?;
+        // Within a round there is one roster.
+        self.authority.refresh();
         let round = self.federation.plan(&*self.roster)?;
         if let Some(journal) = &mut self.journal {
             journal.open_round(round.plan.plan().round, round.invited())?;

@@ -256,6 +256,7 @@ pub async fn serve(
         federation,
         roster,
         evaluator,
+        authority: Arc::clone(&shared.authority),
         enrolment,
         revoked,
         revocations,
