@@ -1,6 +1,6 @@
-//! Every way in which a server can misbehave or vanish, at every phase of a client's session, over TLS on loopback. Each
-//! cell ends in a state that has a name: the client comes back and finishes its round, declines it, goes on to the next,
-//! or ends with an error that says why. None leaves it waiting.
+//! Every way in which a server can misbehave or vanish, at every phase of a client's session, over TLS on loopback; the phases of masked
+//! rounds are in `masked_matrix.rs`. Each cell ends in a state that has a name: the client comes back and finishes its round, declines
+//! it, goes on to the next, or ends with an error that says why. None leaves it waiting.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

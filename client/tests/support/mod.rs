@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
 
+pub mod cohort;
 pub mod server;
 
 use std::sync::Arc;
@@ -13,10 +14,14 @@ use skep_privacy::client_noise::{ClientNoise, NoisedGrid};
 use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
-use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
+use skep_privacy::quantities::{
+    Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
+};
 use skep_protocol::experiment::{Batch, Model, Task, Training, Weighting};
-use skep_protocol::plan::{Claim, Closure, Cohort, Plan, PlanSigner, Promise, Segment, VerifiedPlan};
-use skep_protocol::{Digest, Round, Span};
+use skep_protocol::plan::{
+    Claim, Closure, Cohort, Masking, Plan, PlanSigner, Promise, Segment, VerifiedPlan,
+};
+use skep_protocol::{ClientId, Digest, Round, Span};
 
 /// Softmax regression on the digits, in batches of 8.
 pub fn task() -> Task {
@@ -81,6 +86,24 @@ pub fn private_plan(round: u64, clip_norm: f64) -> Plan {
     let Mechanism::RoundedGaussian { sigma, .. } = noise else { panic!("asked for a Gaussian") };
     let promise = Promise::Central { claim: claim(clip_norm), sigma, masking: None };
     Plan { encoding: grid.encoding(), promise, ..public }
+}
+
+/// A plan with masks, for clients 0 to 3.
+pub fn masked_plan(round: u64) -> Plan {
+    let public = plan_of(&task(), round);
+    let clip_norm = ClipNorm::new(1.0).unwrap();
+    let grid = PrivateGrid::masked(clip_norm, public.update_len() as usize, 4).unwrap();
+    let noise = Mechanism::rounded_gaussian(NoiseMultiplier::new(1.0).unwrap(), &grid).unwrap();
+    let Mechanism::RoundedGaussian { sigma, .. } = noise else { panic!("asked for a Gaussian") };
+    let masking = Masking::plan(4, 3, 0, CorruptFraction::new(0.0).unwrap()).unwrap();
+    let promise = Promise::Central { claim: claim(clip_norm), sigma, masking: Some(masking) };
+    Plan {
+        encoding: grid.encoding(),
+        promise,
+        min_updates: masking.group_min_updates,
+        cohort: (0..4).map(ClientId).collect(),
+        ..public
+    }
 }
 
 /// A plan in which clients add all of the noise, of multiplier 1.

@@ -16,7 +16,7 @@ use skep_protocol::net::files;
 use skep_protocol::net::frame::{Bytes, Chunk, Frame};
 use skep_protocol::net::identity::{Identity, ServerRecord};
 use skep_protocol::net::keys::{PublicKey, SigningKey};
-use skep_protocol::net::tls::{self, Credentials, PeerIdentity, SERVER_NAME, Serial};
+use skep_protocol::net::tls::{self, Credentials, PeerIdentity, PeerVerifier, SERVER_NAME, Serial};
 use skep_protocol::net::websocket::{Accepted, Connection, NetError, Timeouts, accept};
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::{ClientId, Digest, Round, Span, codec};
@@ -77,10 +77,7 @@ impl Federation {
 
     /// A client that looks for this federation's server, with a certificate of one federation, believing another.
     pub fn identity_from(&self, client: u64, certified_by: &Federation, believing: &Federation) -> Identity {
-        let key = SigningKey::generate().unwrap();
-        let mut params = params_for(&ClientId(client).to_string());
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&Subject(key.public_key()), &certified_by.issuer).unwrap();
+        let (key, certificate) = certified_by.certify(client);
         let record = ServerRecord {
             client: ClientId(client),
             addresses: vec![self.listener.local_addr().unwrap().into()],
@@ -90,10 +87,24 @@ impl Federation {
         let state = tempfile::tempdir().unwrap();
         let write = |name: &str, contents: &[u8]| files::create(&state.path().join(name), contents).unwrap();
         write("identity.key", key.pkcs8());
-        write("identity.crt", certificate.der());
+        write("identity.crt", &certificate);
         write("ca.crt", &believing.authority);
         write("server.json", &serde_json::to_vec(&record).unwrap());
         Identity::load(state.path()).unwrap()
+    }
+
+    /// A new key of a client, and its certificate.
+    pub fn certify(&self, client: u64) -> (SigningKey, CertificateDer<'static>) {
+        let key = SigningKey::generate().unwrap();
+        let mut params = params_for(&ClientId(client).to_string());
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&Subject(key.public_key()), &self.issuer).unwrap();
+        (key, certificate.der().clone())
+    }
+
+    /// Who believes this federation's certificates.
+    pub fn verifier(&self) -> PeerVerifier {
+        PeerVerifier::new(&self.authority).unwrap()
     }
 
     /// A client takes part in the background.
