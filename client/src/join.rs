@@ -502,7 +502,8 @@ fn is_final(error: &NetError) -> bool {
             (400..500).contains(status)
         }
         NetError::Proxy { .. } => true,
-        NetError::Unreachable { .. }
+        NetError::CutOff
+        | NetError::Unreachable { .. }
         | NetError::Io(_)
         | NetError::HandshakeTimeout(_)
         | NetError::SendTimeout(_)

@@ -282,6 +282,9 @@ pub enum NetError {
     /// The connection broke.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
+    /// The peer is gone without a goodbye.
+    #[error("the connection was cut off")]
+    CutOff,
     /// We refuse the peer, or cannot set up TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -475,6 +478,8 @@ async fn linger(mut refused: CountedStream<TcpStream>) -> io::Result<()> {
 fn from_io(error: io::Error) -> NetError {
     match error.downcast::<rustls::Error>() {
         Ok(reason) => NetError::TlsHandshake(reason),
+        // What the library says of it is advice to programmers.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => NetError::CutOff,
         Err(error) => NetError::Io(error),
     }
 }

@@ -168,7 +168,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let deployment = Deployment {
             federation: federation(file, state.path()),
-            roster: Box::new(Contiguous(file.population.clients)),
+            roster: Arc::new(Contiguous(file.population.clients)),
             evaluator: None,
             authority: Arc::clone(&authority),
             enrolment: enrolment.clone(),
@@ -397,7 +397,7 @@ impl Client {
     pub async fn goodbye(&mut self) {
         loop {
             match within(self.connection.stream.receive()).await {
-                Ok(None) | Err(NetError::Io(_)) => return,
+                Ok(None) | Err(NetError::Io(_) | NetError::CutOff) => return,
                 Ok(Some(Frame::Control(encoded))) => {
                     let message: ServerMessage = codec::decode(&encoded).unwrap();
                     assert!(matches!(message, ServerMessage::Closed { .. }), "{message:?}");
