@@ -25,6 +25,11 @@ impl Bucket {
         Bucket { rate, tokens: rate.burst, filled: now }
     }
 
+    /// Puts so many in, as far as they fit.
+    pub fn give(&mut self, tokens: f64) {
+        self.tokens = (self.tokens + tokens).min(self.rate.burst);
+    }
+
     /// Takes one; false when none is left at `now`.
     pub fn take(&mut self, now: Instant) -> bool {
         let gained = now.saturating_duration_since(self.filled).as_secs_f64() * self.rate.per_second;
@@ -58,5 +63,16 @@ mod tests {
         // A clock that seems to go back gives nothing.
         assert_eq!(taken(0.5), 0);
         assert_eq!(taken(100.0), 3);
+    }
+
+    #[test]
+    fn what_is_given_can_be_taken_up_to_the_burst() {
+        let start = Instant::now();
+        let mut bucket = Bucket::full(Rate { burst: 3.0, per_second: 0.0 }, start);
+        let mut taken = |given: f64| {
+            bucket.give(given);
+            (0..10).filter(|_| bucket.take(start)).count()
+        };
+        assert_eq!([0.0, 2.0, 7.0, 0.0].map(&mut taken), [3, 2, 3, 0]);
     }
 }
