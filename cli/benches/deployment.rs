@@ -250,7 +250,7 @@ fn server(state: &Path, mode: &str, clients: usize, rounds: usize) {
         }
         let deployment = Deployment {
             federation,
-            roster: Box::new(Contiguous(clients as u64)),
+            roster: Arc::new(Contiguous(clients as u64)),
             evaluator: None,
             authority,
             enrolment,

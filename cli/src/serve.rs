@@ -128,7 +128,7 @@ pub(crate) fn deployment(
     .map_err(Failure::configuration)?;
     Ok(Deployment {
         federation,
-        roster: Box::new(Contiguous(experiment.population.clients)),
+        roster: Arc::new(Contiguous(experiment.population.clients)),
         evaluator: Some(Box::new(
             TestSet::new(&experiment.task, test.clone()).map_err(Failure::configuration)?,
         )),

@@ -78,6 +78,10 @@ impl Roster for EnrolledRoster {
     fn nth(&self, index: u64) -> ClientId {
         self.0[index as usize].client
     }
+
+    fn has(&self, client: ClientId) -> bool {
+        self.0.binary_search_by_key(&client, |enrolled| enrolled.client).is_ok()
+    }
 }
 
 impl Enrolment {

@@ -1,5 +1,7 @@
 //! The population of a federation, without a list of it.
 
+use std::collections::BTreeSet;
+
 use skep_protocol::ClientId;
 
 /// Everyone who could be invited. A trait, because ten million clients must not be a list.
@@ -9,6 +11,14 @@ pub trait Roster {
 
     /// The client at `index`, which is below [`Roster::population`]. Different indices are different clients.
     fn nth(&self, index: u64) -> ClientId;
+
+    /// Whether a client is one of them.
+    fn has(&self, client: ClientId) -> bool;
+
+    /// How many there are but for these.
+    fn without(&self, gone: &BTreeSet<ClientId>) -> u64 {
+        self.population() - gone.iter().filter(|client| self.has(**client)).count() as u64
+    }
 }
 
 /// The clients 0 to n − 1.
@@ -22,5 +32,9 @@ impl Roster for Contiguous {
 
     fn nth(&self, index: u64) -> ClientId {
         ClientId(index)
+    }
+
+    fn has(&self, client: ClientId) -> bool {
+        client.0 < self.0
     }
 }

@@ -62,6 +62,10 @@ impl Roster for Listed {
     fn nth(&self, index: u64) -> ClientId {
         self.0[index as usize]
     }
+
+    fn has(&self, client: ClientId) -> bool {
+        self.0.contains(&client)
+    }
 }
 
 /// The cohort of one round. `key` is that round's and no other's.

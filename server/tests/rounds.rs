@@ -12,6 +12,7 @@ use skep_privacy::quantities::{Sampling, SamplingRate};
 use skep_protocol::experiment::file::SamplingFile;
 use skep_protocol::message::{ServerMessage, TurnAway};
 use skep_protocol::net::enrolment::enrol;
+use skep_protocol::net::rate::Rate;
 use skep_protocol::net::websocket::{Purpose, Timeouts, connect};
 use skep_protocol::round::Refusal;
 use skep_protocol::{ClientId, Digest, Round};
@@ -76,6 +77,37 @@ async fn a_client_that_enrols_over_the_network_takes_part() {
     drop(connection);
     let (report, notes) = server.report().await;
     assert_eq!((report.end, notes.records[0].outcome), (End::Finished, OutcomeKind::Aborted));
+}
+
+/// A round is the server's own doing: what is said in it is not too much, however fast rounds follow one another.
+#[tokio::test]
+async fn fast_rounds_are_not_taken_for_a_flood() {
+    let few = Rate { burst: 12.0, per_second: 0.0 };
+    let options = ServeOptions { timeouts: TIMEOUTS, messages: few, ..ServeOptions::new(1) };
+    let server = Server::start_with(&public_file(1, 40, 60.0), options).await;
+    let mut client = server.join(0).await;
+    for _ in 0..40 {
+        client.take_part(|plan| constant(plan, ONE)).await;
+    }
+    let (report, notes) = server.report().await;
+    assert_eq!((report.end, report.rounds), (End::Finished, 40));
+    assert!(notes.records.iter().all(|record| record.outcome == OutcomeKind::Complete));
+}
+
+/// Whoever is revoked never comes, so nobody waits for it.
+#[tokio::test]
+async fn the_first_round_waits_for_nobody_who_is_revoked() {
+    let server = Server::start(&public_file(3, 1, 60.0), 3).await;
+    let mut clients = [server.join(0).await, server.join(1).await];
+    server.until_connected(2).await;
+    drop([2, 7].map(|number| server.member(number)));
+    server.enrolment.revoke(ClientId(2)).unwrap();
+    // Of other numbers than the population's there are none to wait for.
+    server.enrolment.revoke(ClientId(7)).unwrap();
+    let [one, other] = &mut clients;
+    tokio::join!(one.take_part(|plan| constant(plan, ONE)), other.take_part(|plan| constant(plan, ONE)));
+    let (report, notes) = server.report().await;
+    assert_eq!((report.end, notes.records[0].updates), (End::Finished, 2));
 }
 
 #[tokio::test]

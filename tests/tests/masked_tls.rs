@@ -124,7 +124,7 @@ async fn run(file: &ExperimentFile, clients: &[(u64, u32)]) -> Run {
         Box::new(move |shares: u32| variance.get() * f64::from(shares) * (step / CLIENTS as f64).powi(2));
     let deployment = Deployment {
         federation,
-        roster: Box::new(Contiguous(CLIENTS)),
+        roster: Arc::new(Contiguous(CLIENTS)),
         evaluator: None,
         authority: Arc::clone(&authority),
         enrolment: enrolment.clone(),

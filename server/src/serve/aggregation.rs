@@ -84,7 +84,7 @@ pub(super) struct Closing {
 /// The federation and what is asked along with it.
 pub(super) struct Aggregation {
     pub(super) federation: Federation,
-    pub(super) roster: Box<dyn Roster + Send>,
+    pub(super) roster: Arc<dyn Roster + Send + Sync>,
     pub(super) evaluator: Option<Box<dyn Evaluator>>,
     pub(super) authority: Arc<Authority>,
     pub(super) enrolment: Enrolment,
@@ -163,9 +163,7 @@ impl Aggregation {
             Ok(new) => self.revoked.extend(new),
             Err(error) => warn!(%error, "revocations are not seen"),
         }
-        let population = self.roster.population();
-        let gone = (0..population).filter(|&index| self.revoked.contains(&self.roster.nth(index)));
-        let left = if self.revoked.is_empty() { population } else { population - gone.count() as u64 };
+        let left = self.roster.without(&self.revoked);
         let required = self.federation.experiment().rounds.min_updates;
         if left < u64::from(required) {
             return Err(PlanningError::TooFewLeft { left, required });

@@ -30,6 +30,7 @@ use super::uploads::Upload;
 use super::{End, ServeError, ServeOptions};
 use crate::federation::PlanningError;
 use crate::record::{Cost, Observer};
+use crate::roster::Roster;
 use crate::stage::StagedUpdate;
 use crate::status::{Doing, Status};
 use meter::Meter;
@@ -66,10 +67,25 @@ pub(super) struct Ended {
     pub(super) bytes_down: u64,
 }
 
+/// What clients are told before the first round.
+pub(super) struct Told {
+    /// What every client hears first.
+    pub(super) greeting: Vec<ServerMessage>,
+    /// That the ledger continues what a client has seen of it.
+    pub(super) proofs: Proofs,
+}
+
+/// Who may still come.
+pub(super) struct Left {
+    pub(super) roster: Arc<dyn Roster + Send + Sync>,
+    pub(super) revoked: BTreeSet<ClientId>,
+}
+
 pub(super) struct Driver<'a> {
     /// That the ledger continues what a client has seen of it.
     proofs: Proofs,
     options: ServeOptions,
+    left: Left,
     observer: &'a mut dyn Observer,
     /// What is said first on every connection.
     greeting: Vec<Bytes>,
@@ -118,25 +134,32 @@ struct Running {
     updates: u32,
 }
 
+impl Left {
+    /// So many, or all that are left where those are fewer.
+    fn at_most(&self, wanted: usize) -> usize {
+        wanted.min(usize::try_from(self.roster.without(&self.revoked)).unwrap_or(usize::MAX))
+    }
+}
+
 impl<'a> Driver<'a> {
     pub(super) fn new(
-        greeting: &[ServerMessage],
-        proofs: Proofs,
+        told: Told,
         options: ServeOptions,
+        left: Left,
         observer: &'a mut dyn Observer,
         plan: watch::Sender<Option<(Round, Digest)>>,
         commands: mpsc::Sender<Command>,
         presence: Presence,
     ) -> Result<Self, ServeError> {
-        let wanted = options.wait_for;
-        let status = Status::waiting(wanted);
+        let status = Status::waiting(left.at_most(options.wait_for));
         let until = Time::ZERO + span(options.wait_timeout);
         let encode = |message| codec::encode(message).map(Bytes::from);
-        let greeting = greeting.iter().map(encode).collect::<Result<_, _>>()?;
+        let greeting = told.greeting.iter().map(encode).collect::<Result<_, _>>()?;
         Ok(Driver {
             machine: ServerMachine::new(options.limits),
-            proofs,
+            proofs: told.proofs,
             options,
+            left,
             observer,
             greeting,
             origin: Instant::now(),
@@ -257,7 +280,9 @@ impl<'a> Driver<'a> {
     fn revoked(&mut self, client: ClientId) -> Result<(), ServeError> {
         info!(%client, "revoked");
         self.turn_away(client, TurnAway::Revoked)?;
-        self.handle(Event::ShutOut { client })
+        self.left.revoked.insert(client);
+        self.handle(Event::ShutOut { client })?;
+        self.start_when_enough()
     }
 
     /// Tells a client, if it is here, that it no longer belongs here.
@@ -349,7 +374,7 @@ impl<'a> Driver<'a> {
         {
             return Err(ServeError::NotEnoughClients {
                 connected: self.peers.len(),
-                wanted: self.options.wait_for,
+                wanted: self.left.at_most(self.options.wait_for),
                 waited: self.options.wait_timeout,
             });
         }
@@ -390,8 +415,10 @@ impl<'a> Driver<'a> {
 
     fn start_when_enough(&mut self) -> Result<(), ServeError> {
         if let Stage::Waiting { .. } = self.stage {
-            self.observer.clients_connected(self.peers.len(), self.options.wait_for);
-            if self.peers.len() >= self.options.wait_for {
+            let wanted = self.left.at_most(self.options.wait_for);
+            self.status.wanted = wanted;
+            self.observer.clients_connected(self.peers.len(), wanted);
+            if self.peers.len() >= wanted {
                 return self.plan_next();
             }
         }

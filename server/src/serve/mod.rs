@@ -50,7 +50,7 @@ use crate::record::Observer;
 use crate::roster::Roster;
 use crate::stage::Stager;
 use aggregation::Aggregation;
-use driver::{Driver, Ended, Input};
+use driver::{Driver, Ended, Input, Left, Told};
 use presence::Presence;
 use quiet::Quiet;
 
@@ -59,7 +59,7 @@ pub struct Deployment {
     /// The federation, before its first round.
     pub federation: Federation,
     /// Who could be invited.
-    pub roster: Box<dyn Roster + Send>,
+    pub roster: Arc<dyn Roster + Send + Sync>,
     /// Measures the model after each round; without one, records have no accuracy.
     pub evaluator: Option<Box<dyn Evaluator>>,
     /// The root of trust.
@@ -73,7 +73,7 @@ pub struct Deployment {
 /// What bounds a server.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Clients that must be connected before the first round.
+    /// Clients that must be connected before the first round; all that are not revoked, where those are fewer.
     pub wait_for: usize,
     /// How long they are waited for.
     pub wait_timeout: Duration,
@@ -229,7 +229,7 @@ pub async fn serve(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (inputs, incoming) = mpsc::channel(INPUTS);
     let (plan, current_plan) = watch::channel(None);
-    let (greeting, proofs) = (greeting(&federation), federation.ledger().proofs());
+    let told = Told { greeting: greeting(&federation), proofs: federation.ledger().proofs() };
     let shared = Arc::new(Shared {
         options,
         authority,
@@ -254,11 +254,11 @@ pub async fn serve(
     let (answers, done) = mpsc::channel(8);
     let aggregation = Aggregation {
         federation,
-        roster,
+        roster: Arc::clone(&roster),
         evaluator,
         authority: Arc::clone(&shared.authority),
         enrolment,
-        revoked,
+        revoked: revoked.clone(),
         revocations,
         journal,
         incomplete: false,
@@ -272,8 +272,8 @@ pub async fn serve(
     let mut watching = JoinSet::new();
     watching.spawn(watch_revocations(seen, inputs));
 
-    let mut driver =
-        Driver::new(&greeting, proofs, shared.options.clone(), observer, plan, commands, presence)?;
+    let left = Left { roster, revoked };
+    let mut driver = Driver::new(told, shared.options.clone(), left, observer, plan, commands, presence)?;
     driver.expect(left_behind);
     let ended = driver.run(incoming, done, shutdown).await;
 
