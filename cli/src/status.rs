@@ -1,5 +1,6 @@
 //! `skep status`: what a server is doing, from the file that it keeps up to date.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,9 @@ pub(crate) struct ServerStatus {
 struct LastRound {
     round: Round,
     detail: String,
+    /// How many clients were refused or declined, by reason.
+    #[serde(default)]
+    left_out: BTreeMap<String, u32>,
     accuracy: Option<f64>,
     loss: Option<f64>,
     seconds: f64,
@@ -68,6 +72,7 @@ impl From<&RoundRecord> for LastRound {
         LastRound {
             round: record.round,
             detail: record.detail.clone(),
+            left_out: record.losses().collect(),
             accuracy: record.accuracy,
             loss: record.loss,
             seconds: record.seconds,
@@ -128,6 +133,10 @@ fn text(status: &ServerStatus) -> String {
     if let Some(last) = &status.last {
         let accuracy = last.accuracy.map_or(String::new(), |accuracy| format!(", accuracy {accuracy:.4}"));
         lines.push(("last", format!("{}: {}{accuracy}, {:.1} s", last.round, last.detail, last.seconds)));
+        if !last.left_out.is_empty() {
+            let by_reason = last.left_out.iter().map(|(reason, clients)| format!("{clients} {reason}"));
+            lines.push(("left out", by_reason.collect::<Vec<_>>().join(", ")));
+        }
     }
     lines.iter().map(|(label, value)| format!("{label:<12}{value}\n")).collect()
 }

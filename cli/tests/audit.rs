@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use harness::running::Site;
 use harness::{SMALL, Transcript, browser, changed, command, path, readable, skep, transcript};
 use serde_json::Value;
 
@@ -136,6 +137,52 @@ fn several_ledgers_are_added_and_copies_are_not() {
     let foreign = skep(&["audit", path(&second), path(&third), "--model", path(&model)]);
     assert_eq!(foreign.code, 64, "{}", foreign.err);
     assert!(foreign.err.contains("none of these ledgers has signed"), "{}", foreign.err);
+}
+
+/// What lies beside a ledger: seals that an auditor of the noise opens, cohorts, and a client's own list.
+#[test]
+fn an_auditor_of_a_server_checks_its_noise_its_cohorts_and_a_clients_list() {
+    let site = Site::new(&[
+        ("clients = 100", "clients = 2\nmax_participations = 3"),
+        ("count = 60", "count = 3"),
+        ("min_updates = 50", "min_updates = 1"),
+        ("epsilon_limit = 8.0", "epsilon_limit = 100.0"),
+    ]);
+    let [private, wrong, participants] =
+        ["private.key", "wrong.key", "participants.key"].map(|name| site.path(name));
+    let [public, _] = [&private, &wrong].map(|file| skep(&["ledger", "auditor-key", path(file)]).out);
+    let server = site.serve(&["--auditor", public.trim(), "--auditor-days", "1"]);
+    let clients: Vec<_> = (0..2).map(|number| site.join(number, 2, &[])).collect();
+    let served = server.end();
+    assert_eq!(served.code, 0, "{}", served.err);
+    clients.into_iter().for_each(|client| assert_eq!(client.end().code, 0));
+
+    let state = site.path("state");
+    let keys = skep(&["ledger", "participants-key", path(&state)]).out;
+    fs::write(&participants, keys).unwrap();
+    let of_client = site.path("client-0");
+    let audit = |key: &Path| {
+        let beside = ["--participants", path(&participants), "--store", path(&of_client)];
+        skep(&[&["audit", path(&state), "--sealed", path(key)], &beside[..]].concat())
+    };
+    let Transcript { code, out, err } = audit(&private);
+    assert_eq!(code, 0, "{out}{err}");
+    for part in [
+        "checked     3 releases are their raw sums with the committed noise, bit for bit; 0 have no",
+        "checked     the cohorts of all 3 rounds under limits were counted, client by client",
+        "checked     3 participations in the store",
+    ] {
+        assert!(out.contains(part), "{part:?} is not in\n{out}");
+    }
+    let Transcript { code, out, .. } = audit(&wrong);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("is sealed to somebody else"), "{out}");
+    let seals = state.join("ledger.skep.seals");
+    let seal = fs::read_dir(&seals).unwrap().next().unwrap().unwrap().path();
+    fs::write(&seal, "another").unwrap();
+    let Transcript { code, out, .. } = audit(&private);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("another seal than the one that was written down"), "{out}");
 }
 
 /// Whoever has read enough closes the pipe: nothing panics, and the exit code is what it would have been.

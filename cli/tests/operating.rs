@@ -217,6 +217,8 @@ fn an_owner_reads_what_is_asked_and_limits_it_in_a_file() {
     assert_eq!((&asked[0]["mode"], &asked[0]["task"]), (&"central".into(), &"digits-central".into()));
     assert_eq!(server.end().code, 0);
     assert_eq!(site.rounds()[3]["declines"]["round-limit"], 1);
+    let status = skep(&["status", "--state", path(&site.path("state"))]).out;
+    assert!(status.contains("left out    1 round-limit\n"), "{status}");
 
     std::fs::write(&policy, "round = 2\n").unwrap();
     let wrong = site.join_with(&["--policy", path(&policy)], 0, 2).end();

@@ -93,7 +93,7 @@ async fn three_clients_share_one_training_slot() {
 }
 
 #[tokio::test]
-async fn a_plan_that_the_federations_key_did_not_sign_ends_it() {
+async fn t22_a_plan_that_the_federations_key_did_not_sign_ends_it() {
     let federation = Federation::new().await;
     let joining = federation.join(1);
     let mut session = federation.welcome(&task()).await;

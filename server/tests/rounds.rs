@@ -278,7 +278,7 @@ async fn a_server_that_nobody_comes_to_says_so() {
 }
 
 #[tokio::test]
-async fn over_the_budget_clients_hear_of_the_end_and_of_no_round() {
+async fn t22_over_the_budget_clients_hear_of_the_end_and_of_no_round() {
     let mut file = private_file(1, 5, 60.0, 2.0);
     file.privacy.epsilon_limit = Some(2.5);
     let server = Server::start(&file, 1).await;

@@ -44,7 +44,7 @@ fn a_round_beyond_the_limit_is_refused_charged_to_nobody_and_refused_again_after
 }
 
 #[test]
-fn of_two_concurrent_reservations_only_one_passes_where_one_is_left() {
+fn t22_of_two_concurrent_reservations_only_one_passes_where_one_is_left() {
     let (mut ledger, _) = begin(terms(NOISE, 2.26));
     run(&mut ledger, NOISE, 4);
     let first = reserve(&mut ledger, 5, NOISE).unwrap();

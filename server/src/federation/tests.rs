@@ -130,7 +130,7 @@ fn clients_find_nothing_wrong_with_a_plan() {
 }
 
 #[test]
-fn over_the_limit_no_plan_is_signed() {
+fn t22_over_the_limit_no_plan_is_signed() {
     let mut file = private_file();
     file.privacy.epsilon_limit = Some(2.5);
     let mut federation = federation(&file, seeded(1));
