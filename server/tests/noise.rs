@@ -33,7 +33,7 @@ fn claimed(plan: &Plan) -> f64 {
 }
 
 #[tokio::test]
-async fn zero_updates_come_back_over_tls_as_the_noise_that_the_plan_claims() {
+async fn t12_zero_updates_come_back_over_tls_as_the_noise_that_the_plan_claims() {
     let server = Server::start(&file(NOISE_MULTIPLIER, RELEASES + 1), 2).await;
     let mut other = server.join(1).await;
     let others = tokio::spawn(async move {
@@ -56,7 +56,7 @@ async fn zero_updates_come_back_over_tls_as_the_noise_that_the_plan_claims() {
 }
 
 #[test]
-fn half_of_the_noise_or_none_does_not_pass_for_all_of_it() {
+fn t12_half_of_the_noise_or_none_does_not_pass_for_all_of_it() {
     let sigma = run(NOISE_MULTIPLIER).1;
     assert_eq!(check(&run(NOISE_MULTIPLIER).0, sigma), Ok(()));
     assert_eq!(check(&run(NOISE_MULTIPLIER / 2.0).0, sigma), Err(Doubt::Variance));
@@ -69,7 +69,7 @@ fn half_of_the_noise_or_none_does_not_pass_for_all_of_it() {
 }
 
 #[test]
-fn noise_that_is_used_twice_or_misses_a_coordinate_does_not_pass() {
+fn t12_noise_that_is_used_twice_or_misses_a_coordinate_does_not_pass() {
     let (honest, sigma) = run(NOISE_MULTIPLIER);
     let mut repeated = honest.clone();
     repeated[5] = repeated[4].clone();

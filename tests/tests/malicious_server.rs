@@ -90,7 +90,7 @@ fn unmasked(town: &Town, revealed: &BTreeMap<ClientId, Vec<u8>>) -> Result<Relea
 }
 
 #[test]
-fn an_honest_server_gets_the_sum_and_whoever_drops_out_is_not_in_it() {
+fn t04_an_honest_server_gets_the_sum_and_whoever_drops_out_is_not_in_it() {
     let mut town = Town::new();
     town.until_masked();
     // Two are lost between their shares and their updates.
@@ -107,7 +107,7 @@ fn an_honest_server_gets_the_sum_and_whoever_drops_out_is_not_in_it() {
 // ---- different stories for different clients ----
 
 #[test]
-fn a_server_that_tells_half_of_them_that_a_client_dropped_out_gets_no_share() {
+fn t05_a_server_that_tells_half_of_them_that_a_client_dropped_out_gets_no_share() {
     let mut town = Town::new();
     town.until_masked();
     let everybody = town.everybody();
@@ -120,7 +120,7 @@ fn a_server_that_tells_half_of_them_that_a_client_dropped_out_gets_no_share() {
 }
 
 #[test]
-fn a_server_that_holds_signatures_back_or_makes_them_up_gets_no_share() {
+fn t05_a_server_that_holds_signatures_back_or_makes_them_up_gets_no_share() {
     let few = THRESHOLD as usize - 1;
     for forged in [false, true] {
         let mut town = Town::new();
@@ -139,7 +139,7 @@ fn a_server_that_holds_signatures_back_or_makes_them_up_gets_no_share() {
 }
 
 #[test]
-fn models_that_differ_between_clients_make_their_keys_useless() {
+fn t07_models_that_differ_between_clients_make_their_keys_useless() {
     let mut town = Town::new();
     let other = Plan { base_model: Digest([5; 32]), ..town_plan() };
     let (plan, other) = (Arc::clone(&town.plan), plans::signed(other));
@@ -178,7 +178,7 @@ fn made_up(town: &Town, seed: u64) -> (Arc<Person>, Vec<u8>) {
 }
 
 #[test]
-fn keys_of_the_servers_own_are_refused_for_want_of_a_certificate() {
+fn t06_keys_of_the_servers_own_are_refused_for_want_of_a_certificate() {
     let mut town = Town::new();
     let answers = replaced(&mut town, |town| {
         let (person, advert) = made_up(town, 99);
@@ -194,7 +194,7 @@ fn keys_of_the_servers_own_are_refused_for_want_of_a_certificate() {
 }
 
 #[test]
-fn keys_under_a_real_certificate_that_its_owner_did_not_sign_are_refused() {
+fn t06_keys_under_a_real_certificate_that_its_owner_did_not_sign_are_refused() {
     let mut town = Town::new();
     let answers =
         replaced(&mut town, |town| (town.residents[&id(4)].certificate.clone(), made_up(town, 99).1));
@@ -210,7 +210,7 @@ fn keys_under_a_real_certificate_that_its_owner_did_not_sign_are_refused() {
 }
 
 #[test]
-fn one_client_under_two_names_is_refused() {
+fn t06_one_client_under_two_names_is_refused() {
     let mut town = Town::new();
     let authority = Authority::new(1);
     let answers = replaced(&mut town, |town| {
@@ -307,7 +307,7 @@ fn shares_that_are_held_back_or_made_up_end_the_clients_part() {
 }
 
 #[test]
-fn shares_that_are_swapped_open_for_nobody() {
+fn t06_shares_that_are_swapped_open_for_nobody() {
     let mut town = Town::new();
     town.introduce();
     all_well(&town.share(|_, peers| peers));
@@ -449,7 +449,7 @@ impl MaskingMut for Plan {
 }
 
 #[test]
-fn a_plan_of_another_signer_or_of_a_round_before_is_refused() {
+fn t06_a_plan_of_another_signer_or_of_a_round_before_is_refused() {
     let town = Town::new();
     assert!(town.plan.signed().clone().verify(&PlanSigner::from_seed(&[8; 32]).key()).is_err());
     let mut town = Town::new();
@@ -464,7 +464,7 @@ fn a_plan_of_another_signer_or_of_a_round_before_is_refused() {
 // ---- what is on the wire ----
 
 #[test]
-fn nothing_that_a_client_drew_is_in_anything_that_it_said() {
+fn t03_nothing_that_a_client_drew_is_in_anything_that_it_said() {
     let mut town = Town::new();
     town.until_masked();
     let everybody = town.everybody();

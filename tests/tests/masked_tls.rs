@@ -187,7 +187,7 @@ fn deviation(run: &Run, shares: u32) -> f64 {
 const QUANTILE: f64 = 4.89;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_noise_in_the_model_is_that_of_every_survivor_whoever_drops_out() {
+async fn t13_the_noise_in_the_model_is_that_of_every_survivor_whoever_drops_out() {
     for absent in [0, 2, 3] {
         let present: Vec<_> = (absent..CLIENTS).map(|client| (client, 10)).collect();
         let run = run(&file(if absent == 0 { 60.0 } else { 12.0 }), &present).await;

@@ -2,10 +2,14 @@
 //!
 //! | number | statement | file |
 //! |---|---|---|
-//! | 1 to 7 | masked sums are exact, masks hide, and what a lying server tries is refused | [`secagg`], and the adversary beside the code |
+//! | 1, 2 | masks are uniform, and hide every sum but the whole | [`secagg`] |
+//! | 3 | no seed of a mask travels but sealed or in shares | `src/secagg/adversary/traffic.rs`; with certificates: `tests/tests/malicious_server.rs`; the wire: `tests/tests/masked_tls.rs` |
+//! | 4 | masked sums are those of the survivors, exactly, or there is none | [`secagg`] |
+//! | 5 to 7 | split views, substituted keys, replays, other models: refused, each by its own name | [`secagg`], `src/secagg/adversary`, `tests/tests/malicious_server.rs` |
 //! | 8, 9 | the clip norm finds its quantile; whatever an update holds, its integers are no longer than S | [`clipping`] |
 //! | 10, 11 | noise has its law, and the law is all that the generator decides | [`noise`] |
-//! | 13 | noise in shares is as much as the shares that stay, and small shares are refused | [`shares`] |
+//! | 12 | updates of zeros come back over TLS as the noise that the plan claims | `server/tests/noise.rs` |
+//! | 13 | noise in shares is as much as the shares that stay, and small shares are refused | [`shares`]; over TLS: `tests/tests/masked_tls.rs` |
 //! | 14 | floating-point noise gives members away by its low bits, exact noise does not | [`floating_point`] |
 //! | 15 | rotation is lossless and unbiased, and sums of rotated updates do not wrap | [`rotating`] |
 //! | 16 to 20 | epsilon agrees with references and lies in a bracket; nothing amplifies without a proof | [`accounting`], [`golden`] |
