@@ -85,6 +85,8 @@ struct Open {
     releasing: bool,
     /// Once the survivors are frozen: what the survivors are asked to sign.
     survivors: Option<BTreeSet<ClientId>>,
+    /// Whose group was given up: out of the sum, and of every later question.
+    lost: BTreeSet<ClientId>,
 }
 
 impl Network {
@@ -134,6 +136,7 @@ impl Network {
             committed: BTreeSet::new(),
             releasing: false,
             survivors: None,
+            lost: BTreeSet::new(),
         });
         self.drain_server();
     }
@@ -344,6 +347,9 @@ impl Network {
     /// Gives an event to the server.
     pub fn to_server(&mut self, event: server::Event) {
         self.seen.events.insert((phase_name(&self.server), server_event_name(&event)));
+        if let server::Event::GroupLost { round, clients } = &event {
+            self.lose(*round, clients);
+        }
         self.server.handle(self.now, event);
         self.drain_server();
     }
@@ -441,6 +447,16 @@ impl Network {
         }
     }
 
+    /// A group of a masked round is given up.
+    fn lose(&mut self, round: Round, clients: &[ClientId]) {
+        let Some(open) = &mut self.open else { return };
+        let plan = open.plan.plan();
+        if plan.round == round && plan.masking().is_some() {
+            open.lost.extend(clients);
+            open.committed.retain(|client| !clients.contains(client));
+        }
+    }
+
     /// What must hold of any round.
     fn check(&mut self, action: &server::Action) {
         let now = self.now;
@@ -455,6 +471,7 @@ impl Network {
                 assert!(!open.releasing, "{client} was committed after the collection ended");
                 assert!(open.survivors.is_none(), "{client} was committed after the survivors were frozen");
                 assert!(open.granted.remove(&client).is_some(), "{client} was committed without a grant");
+                assert!(!open.lost.contains(&client), "{client} was committed after its group was lost");
                 assert!(open.committed.insert(client), "{client} was committed twice");
             }
             server::Action::Discard { client, .. } => {
@@ -469,8 +486,9 @@ impl Network {
                 if phase >= Phase::Consistency {
                     let survivors = open.survivors.get_or_insert_with(|| open.committed.clone());
                     assert!(open.granted.is_empty(), "uploads are in flight while the survivors agree");
-                    assert_eq!(*survivors, open.committed, "the survivors changed");
-                    assert!(to.iter().all(|client| survivors.contains(client)), "a dropped client was asked");
+                    let left: BTreeSet<_> = survivors.difference(&open.lost).copied().collect();
+                    assert_eq!(left, open.committed, "the survivors changed");
+                    assert!(to.iter().all(|client| left.contains(client)), "a dropped client was asked");
                 }
             }
             server::Action::Start(Job::Release { .. }) => {

@@ -40,6 +40,11 @@ enum Step {
     Advance(u64),
     Stop,
     Rogue(u64, Rogue),
+    /// The sum of a group is lost, that of these clients, by the bits of a number; they need not be in the round.
+    Lose {
+        round: u64,
+        clients: u64,
+    },
     /// A client hears something that the server did not say now.
     Stray(u64, Stray),
     /// A client does the first thing there is to do, so that schedules get far.
@@ -59,15 +64,40 @@ enum Kind {
 /// What a rogue client, or a late driver, says.
 #[derive(Clone, Debug)]
 enum Rogue {
-    Accept { round: u64, right_plan: bool },
-    Decline { round: u64 },
-    Offer { round: u64, len: u64, own: bool },
-    Answer { round: u64, phase: Phase },
-    PhaseFailed { round: u64 },
-    Staged { round: u64 },
-    Failed { round: u64 },
+    Accept {
+        round: u64,
+        right_plan: bool,
+    },
+    Decline {
+        round: u64,
+    },
+    Offer {
+        round: u64,
+        len: u64,
+        own: bool,
+    },
+    Answer {
+        round: u64,
+        phase: Phase,
+    },
+    PhaseFailed {
+        round: u64,
+    },
+    /// Of the group of this client alone.
+    GroupLost {
+        round: u64,
+    },
+    Staged {
+        round: u64,
+    },
+    Failed {
+        round: u64,
+    },
     Violate(Refusal),
-    JobDone { round: u64, succeeded: bool },
+    JobDone {
+        round: u64,
+        succeeded: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +134,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Stop),
         6 => (client.clone(), rogue()).prop_map(|(id, rogue)| Step::Rogue(id, rogue)),
         4 => (client, stray()).prop_map(|(id, stray)| Step::Stray(id, stray)),
+        1 => lose(),
         24 => (0..CLIENTS).prop_map(Step::Walk),
         1 => Just(Step::Honest),
     ]
@@ -113,10 +144,11 @@ fn step() -> impl Strategy<Value = Step> {
 fn schedule() -> impl Strategy<Value = Vec<Step>> {
     let client = 0..CLIENTS;
     let mishap = prop_oneof![
-        3 => (client.clone(), answer_failure()).prop_map(|(id, reason)| Step::Answer(id, Some(reason))),
+        5 => (client.clone(), answer_failure()).prop_map(|(id, reason)| Step::Answer(id, Some(reason))),
         8 => (client.clone(), stray()).prop_map(|(id, stray)| Step::Stray(id, stray)),
         8 => (client.clone(), rogue()).prop_map(|(id, rogue)| Step::Rogue(id, rogue)),
         1 => client.clone().prop_map(Step::Disconnect),
+        1 => lose(),
         1 => step(),
     ];
     let calm = prop_oneof![
@@ -133,6 +165,11 @@ fn schedule() -> impl Strategy<Value = Vec<Step>> {
         2 => prop::collection::vec(step(), 40..200),
         3 => prop::collection::vec(calm, 100..400),
     ]
+}
+
+/// Some of the clients, or all.
+fn lose() -> impl Strategy<Value = Step> {
+    (0..3u64, 1..1u64 << CLIENTS).prop_map(|(round, clients)| Step::Lose { round, clients })
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -155,13 +192,15 @@ fn answer_failure() -> impl Strategy<Value = Decline> {
     prop::sample::select(REFUSED_REQUESTS.to_vec())
 }
 
-const REFUSED_REQUESTS: [Decline; 13] = [
+const REFUSED_REQUESTS: [Decline; 15] = [
     Decline::NoRandomness,
     Decline::TooFewHolders,
     Decline::SmallCohort,
     Decline::WeakThreshold,
     Decline::BadPeers,
     Decline::UnknownPeer,
+    Decline::UnlistedPeer,
+    Decline::StaleRoster,
     Decline::UnsignedKeys,
     Decline::DuplicateKeys,
     Decline::BadKeys,
@@ -195,6 +234,7 @@ fn rogue() -> impl Strategy<Value = Rogue> {
             .prop_map(|(round, len, own)| Rogue::Offer { round, len, own }),
         (round.clone(), phase()).prop_map(|(round, phase)| Rogue::Answer { round, phase }),
         round.clone().prop_map(|round| Rogue::PhaseFailed { round }),
+        round.clone().prop_map(|round| Rogue::GroupLost { round }),
         round.clone().prop_map(|round| Rogue::Staged { round }),
         round.clone().prop_map(|round| Rogue::Failed { round }),
         prop::sample::select(vec![Refusal::Malformed, Refusal::BadSignature]).prop_map(Rogue::Violate),
@@ -247,6 +287,10 @@ impl Schedule {
             Step::Stop => {
                 network.server.stop();
                 network.tick();
+            }
+            Step::Lose { round, clients } => {
+                let clients = (0..CLIENTS).filter(|id| clients >> id & 1 == 1).map(ClientId).collect();
+                network.to_server(Event::GroupLost { round: near(self.round, round), clients });
             }
             Step::Rogue(id, ref rogue) => network.rogue(ClientId(id), event(ClientId(id), self.round, rogue)),
             Step::Stray(id, ref stray) => {
@@ -319,6 +363,7 @@ fn event(client: ClientId, last: u64, rogue: &Rogue) -> Event {
             let reason = AbortReason::BelowThreshold { phase: Phase::Reveal, answered: 1, required: 2 };
             Event::PhaseFailed { round: near(last, round), reason }
         }
+        Rogue::GroupLost { round } => Event::GroupLost { round: near(last, round), clients: vec![client] },
         Rogue::Staged { round } => Event::UploadStaged { client, round: near(last, round) },
         Rogue::Failed { round } => {
             Event::UploadFailed { client, round: near(last, round), reason: Refusal::NormExceeded }
@@ -421,6 +466,7 @@ fn disturbances() -> Vec<Step> {
         Rogue::Decline { round: 1 },
         Rogue::Answer { round: 1, phase: Phase::Reveal },
         Rogue::PhaseFailed { round: 1 },
+        Rogue::GroupLost { round: 1 },
         Rogue::Offer { round: 1, len: 32, own: true },
         Rogue::Staged { round: 1 },
         Rogue::Failed { round: 1 },
@@ -429,7 +475,8 @@ fn disturbances() -> Vec<Step> {
     ];
     let strays = strays.map(|stray| Step::Stray(0, stray));
     let rogues = rogues.map(|rogue| Step::Rogue(0, rogue));
-    strays.into_iter().chain(rogues).chain([Step::Disconnect(0), Step::Advance(0)]).collect()
+    let half = Step::Lose { round: 1, clients: 0b11 };
+    strays.into_iter().chain(rogues).chain([half, Step::Disconnect(0), Step::Advance(0)]).collect()
 }
 
 /// What a release comes to.
@@ -475,6 +522,7 @@ fn assert_reached(seen: &Seen) {
         Refusal::GrantExpired,
         Refusal::NoAnswer,
         Refusal::ConnectionLost,
+        Refusal::GroupLost,
     ];
     assert_eq!(seen.refusals, BTreeSet::from(refusals));
     let ends = ["committed", "declined", "expired", "over", "refused", "superseded"];
@@ -501,6 +549,7 @@ fn assert_reached(seen: &Seen) {
         "declined",
         "answered",
         "phase failed",
+        "group lost",
         "upload offered",
         "upload staged",
         "upload failed",

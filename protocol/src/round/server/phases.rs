@@ -68,9 +68,10 @@ impl ServerMachine {
         }
     }
 
-    /// The driver gives a group up. Below the fewest updates the round is over.
+    /// The driver gives a group up, of which there are some in masked rounds only. Below the fewest updates the round is over.
     pub(super) fn group_lost(&mut self, round: Round, clients: &[ClientId]) {
-        if self.open_round() != Some(round) {
+        let masked = |open: &OpenRound| open.plan.plan().masking().is_some();
+        if !self.round.as_ref().is_some_and(|open| open.id() == round && masked(open)) {
             return;
         }
         for &client in clients {
