@@ -135,6 +135,9 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
         let _ = writeln!(text, "{label:<12}{value}");
     };
     line("model", quality(summary));
+    if let Some(ngrams) = summary.ngram_perplexity {
+        line("perplexity", perplexity(summary.quality.perplexity, ngrams));
+    }
     if let Some(clients) = &summary.client_accuracy {
         line("clients", fairness(experiment, clients));
     }
@@ -193,6 +196,16 @@ fn quality(summary: &Summary) -> String {
         }
         _ => format!("{name}: not measured"),
     }
+}
+
+/// Words of the n-grams that a model of the next word is compared with.
+pub(crate) const NGRAM: usize = 5;
+
+fn perplexity(model: Option<f64>, ngrams: f64) -> String {
+    let own = model.map_or("not measured".to_owned(), |model| format!("{model:.3}"));
+    format!(
+        "{own} for each held-out word; {NGRAM}-grams counted in the same texts, by Kneser-Ney smoothing: {ngrams:.3}"
+    )
 }
 
 fn attacked(attack: &AttackSummary) -> String {

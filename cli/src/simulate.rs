@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use serde_json::Value;
-use skep_learning::{Split, Subset};
+use skep_learning::{Split, Subset, ngram};
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::{Experiment, Privacy, Weighting};
 use skep_server::ledger::Place;
@@ -82,6 +82,9 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
         let clients = Clients::new(&experiment, &data.train).map_err(Failure::configuration)?;
         let rounds = recorded.records.len() as u64;
         summary.cost = summary.cost.with_examples(&experiment, &clients, rounds)?;
+    }
+    if let (Some(data), true) = (&data, experiment.data.predicts_words()) {
+        summary.ngram_perplexity = ngram::perplexity(&data.train, &test, report::NGRAM);
     }
     let simulated_clients = match arguments.out {
         Some(_) => label_counts(&experiment, data.as_ref())?,

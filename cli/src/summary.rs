@@ -38,6 +38,9 @@ pub(crate) struct Summary {
     /// How good it is on them beyond that; all null where it was not measured.
     #[serde(flatten)]
     pub(crate) quality: Quality,
+    /// The perplexity of n-grams that are counted in the same texts, on the same held-out words; only where the next word is predicted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ngram_perplexity: Option<f64>,
     /// SHA-256 of the held-out examples' row numbers, ascending, as little-endian u64.
     pub test_ids_sha256: String,
     /// Rounds that released a model from everyone who was invited.
@@ -194,6 +197,7 @@ impl Summary {
             loss: measured.and_then(|record| record.loss),
             client_accuracy: records.iter().rev().find_map(|record| record.client_accuracy),
             quality: Quality::default(),
+            ngram_perplexity: None,
             test_ids_sha256: test_ids_digest(test).to_string(),
             rounds_completed: count(OutcomeKind::Complete),
             rounds_degraded: count(OutcomeKind::Degraded),

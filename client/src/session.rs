@@ -44,7 +44,7 @@ pub(crate) async fn welcome(
     };
     match frame {
         Frame::Control(bytes) => match codec::decode(&bytes)? {
-            ServerMessage::Welcome(task) => Ok(Ok(task)),
+            ServerMessage::Welcome(task) => Ok(Ok(*task)),
             ServerMessage::TurnedAway(reason) => turned_away(reason).map(Err),
             _ => Err(JoinError::NoWelcome),
         },

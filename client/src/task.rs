@@ -1,8 +1,8 @@
 //! The task of a federation in the words of `skep-learning`.
 
 use skep_learning::{
-    Activation, Architecture, ArchitectureError, Batch, Layer, Learner, Optimizer, Shape, Subset, Training,
-    TrainingError, own,
+    Activation, Architecture, ArchitectureError, Batch, Block, Layer, Learner, NormPlace, Optimizer, Shape,
+    Subset, Training, TrainingError, own,
 };
 use skep_protocol::Round;
 use skep_protocol::experiment::{self, Model, Task};
@@ -122,6 +122,26 @@ fn layer(layer: experiment::Layer) -> Layer {
             channels: channels as usize,
         },
         experiment::Layer::LayerNorm => Layer::LayerNorm,
+        experiment::Layer::Positions => Layer::Positions,
+        experiment::Layer::TransformerBlock(experiment::Block {
+            heads,
+            feed_forward,
+            causal,
+            norm,
+            dropout,
+        }) => Layer::TransformerBlock(Block {
+            heads: heads as usize,
+            feed_forward: feed_forward as usize,
+            causal,
+            norm: match norm {
+                experiment::NormPlace::Before => NormPlace::Before,
+                experiment::NormPlace::After => NormPlace::After,
+            },
+            dropout: dropout as f32,
+        }),
+        experiment::Layer::Mean => Layer::Mean,
+        experiment::Layer::First => Layer::First,
+        experiment::Layer::NextWord => Layer::NextWord,
     }
 }
 
@@ -138,6 +158,10 @@ pub fn training(task: &Task, round: Round) -> Result<Training, TrainingError> {
     };
     let training = Training::new(asked.learning_rate_in(round), asked.local_epochs, batch)?;
     let training = training.with_optimizer(optimizer(asked.optimizer))?.with_proximal(asked.proximal)?;
+    let training = match asked.micro_batch {
+        None => training,
+        Some(examples) => training.with_micro_batch(examples as usize)?,
+    };
     asked.gradient_clip_norm.map_or(Ok(training), |norm| training.with_clip_norm(norm))
 }
 
@@ -236,7 +260,19 @@ mod tests {
             experiment::Layer::Ngrams { shortest: 2, longest: 4, channels: 6 },
         ];
         let ngrams = Model::Layers { image: None, layers: ngrams.to_vec() };
-        for model in [Model::Softmax, mlp, layers, words, ngrams] {
+        let transformer = experiment::Transformer {
+            vocabulary: 10,
+            layers: 2,
+            heads: 3,
+            width: 12,
+            feed_forward: 20,
+            dropout: 0.1,
+            norm: experiment::NormPlace::After,
+            summary: experiment::Summary::First,
+        };
+        let [encoder, decoder] =
+            [false, true].map(|next| Model::Layers { image: None, layers: transformer.resolve(next) });
+        for model in [Model::Softmax, mlp, layers, words, ngrams, encoder, decoder] {
             let task = task(model);
             assert_eq!(task.check(), Ok(()));
             let count = learner_for(&task).unwrap().parameter_count();

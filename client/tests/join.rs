@@ -255,7 +255,7 @@ async fn play_until(phase: Phase, session: &mut Session, plan: &VerifiedPlan, mo
     if phase == Phase::Connected {
         return;
     }
-    session.say(&ServerMessage::Welcome(task())).await;
+    session.say(&ServerMessage::Welcome(Box::new(task()))).await;
     if phase == Phase::Welcomed {
         return;
     }

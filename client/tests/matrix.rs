@@ -141,7 +141,7 @@ fn expected(phase: Phase, fault: Fault) -> State {
 async fn play_until(phase: Phase, session: &mut Session, plan: &VerifiedPlan) -> Vec<u8> {
     let (round, bytes, mut upload) = (plan.plan().round, bytes_of(&base_model()), Vec::new());
     if phase >= Phase::Welcomed {
-        session.say(&ServerMessage::Welcome(task())).await;
+        session.say(&ServerMessage::Welcome(Box::new(task()))).await;
     }
     if phase >= Phase::Accepted {
         session.open(plan).await;

@@ -257,7 +257,35 @@ impl Architecture {
             stack.push(Stacked { name, layer, input, output });
             input = output;
         }
+        self.check_next_word(&stack)?;
         Ok(stack)
+    }
+
+    /// How many words the model predicts for an example, each at a place of its own; none if it tells classes apart.
+    pub(crate) fn predicted_words(&self) -> Option<usize> {
+        match self.stack().ok()?.last()?.output {
+            Shape::Each { length, .. } => Some(length),
+            _ => None,
+        }
+    }
+
+    /// Whether what predicts words learns to.
+    fn check_next_word(&self, stack: &[Stacked]) -> Result<(), ArchitectureError> {
+        let Some(layer) = stack.iter().position(|stacked| stacked.layer == Layer::NextWord) else {
+            return Ok(());
+        };
+        let fault = |fault| Err(ArchitectureError::Layer { layer, fault });
+        let sees =
+            |stacked: &Stacked| matches!(stacked.layer, Layer::TransformerBlock(block) if !block.causal);
+        if stack[..layer].iter().any(sees) {
+            return fault(LayerFault::SeesTheAnswer);
+        }
+        match (stack[0].layer, self.classes()) {
+            (Layer::Embedding { vocabulary, .. }, classes) if vocabulary != classes => {
+                fault(LayerFault::OtherWords { classes, vocabulary })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Name and kind of each layer but the last.

@@ -51,6 +51,7 @@ impl<'a> Descent<'a> {
         training.optimizer() == Optimizer::PLAIN
             && training.proximal() == 0.0
             && training.clip_norm().is_none()
+            && training.micro_batch().is_none()
             && turn.correction.is_none()
     }
 

@@ -11,7 +11,11 @@ impl Architecture {
         let mut total = 0.0;
         for stacked in self.stack().unwrap_or_default() {
             let products = match (stacked.layer, stacked.input, stacked.output) {
-                (Layer::Dense { outputs }, input, _) => input.len() as f64 * outputs as f64,
+                (Layer::Dense { .. }, input, output) => input.row() as f64 * output.len() as f64,
+                (Layer::TransformerBlock(block), Shape::Sequence { length, width }, _) => {
+                    let of_place = 4 * width * width + 2 * width * block.feed_forward + 2 * length * width;
+                    (length * of_place) as f64
+                }
                 (Layer::Conv2d { kernel, .. }, Shape::Image { channels, .. }, output) => {
                     (kernel * kernel * channels) as f64 * output.len() as f64
                 }

@@ -15,7 +15,7 @@ impl Architecture {
     /// and weights uniform in ±limit: before a ReLU `sqrt(6 / inputs)` (He et al., Delving Deep
     /// into Rectifiers, 2015), elsewhere `sqrt(6 / (inputs + outputs))` (Glorot and Bengio,
     /// Understanding the Difficulty of Training Deep Feedforward Neural Networks, 2010), counting the inputs and outputs
-    /// of one pixel in a convolution; word vectors lie in ±sqrt(3 / width), and layer normalization changes nothing.
+    /// of one pixel in a convolution; word vectors lie in ±sqrt(3 / width), those of positions in ±0.02, and layer normalization changes nothing.
     /// The layer with the `i`-th weight draws from ChaCha8 under `key`, stream `i`.
     ///
     /// # Errors
@@ -39,14 +39,14 @@ impl Architecture {
         for (index, stacked) in stack.iter().enumerate() {
             for (name, shape) in stacked.layer.tensors(stacked.input) {
                 let (tensor, following) = rest.split_at_mut(shape.iter().product());
-                match name {
-                    "weight" => {
+                match name.rsplit('.').next() {
+                    Some("weight") => {
                         let mut generator = ChaCha8Rng::from_seed(key);
                         generator.set_stream(drawn);
                         fill_uniform(tensor, limit(stacked, &shape, &stack[index + 1..]), &mut generator);
                         drawn += 1;
                     }
-                    "scale" => tensor.fill(1.0),
+                    Some("scale") => tensor.fill(1.0),
                     _ => {}
                 }
                 rest = following;
@@ -62,6 +62,9 @@ fn limit(stacked: &Stacked, shape: &[usize], following: &[Stacked]) -> f32 {
     if let Layer::EmbeddingBag { width, .. } | Layer::Embedding { width, .. } = stacked.layer {
         return (3.0 / width as f32).sqrt();
     }
+    if stacked.layer == Layer::Positions {
+        return POSITION;
+    }
     // Of a window of middling width.
     let inputs = match &stacked.layer {
         Layer::Ngrams { shortest, longest, .. } => &(inputs / (longest - shortest + 1)),
@@ -76,6 +79,9 @@ fn limit(stacked: &Stacked, shape: &[usize], following: &[Stacked]) -> f32 {
     let fan = pixels * if before_relu { *inputs } else { inputs + outputs };
     (6.0 / fan as f32).sqrt()
 }
+
+/// Small beside the vectors of words: which place a word stands at says less than which word it is.
+const POSITION: f32 = 0.02;
 
 fn fill_uniform(weights: &mut [f32], limit: f32, generator: &mut ChaCha8Rng) {
     for weight in weights {

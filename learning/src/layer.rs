@@ -67,9 +67,51 @@ pub enum Layer {
         /// Kernels of each width, at least 1.
         channels: usize,
     },
-    /// Shifts and scales the numbers of a vector to mean 0 and variance 1, then by learned amounts: `scale` and
-    /// `shift`, one each for every number (Ba, Kiros and Hinton, "Layer Normalization", 2016).
+    /// Shifts and scales the numbers of a vector, or of each vector of a sequence, to mean 0 and variance 1, then by learned
+    /// amounts: `scale` and `shift`, one each for every number (Ba, Kiros and Hinton, "Layer Normalization", 2016).
     LayerNorm,
+    /// Adds a learned vector to each place of a sequence: weight `[length, width]`.
+    Positions,
+    /// Attention and a feed-forward part on a sequence.
+    TransformerBlock(Block),
+    /// The mean of the vectors of a sequence that stand at words; zeros if there are none.
+    Mean,
+    /// The first vector of a sequence.
+    First,
+    /// Makes each place of a sequence an example of its own, whose class is the word that follows: what comes after works on one
+    /// vector at a time, and the classes are the words of the embedding.
+    NextWord,
+}
+
+/// A block of a transformer (Vaswani et al., "Attention Is All You Need", 1706.03762): scaled dot-product attention of
+/// several heads, then `gelu(x U + a) D + b`, each added to what came in. Places that are no words are not looked at.
+///
+/// The weights `query`, `key`, `value` and `attention`, which mixes the heads' answers, are `[width, width]`; `up` is
+/// `[width, feed_forward]`, `down` the other way; each has a bias. `norm.0` and `norm.1` are layer normalizations.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Block {
+    /// Heads of the attention, at least 1; they share the width equally.
+    pub heads: usize,
+    /// Width of the feed-forward part, at least 1.
+    pub feed_forward: usize,
+    /// Whether a place looks at itself and those before it only.
+    pub causal: bool,
+    /// Where the normalizations stand.
+    pub norm: NormPlace,
+    /// While training, the probability with which each number that attention or the feed-forward part adds is dropped;
+    /// at least 0 and below 1.
+    pub dropout: f32,
+}
+
+/// Where the normalizations of a block stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormPlace {
+    /// Before attention and before the feed-forward part (Xiong et al., 2002.04745).
+    Before,
+    /// After each sum, as in the first transformers and in BERT.
+    After,
 }
 
 /// What an example is, or what a layer makes of it.
@@ -80,6 +122,13 @@ pub enum Shape {
     Vector(usize),
     /// So many vectors of one width, one after the other.
     Sequence {
+        /// Vectors.
+        length: usize,
+        /// Numbers in a vector.
+        width: usize,
+    },
+    /// So many vectors of one width, each an example of its own.
+    Each {
         /// Vectors.
         length: usize,
         /// Numbers in a vector.
@@ -105,9 +154,28 @@ pub enum LayerFault {
     /// Convolutions and pooling work on images.
     #[error("needs an image, but a vector of {0} numbers comes in")]
     NotAnImage(usize),
-    /// N-grams are windows of a sequence.
+    /// N-grams, attention and the like work on sequences.
     #[error("needs a sequence: put an embedding before it")]
     NotASequence,
+    /// The heads do not share the width.
+    #[error("has {heads} heads, which cannot share vectors of {width} numbers equally")]
+    Heads {
+        /// Heads.
+        heads: usize,
+        /// Numbers in a vector.
+        width: usize,
+    },
+    /// Who sees the answer need not learn it.
+    #[error("predicts words that a block before it looks at: make all blocks causal")]
+    SeesTheAnswer,
+    /// The words that are predicted are those that are read.
+    #[error("predicts one of {classes} words, but the embedding reads {vocabulary}")]
+    OtherWords {
+        /// Classes of the model.
+        classes: usize,
+        /// Words of the embedding.
+        vocabulary: usize,
+    },
     /// The windows do not fit.
     #[error("has windows of {shortest} to {longest} neighbours, but the sequence is {length} long")]
     Windows {
@@ -119,7 +187,7 @@ pub enum LayerFault {
         length: usize,
     },
     /// Normalization works on vectors.
-    #[error("needs a vector, but an image comes in: put a flatten layer before it")]
+    #[error("needs vectors, but an image comes in: put a flatten layer before it")]
     NotAVector,
     /// The kernel or the square does not fit.
     #[error("is {size} pixels wide, but the image is {height} x {width}")]
@@ -150,8 +218,24 @@ impl Shape {
     pub fn len(&self) -> usize {
         match *self {
             Self::Vector(len) => len,
-            Self::Sequence { length, width } => length.saturating_mul(width),
+            Self::Sequence { length, width } | Self::Each { length, width } => length.saturating_mul(width),
             Self::Image { height, width, channels } => height.saturating_mul(width).saturating_mul(channels),
+        }
+    }
+
+    /// Numbers that a dense layer takes at once: all, or those of one vector where each is an example.
+    pub(crate) fn row(&self) -> usize {
+        match *self {
+            Self::Each { width, .. } => width,
+            _ => self.len(),
+        }
+    }
+
+    /// Numbers of one of its vectors; all where there are none.
+    pub(crate) fn vector(&self) -> usize {
+        match *self {
+            Self::Sequence { width, .. } | Self::Each { width, .. } => width,
+            _ => self.len(),
         }
     }
 
@@ -168,7 +252,10 @@ impl Layer {
     /// [`LayerFault`].
     pub fn output(&self, input: Shape, first: bool) -> Result<Shape, LayerFault> {
         let output = match *self {
-            Self::Dense { outputs } => Shape::Vector(outputs),
+            Self::Dense { outputs } => match input {
+                Shape::Each { length, .. } => Shape::Each { length, width: outputs },
+                _ => Shape::Vector(outputs),
+            },
             Self::Conv2d { channels, kernel } => {
                 let [height, width, _] = window(input, kernel)?;
                 Shape::Image { height: height - kernel + 1, width: width - kernel + 1, channels }
@@ -179,8 +266,16 @@ impl Layer {
                 Shape::Image { height: height / size, width: width / size, channels }
             }
             Self::Dropout { rate } if !(0.0..1.0).contains(&rate) => return Err(LayerFault::Rate),
-            Self::LayerNorm if !matches!(input, Shape::Vector(_)) => return Err(LayerFault::NotAVector),
+            Self::LayerNorm if matches!(input, Shape::Image { .. }) => return Err(LayerFault::NotAVector),
             Self::Activation(_) | Self::Dropout { .. } | Self::LayerNorm => input,
+            Self::TransformerBlock(Block { dropout, .. }) if !(0.0..1.0).contains(&dropout) => {
+                return Err(LayerFault::Rate);
+            }
+            Self::TransformerBlock(Block { feed_forward: 0, .. }) => return Err(LayerFault::Empty),
+            Self::Positions | Self::TransformerBlock(_) | Self::Mean | Self::First | Self::NextWord => {
+                let Shape::Sequence { length, width } = input else { return Err(LayerFault::NotASequence) };
+                self.of_sequence(length, width)?
+            }
             Self::Flatten => Shape::Vector(input.len()),
             Self::EmbeddingBag { vocabulary: 0, .. } | Self::Embedding { vocabulary: 0, .. } => {
                 return Err(LayerFault::Empty);
@@ -208,11 +303,23 @@ impl Layer {
         }
     }
 
+    /// What layers that need a sequence make of one.
+    fn of_sequence(&self, length: usize, width: usize) -> Result<Shape, LayerFault> {
+        match *self {
+            Self::TransformerBlock(Block { heads, .. }) if heads == 0 || !width.is_multiple_of(heads) => {
+                Err(LayerFault::Heads { heads, width })
+            }
+            Self::Mean | Self::First => Ok(Shape::Vector(width)),
+            Self::NextWord => Ok(Shape::Each { length, width }),
+            _ => Ok(Shape::Sequence { length, width }),
+        }
+    }
+
     /// Name and shape of each of the layer's tensors, in their order in the flat parameters.
     pub(crate) fn tensors(&self, input: Shape) -> Vec<(&'static str, Vec<usize>)> {
         match *self {
             Self::Dense { outputs } => {
-                vec![("weight", vec![input.len(), outputs]), ("bias", vec![outputs])]
+                vec![("weight", vec![input.row(), outputs]), ("bias", vec![outputs])]
             }
             Self::Conv2d { channels, kernel } => {
                 let before = if let Shape::Image { channels, .. } = input { channels } else { 0 };
@@ -229,8 +336,16 @@ impl Layer {
                 let weight = vec![rows.saturating_mul(width), channels];
                 vec![("weight", weight), ("bias", vec![sizes.saturating_mul(channels)])]
             }
-            Self::LayerNorm => vec![("scale", vec![input.len()]), ("shift", vec![input.len()])],
-            Self::MaxPool2d { .. } | Self::Activation(_) | Self::Dropout { .. } | Self::Flatten => vec![],
+            Self::LayerNorm => vec![("scale", vec![input.vector()]), ("shift", vec![input.vector()])],
+            Self::Positions => vec![("weight", vec![input.len() / input.vector().max(1), input.vector()])],
+            Self::TransformerBlock(block) => block.tensors(input.vector()),
+            Self::MaxPool2d { .. }
+            | Self::Activation(_)
+            | Self::Dropout { .. }
+            | Self::Flatten
+            | Self::Mean
+            | Self::First
+            | Self::NextWord => vec![],
         }
     }
 
@@ -247,6 +362,11 @@ impl Layer {
             Self::Embedding { .. } => "embedding",
             Self::Ngrams { .. } => "ngrams",
             Self::LayerNorm => "layer_norm",
+            Self::Positions => "positions",
+            Self::TransformerBlock(_) => "transformer_block",
+            Self::Mean => "mean",
+            Self::First => "first",
+            Self::NextWord => "next_word",
         }
     }
 }
@@ -263,11 +383,33 @@ impl Layer {
     }
 }
 
+impl Block {
+    /// Name and shape of each tensor of a block on vectors of `width` numbers.
+    fn tensors(&self, width: usize) -> Vec<(&'static str, Vec<usize>)> {
+        let dense = |weight, bias, inputs, outputs| [(weight, vec![inputs, outputs]), (bias, vec![outputs])];
+        let norm = |scale, shift| [(scale, vec![width]), (shift, vec![width])];
+        [
+            dense("query.weight", "query.bias", width, width),
+            dense("key.weight", "key.bias", width, width),
+            dense("value.weight", "value.bias", width, width),
+            dense("attention.weight", "attention.bias", width, width),
+            dense("up.weight", "up.bias", width, self.feed_forward),
+            dense("down.weight", "down.bias", self.feed_forward, width),
+            norm("norm.0.scale", "norm.0.shift"),
+            norm("norm.1.scale", "norm.1.shift"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Vector(len) => write!(f, "{len}"),
             Self::Sequence { length, width } => write!(f, "{length} vectors of {width}"),
+            Self::Each { length, width } => write!(f, "{length} times {width}"),
             Self::Image { height, width, channels } => write!(f, "{height} x {width} x {channels}"),
         }
     }
@@ -276,7 +418,9 @@ impl fmt::Display for Shape {
 /// The image in `input`, if a square of `size` pixels fits into it.
 fn window(input: Shape, size: usize) -> Result<[usize; 3], LayerFault> {
     match input {
-        Shape::Vector(_) | Shape::Sequence { .. } => Err(LayerFault::NotAnImage(input.len())),
+        Shape::Vector(_) | Shape::Sequence { .. } | Shape::Each { .. } => {
+            Err(LayerFault::NotAnImage(input.len()))
+        }
         _ if size == 0 => Err(LayerFault::Empty),
         Shape::Image { height, width, .. } if size > height || size > width => {
             Err(LayerFault::TooWide { size, height, width })
@@ -341,6 +485,21 @@ mod tests {
             assert_eq!(refused(ngrams(shortest, longest), sequence), windows);
         }
         assert_eq!(refused(Layer::Conv2d { channels: 1, kernel: 1 }, sequence), LayerFault::NotAnImage(12));
-        assert_eq!(refused(Layer::LayerNorm, sequence), LayerFault::NotAVector);
+        let block = |heads, feed_forward, dropout| {
+            Layer::TransformerBlock(Block {
+                heads,
+                feed_forward,
+                causal: true,
+                norm: NormPlace::Before,
+                dropout,
+            })
+        };
+        assert_eq!(refused(block(3, 8, 0.0), sequence), LayerFault::Heads { heads: 3, width: 4 });
+        assert_eq!(refused(block(0, 8, 0.0), sequence), LayerFault::Heads { heads: 0, width: 4 });
+        assert_eq!(refused(block(2, 0, 0.0), sequence), LayerFault::Empty);
+        assert_eq!(refused(block(2, 8, 1.0), sequence), LayerFault::Rate);
+        for layer in [block(1, 8, 0.0), Layer::Positions, Layer::Mean, Layer::First, Layer::NextWord] {
+            assert_eq!(refused(layer, vector), LayerFault::NotASequence);
+        }
     }
 }

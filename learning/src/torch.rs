@@ -4,8 +4,11 @@
 //! dense layer passes an `nn.Flatten` before. Here a dense weight is `[inputs, outputs]`, a convolution's is `[row, column,
 //! inputs, outputs]`, and an image has its channels last; there they are `[outputs, inputs]`, `[outputs, inputs, row, column]`,
 //! and channels come first, which also orders the numbers of a flattened image.
+//!
+//! A block of a transformer is an `nn.TransformerEncoderLayer` with `activation="gelu"`, whose queries, keys and values are one tensor, and
+//! positions are an `nn.Embedding`. BERT's names are known, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use safetensors::{Dtype, SafeTensors};
 use thiserror::Error;
@@ -77,13 +80,20 @@ pub enum TorchError {
 /// # Errors
 /// [`TorchError::Architecture`] if there is no such model, [`TorchError::Layer`] if it is no sequential.
 pub fn to_pytorch(architecture: &Architecture, parameters: &[f32]) -> Result<Vec<TorchTensor>, TorchError> {
-    let tensors = places(architecture)?.into_iter().map(|place| {
-        let mut values = vec![0.0; place.len()];
+    let mut tensors: Vec<TorchTensor> = Vec::new();
+    for place in places(architecture, Naming::Sequential)? {
+        if place.part == 0 {
+            let shape = place.shape_there();
+            let values = vec![0.0; shape.iter().product()];
+            tensors.push(TorchTensor { shape, name: place.name.clone(), values });
+        }
+        // Those of a block's three lie between other parts of it: they are found by name.
+        let tensor =
+            tensors.iter_mut().rfind(|tensor| tensor.name == place.name).expect("the first part made it");
         let own = &parameters[place.offset..place.offset + place.len()];
-        own.iter().enumerate().for_each(|(at, value)| values[place.there(at)] = *value);
-        TorchTensor { shape: place.shape_there(), name: place.name, values }
-    });
-    Ok(tensors.collect())
+        own.iter().enumerate().for_each(|(at, value)| tensor.values[place.there(at)] = *value);
+    }
+    Ok(tensors)
 }
 
 /// The flat parameters in the bytes of a safetensors file with the tensors of PyTorch. Whoever wrote them is not trusted.
@@ -109,24 +119,139 @@ pub fn from_safetensors(architecture: &Architecture, bytes: &[u8]) -> Result<Vec
 /// # Errors
 /// [`TorchError`] if they are not those of the architecture.
 pub fn from_pytorch(architecture: &Architecture, tensors: &[TorchTensor]) -> Result<Vec<f32>, TorchError> {
-    let mut named: BTreeMap<&str, &TorchTensor> =
-        tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-    let present = || tensors.iter().map(|tensor| tensor.name.clone()).collect();
-    let mut parameters = Vec::with_capacity(architecture.parameter_count());
-    for place in places(architecture)? {
-        let Some(tensor) = named.remove(place.name.as_str()) else {
-            return Err(TorchError::Missing { name: place.name, present: present() });
-        };
-        let expected = place.shape_there();
-        if tensor.shape != expected || tensor.values.len() != place.len() {
-            return Err(TorchError::Shape { name: place.name, expected, actual: tensor.shape.clone() });
+    let mut parameters = vec![0.0; architecture.parameter_count()];
+    let missing = fill(architecture, Naming::Sequential, tensors, &mut parameters)?;
+    match missing.into_iter().next() {
+        Some(name) => {
+            let present = tensors.iter().map(|tensor| tensor.name.clone()).collect();
+            Err(TorchError::Missing { name, present })
         }
-        parameters.extend((0..place.len()).map(|at| tensor.values[place.there(at)]));
-    }
-    match named.keys().next() {
-        Some(name) => Err(TorchError::Unknown((*name).to_owned())),
         None => Ok(parameters),
     }
+}
+
+/// Puts tensors where they belong in the flat parameters; the names of those that are missing.
+pub(crate) fn fill(
+    architecture: &Architecture,
+    naming: Naming,
+    tensors: &[TorchTensor],
+    parameters: &mut [f32],
+) -> Result<Vec<String>, TorchError> {
+    let named: BTreeMap<&str, &TorchTensor> =
+        tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let (mut used, mut missing) = (BTreeSet::new(), Vec::new());
+    for place in places(architecture, naming)? {
+        let Some(tensor) = named.get(place.name.as_str()) else {
+            missing.push(place.name);
+            continue;
+        };
+        used.insert(tensor.name.as_str());
+        let expected = place.shape_there();
+        let count: usize = tensor.shape.iter().product();
+        // Positions are counted from the first: more of them than the model has do no harm.
+        let fits = match (place.may_be_longer, tensor.shape.as_slice(), expected.as_slice()) {
+            (true, [rows, width], [needed, needed_width]) => rows >= needed && width == needed_width,
+            _ => tensor.shape == expected,
+        };
+        if !fits || tensor.values.len() != count {
+            return Err(TorchError::Shape { name: place.name, expected, actual: tensor.shape.clone() });
+        }
+        let own = &mut parameters[place.offset..place.offset + place.len()];
+        own.iter_mut().enumerate().for_each(|(at, value)| *value = tensor.values[place.there(at)]);
+    }
+    let unknown =
+        |tensor: &&TorchTensor| !used.contains(tensor.name.as_str()) && !naming.ignores(&tensor.name);
+    match tensors.iter().find(unknown) {
+        Some(tensor) => Err(TorchError::Unknown(tensor.name.clone())),
+        None => Ok(missing),
+    }
+}
+
+/// The name of the tensor that each tensor of the model is in, in their order.
+pub(crate) fn names(architecture: &Architecture, naming: Naming) -> Result<Vec<String>, TorchError> {
+    Ok(places(architecture, naming)?.into_iter().map(|place| place.name).collect())
+}
+
+/// How tensors are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// By the number of their module in a `torch.nn.Sequential`.
+    Sequential,
+    /// As in BERT of Hugging Face, without what stands before `embeddings` and `encoder`.
+    Bert,
+}
+
+impl Naming {
+    /// Whether a tensor has no place in a classifier and is left alone: heads of other tasks, and numbers of positions.
+    fn ignores(self, name: &str) -> bool {
+        let others = ["pooler.", "cls.", "embeddings.token_type_embeddings.", "embeddings.position_ids"];
+        self == Naming::Bert && others.iter().any(|start| name.starts_with(start))
+    }
+
+    /// The name of a tensor of a layer, and which third of the tensor it is; `number` counts the layers of this kind from 0.
+    fn name(self, layer: Layer, module: usize, number: usize, kind: &str) -> (String, usize) {
+        let plain = match kind {
+            "scale" => "weight",
+            "shift" => "bias",
+            kind => kind,
+        };
+        match (self, layer) {
+            (Naming::Sequential, Layer::TransformerBlock(_)) => {
+                let (name, part) = of_encoder_layer(kind);
+                (format!("{module}.{name}"), part)
+            }
+            (Naming::Sequential, _) => (format!("{module}.{plain}"), 0),
+            (Naming::Bert, Layer::Embedding { .. }) => ("embeddings.word_embeddings.weight".to_owned(), 0),
+            (Naming::Bert, Layer::Positions) => ("embeddings.position_embeddings.weight".to_owned(), 0),
+            (Naming::Bert, Layer::LayerNorm) => (format!("embeddings.LayerNorm.{plain}"), 0),
+            (Naming::Bert, Layer::TransformerBlock(_)) => {
+                (format!("encoder.layer.{number}.{}", of_bert_layer(kind)), 0)
+            }
+            (Naming::Bert, _) => (format!("classifier.{plain}"), 0),
+        }
+    }
+}
+
+/// What a tensor of a block is called in an `nn.TransformerEncoderLayer`, and which third of it it is.
+fn of_encoder_layer(kind: &str) -> (String, usize) {
+    let thirds = [("query.", 0), ("key.", 1), ("value.", 2)];
+    for (start, part) in thirds {
+        if let Some(rest) = kind.strip_prefix(start) {
+            return (format!("self_attn.in_proj_{rest}"), part);
+        }
+    }
+    let names = [
+        ("attention.", "self_attn.out_proj."),
+        ("up.", "linear1."),
+        ("down.", "linear2."),
+        ("norm.0.scale", "norm1.weight"),
+        ("norm.0.shift", "norm1.bias"),
+        ("norm.1.scale", "norm2.weight"),
+        ("norm.1.shift", "norm2.bias"),
+    ];
+    (replaced(kind, &names), 0)
+}
+
+/// What a tensor of a block is called in a layer of BERT.
+fn of_bert_layer(kind: &str) -> String {
+    let names = [
+        ("query.", "attention.self.query."),
+        ("key.", "attention.self.key."),
+        ("value.", "attention.self.value."),
+        ("attention.", "attention.output.dense."),
+        ("up.", "intermediate.dense."),
+        ("down.", "output.dense."),
+        ("norm.0.scale", "attention.output.LayerNorm.weight"),
+        ("norm.0.shift", "attention.output.LayerNorm.bias"),
+        ("norm.1.scale", "output.LayerNorm.weight"),
+        ("norm.1.shift", "output.LayerNorm.bias"),
+    ];
+    replaced(kind, &names)
+}
+
+fn replaced(name: &str, names: &[(&str, &str)]) -> String {
+    let of = |(ours, theirs): &(&str, &str)| name.strip_prefix(ours).map(|rest| format!("{theirs}{rest}"));
+    names.iter().find_map(of).unwrap_or_else(|| name.to_owned())
 }
 
 /// Where a tensor is, here and there.
@@ -139,6 +264,11 @@ struct Place {
     is_transposed: bool,
     /// Height, width and channels of the image that the inputs are the numbers of.
     image: Option<[usize; 3]>,
+    /// Which part it is of `parts` that are one tensor there, one below the other.
+    part: usize,
+    parts: usize,
+    /// Whether there may be more rows there than are needed here.
+    may_be_longer: bool,
 }
 
 impl Place {
@@ -148,7 +278,8 @@ impl Place {
 
     fn shape_there(&self) -> Vec<usize> {
         match *self.shape {
-            [inputs, outputs] if self.is_transposed => vec![outputs, inputs],
+            [inputs, outputs] if self.is_transposed => vec![outputs * self.parts, inputs],
+            [outputs] => vec![outputs * self.parts],
             [rows, columns, inputs, outputs] => vec![outputs, inputs, rows, columns],
             _ => self.shape.clone(),
         }
@@ -156,14 +287,17 @@ impl Place {
 
     /// Where the value that is at `at` here is there.
     fn there(&self, at: usize) -> usize {
-        match *self.shape {
-            [inputs, outputs] if self.is_transposed => at % outputs * inputs + self.flattened(at / outputs),
-            [rows, columns, inputs, outputs] => {
-                let (output, input, pixel) = (at % outputs, at / outputs % inputs, at / outputs / inputs);
-                (output * inputs + input) * rows * columns + pixel
+        self.part * self.len()
+            + match *self.shape {
+                [inputs, outputs] if self.is_transposed => {
+                    at % outputs * inputs + self.flattened(at / outputs)
+                }
+                [rows, columns, inputs, outputs] => {
+                    let (output, input, pixel) = (at % outputs, at / outputs % inputs, at / outputs / inputs);
+                    (output * inputs + input) * rows * columns + pixel
+                }
+                _ => self.flattened(at),
             }
-            _ => self.flattened(at),
-        }
     }
 
     /// Where a number of a flattened image is with channels first.
@@ -175,11 +309,12 @@ impl Place {
     }
 }
 
-fn places(architecture: &Architecture) -> Result<Vec<Place>, TorchError> {
+fn places(architecture: &Architecture, naming: Naming) -> Result<Vec<Place>, TorchError> {
     architecture.check()?;
     let (mut places, mut module, mut offset, mut image) = (Vec::new(), 0, 0, None);
+    let mut blocks = 0;
     for Stacked { name, layer, input, .. } in architecture.stack()? {
-        if let Layer::Embedding { .. } | Layer::Ngrams { .. } = layer {
+        if let Layer::Ngrams { .. } = layer {
             return Err(TorchError::Layer { layer: name, kind: layer.kind() });
         }
         if let Shape::Image { height, width, channels } = input {
@@ -190,15 +325,14 @@ fn places(architecture: &Architecture) -> Result<Vec<Place>, TorchError> {
         for (kind, shape) in layer.tensors(input) {
             // Of a convolution a bias is one number a channel, and of a dense layer one an output.
             let of_inputs = shape.len() == 2 || matches!(layer, Layer::LayerNorm);
-            let kind = match kind {
-                "scale" => "weight",
-                "shift" => "bias",
-                kind => kind,
-            };
-            let name = format!("{module}.{kind}");
-            let is_transposed = !matches!(layer, Layer::EmbeddingBag { .. });
+            let (name, part) = naming.name(layer, module, blocks, kind);
+            let is_table =
+                matches!(layer, Layer::EmbeddingBag { .. } | Layer::Embedding { .. } | Layer::Positions);
+            let parts = if name.contains("in_proj_") { 3 } else { 1 };
             let image = image.filter(|_| of_inputs);
-            let place = Place { name, shape, offset, is_transposed, image };
+            let may_be_longer = layer == Layer::Positions;
+            let place =
+                Place { name, shape, offset, is_transposed: !is_table, image, part, parts, may_be_longer };
             offset += place.len();
             places.push(place);
         }
@@ -206,6 +340,7 @@ fn places(architecture: &Architecture) -> Result<Vec<Place>, TorchError> {
             image = None;
         }
         module += 1;
+        blocks += usize::from(matches!(layer, Layer::TransformerBlock(_)));
     }
     Ok(places)
 }
@@ -213,7 +348,7 @@ fn places(architecture: &Architecture) -> Result<Vec<Place>, TorchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Activation;
+    use crate::{Activation, Block, NormPlace};
 
     fn cnn() -> Architecture {
         let layers = vec![
@@ -244,7 +379,17 @@ mod tests {
             layers: vec![],
             classes: 2,
         };
-        for architecture in [cnn(), bag, mlp, dense_on_image] {
+        let block = Block { heads: 2, feed_forward: 5, causal: false, norm: NormPlace::After, dropout: 0.0 };
+        let layers = vec![
+            Layer::Embedding { vocabulary: 7, width: 4 },
+            Layer::Positions,
+            Layer::LayerNorm,
+            Layer::TransformerBlock(block),
+            Layer::TransformerBlock(block),
+            Layer::Mean,
+        ];
+        let transformer = Architecture::Layers { input: Shape::Vector(3), layers, classes: 2 };
+        for architecture in [cnn(), bag, mlp, dense_on_image, transformer] {
             let parameters = numbered(&architecture);
             let tensors = to_pytorch(&architecture, &parameters).unwrap();
             assert_eq!(from_pytorch(&architecture, &tensors), Ok(parameters));

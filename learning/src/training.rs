@@ -15,6 +15,7 @@ pub struct Training {
     optimizer: Optimizer,
     proximal: f64,
     clip_norm: Option<f64>,
+    micro_batch: Option<usize>,
 }
 
 /// How many examples a step of gradient descent sees.
@@ -78,8 +79,8 @@ impl Training {
         if matches!(batch, Batch::Size(0) | Batch::InOrder(0)) {
             return Err(TrainingError::EmptyBatch);
         }
-        let (optimizer, proximal, clip_norm) = (Optimizer::PLAIN, 0.0, None);
-        Ok(Self { learning_rate, local_epochs, batch, optimizer, proximal, clip_norm })
+        let (optimizer, proximal, clip_norm, micro_batch) = (Optimizer::PLAIN, 0.0, None, None);
+        Ok(Self { learning_rate, local_epochs, batch, optimizer, proximal, clip_norm, micro_batch })
     }
 
     /// The same by another optimizer.
@@ -114,6 +115,17 @@ impl Training {
         }
     }
 
+    /// The same with the gradient of each batch added up from those of so many examples at a time, which bounds the memory of a step.
+    ///
+    /// # Errors
+    /// [`TrainingError::EmptyBatch`] if it is 0.
+    pub fn with_micro_batch(self, examples: usize) -> Result<Self, TrainingError> {
+        match examples {
+            0 => Err(TrainingError::EmptyBatch),
+            _ => Ok(Self { micro_batch: Some(examples), ..self }),
+        }
+    }
+
     /// Step size, positive and finite.
     pub fn learning_rate(&self) -> f64 {
         self.learning_rate
@@ -139,6 +151,11 @@ impl Training {
         self.proximal
     }
 
+    /// Examples whose gradients are computed at once, at least 1; a batch, if not given.
+    pub fn micro_batch(&self) -> Option<usize> {
+        self.micro_batch
+    }
+
     /// The longest gradient of a batch, if there is one; positive and finite.
     pub fn clip_norm(&self) -> Option<f64> {
         self.clip_norm
@@ -158,6 +175,8 @@ struct TrainingFields {
     proximal: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     clip_norm: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    micro_batch: Option<usize>,
 }
 
 fn is_zero(value: &f64) -> bool {
@@ -170,6 +189,8 @@ impl TryFrom<TrainingFields> for Training {
     fn try_from(fields: TrainingFields) -> Result<Self, TrainingError> {
         let training = Self::new(fields.learning_rate, fields.local_epochs, fields.batch)?;
         let training = training.with_optimizer(fields.optimizer)?.with_proximal(fields.proximal)?;
+        let training =
+            fields.micro_batch.map_or(Ok(training), |examples| training.with_micro_batch(examples))?;
         fields.clip_norm.map_or(Ok(training), |norm| training.with_clip_norm(norm))
     }
 }
@@ -183,6 +204,7 @@ impl From<Training> for TrainingFields {
             optimizer: training.optimizer,
             proximal: training.proximal,
             clip_norm: training.clip_norm,
+            micro_batch: training.micro_batch,
         }
     }
 }

@@ -67,7 +67,7 @@ pub struct Offer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ServerMessage {
     /// The first message on every connection: what this federation learns.
-    Welcome(Task),
+    Welcome(Box<Task>),
     /// "You are invited to this round."
     Invite(SignedPlan),
     /// The base model of a round follows in chunks.

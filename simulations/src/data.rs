@@ -218,7 +218,13 @@ pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
         Data::Text(data) => Input::Text { preparation: text::preparation(data)? },
         Data::Workload(_) | Data::Own(_) => numbers(None, 1.0),
     };
-    Ok(Interface { input, classes: class_names(experiment) })
+    let classes = match &input {
+        Input::Text { preparation } if experiment.data.predicts_words() => {
+            preparation.vocabulary.words().to_vec()
+        }
+        _ => class_names(experiment),
+    };
+    Ok(Interface { input, classes })
 }
 
 /// Reads `files`; `path` says which file is at fault when nothing can be held out.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use skep_learning::scrub::{RecordReport, Scrubber};
 use skep_learning::text::{
-    self, Column, Fields, Format, Preparation, TextError, TextFeatures, Texts, Tokenizer, Vectors, Vocabulary,
+    self, Column, Fields, Format, Pieces, Preparation, TextError, TextFeatures, Texts, Tokenizer, Vectors,
+    Vocabulary,
 };
 use skep_learning::{Architecture, Dataset, DatasetError, Layer};
 use skep_protocol::experiment::{self, TextColumn, TextData, TextFormat};
@@ -39,6 +40,19 @@ pub enum TextDataError {
         /// Words of the vocabulary.
         words: usize,
     },
+    /// The classes of a model of the next word are the words.
+    #[error(
+        "task.data.classes: is {classes}, but {} has {words} words, and the next word may be any of them",
+        vocabulary.display()
+    )]
+    Classes {
+        /// Classes of the data.
+        classes: usize,
+        /// The vocabulary's file.
+        vocabulary: PathBuf,
+        /// Words of the vocabulary.
+        words: usize,
+    },
     /// The model's embedding is of another width than the vectors.
     #[error(
         "task.data.vectors.width: is {vectors}, but the vectors of the model's embedding have {embedding} numbers"
@@ -61,25 +75,60 @@ pub enum TextDataError {
 /// # Errors
 /// [`TextDataError::File`].
 pub(crate) fn preparation(data: &TextData) -> Result<Preparation, TextDataError> {
-    let vocabulary = Vocabulary::read(&data.vocabulary)?;
+    let (tokenizer, vocabulary) = words(data)?;
     let features = match data.features {
         experiment::TextFeatures::Words => TextFeatures::Words,
+        experiment::TextFeatures::NextWord => {
+            let (classes, words) = (data.classes.count() as usize, vocabulary.len());
+            if classes != words {
+                let vocabulary = vocabulary_file(data).to_owned();
+                return Err(TextDataError::Classes { classes, vocabulary, words });
+            }
+            TextFeatures::NextWord
+        }
         experiment::TextFeatures::MeanVector => {
             let vectors = vectors(data, &vocabulary)?;
             TextFeatures::MeanVector(vectors.expect("validated: means of vectors have vectors"))
         }
     };
     Ok(Preparation {
-        tokenizer: match data.tokenizer {
-            experiment::Tokenizer::Characters => Tokenizer::Characters,
-            experiment::Tokenizer::Words => Tokenizer::Words,
-        },
+        tokenizer,
         lowercase: data.lowercase,
         stop_words: data.stop_words.as_deref().map(text::stop_words).transpose()?.unwrap_or_default(),
         vocabulary,
         length: data.length as usize,
         features,
     })
+}
+
+/// What counts as a word, and the words that are known.
+fn words(data: &TextData) -> Result<(Tokenizer, Vocabulary), TextDataError> {
+    let tokenizer = match &data.tokenizer {
+        experiment::Tokenizer::Characters => Tokenizer::Characters,
+        experiment::Tokenizer::Words => Tokenizer::Words,
+        experiment::Tokenizer::Jieba => Tokenizer::Jieba,
+        experiment::Tokenizer::File(path) => {
+            let pieces = Pieces::read(path)?;
+            let vocabulary =
+                pieces.vocabulary().map_err(|fault| TextError::File { path: path.clone(), fault })?;
+            return Ok((Tokenizer::Pieces(pieces), vocabulary));
+        }
+    };
+    let vocabulary = match &data.vocabulary {
+        Some(experiment::Vocabulary::File(file)) => Vocabulary::read(file)?,
+        Some(experiment::Vocabulary::Words(words)) => Vocabulary::new(words.clone())
+            .map_err(|fault| TextError::File { path: vocabulary_file(data).to_owned(), fault })?,
+        None => unreachable!("validated: only a tokenizer from a file has words of its own"),
+    };
+    Ok((tokenizer, vocabulary))
+}
+
+/// The file that says which words there are, or the key.
+fn vocabulary_file(data: &TextData) -> &Path {
+    match (&data.vocabulary, &data.tokenizer) {
+        (Some(experiment::Vocabulary::File(file)), _) | (None, experiment::Tokenizer::File(file)) => file,
+        _ => Path::new("task.data.vocabulary"),
+    }
 }
 
 /// Reads a file of texts.
@@ -91,8 +140,14 @@ pub(crate) fn read(
     preparation: &Preparation,
     path: &Path,
 ) -> Result<Dataset, TextDataError> {
-    let texts = text::read(path, &fields(data), &classes(&data.classes))?;
-    dataset(data, preparation, path, texts)
+    dataset(data, preparation, path, texts(data, path)?)
+}
+
+fn texts(data: &TextData, path: &Path) -> Result<Texts, TextError> {
+    match data.format {
+        TextFormat::Speakers => text::speakers(path),
+        _ => text::read(path, &fields(data), &classes(&data.classes)),
+    }
 }
 
 /// Reads a file of the texts of one owner, who wants nothing personal in them to be learned.
@@ -105,8 +160,8 @@ pub(crate) fn read_scrubbed(
     scrubber: &Scrubber,
 ) -> Result<(Dataset, RecordReport), TextDataError> {
     let mut report = RecordReport::default();
-    let texts = text::read(path, &fields(data), &classes(&data.classes))?.scrubbed(scrubber, &mut report);
-    Ok((dataset(data, &preparation(data)?, path, texts)?, report))
+    let scrubbed = texts(data, path)?.scrubbed(scrubber, &mut report);
+    Ok((dataset(data, &preparation(data)?, path, scrubbed)?, report))
 }
 
 fn dataset(
@@ -133,7 +188,7 @@ pub(crate) fn start_from_vectors(
     if data.features == experiment::TextFeatures::MeanVector {
         return Ok(());
     }
-    let vocabulary = Vocabulary::read(&data.vocabulary)?;
+    let (_, vocabulary) = words(data)?;
     let embedding = match architecture {
         Architecture::Layers { layers, .. } => match layers.first() {
             Some(Layer::EmbeddingBag { vocabulary, width } | Layer::Embedding { vocabulary, width }) => {
@@ -146,7 +201,7 @@ pub(crate) fn start_from_vectors(
     let words = vocabulary.len();
     match (embedding, &data.vectors) {
         (Some((embedding, _)), _) if embedding < words => {
-            Err(TextDataError::Vocabulary { embedding, vocabulary: data.vocabulary.clone(), words })
+            Err(TextDataError::Vocabulary { embedding, vocabulary: vocabulary_file(data).to_owned(), words })
         }
         (Some((_, embedding)), Some(vectors)) if embedding != vectors.width as usize => {
             Err(TextDataError::Width { vectors: vectors.width as usize, embedding })
@@ -178,9 +233,10 @@ fn fields(data: &TextData) -> Fields {
             TextFormat::Csv => Format::Csv,
             TextFormat::Tsv => Format::Tsv,
             TextFormat::Jsonl => Format::Jsonl,
+            TextFormat::Speakers => unreachable!("a play has no columns"),
         },
-        text: column(&data.text),
-        label: column(&data.label),
+        text: column(data.text.as_ref().expect("validated: a table has a column of texts")),
+        label: data.label.as_ref().map(column),
         client: data.client.as_ref().map(column),
     }
 }
@@ -208,14 +264,14 @@ mod tests {
             test: Some(news),
             hold_out_every: None,
             format: TextFormat::Csv,
-            text: TextColumn::Name("title".into()),
-            label: TextColumn::Name("kind".into()),
+            text: Some(TextColumn::Name("title".into())),
+            label: Some(TextColumn::Name("kind".into())),
             client: None,
             classes: CountOrNames::Names(vec!["art".into(), "sport".into()]),
             tokenizer: experiment::Tokenizer::Words,
             lowercase: true,
             stop_words: Some(write("stop.txt", "a\n")),
-            vocabulary: write("words.txt", "a\ngoal\nplay\n"),
+            vocabulary: Some(experiment::Vocabulary::File(write("words.txt", "a\ngoal\nplay\n"))),
             length: 2,
             vectors: None,
             features: experiment::TextFeatures::Words,

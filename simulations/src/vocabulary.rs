@@ -17,7 +17,7 @@ use skep_privacy::prg::{Key, PrgId, Purpose};
 use skep_privacy::quantities::{ClipNorm, Epsilon, NoiseMultiplier, QuantityError, Sampling};
 use skep_privacy::sum::Accumulator;
 use skep_privacy::update::Update;
-use skep_protocol::experiment::{Data, Experiment, Privacy, TextFeatures};
+use skep_protocol::experiment::{self, Data, Experiment, Privacy, TextFeatures, Tokenizer};
 use skep_server::federation::digest_of;
 use skep_server::ledger::Place;
 use skep_server::roster::Contiguous;
@@ -58,6 +58,12 @@ pub enum ElectionError {
     /// Only texts have words.
     #[error("task.data: only data of kind \"text\" have a vocabulary")]
     NoTexts,
+    /// There is nothing to choose.
+    #[error(
+        "task.data.tokenizer: a tokenizer from a file has its own vocabulary; clients can choose one for \"characters\", \"words\" \
+         and \"jieba\""
+    )]
+    OwnVocabulary,
     /// Noise is added by the server.
     #[error(
         "privacy.mode: a vocabulary is chosen with mode \"central\" only, where the server adds the noise"
@@ -114,6 +120,9 @@ pub fn elect_vocabulary(
     election: Election<'_>,
 ) -> Result<Elected, ElectionError> {
     let Data::Text(texts) = &experiment.data else { return Err(ElectionError::NoTexts) };
+    if let Tokenizer::File(_) = texts.tokenizer {
+        return Err(ElectionError::OwnVocabulary);
+    }
     if !matches!(experiment.privacy, Privacy::Central { secure_aggregation: None, .. }) {
         return Err(ElectionError::Mode);
     }
@@ -124,7 +133,7 @@ pub fn elect_vocabulary(
     let candidates = Vocabulary::read(election.candidates).map_err(|error| DataError::Text(error.into()))?;
     let mut asked = experiment.clone();
     let mut texts = texts.clone();
-    texts.vocabulary = election.candidates.to_owned();
+    texts.vocabulary = Some(experiment::Vocabulary::File(election.candidates.to_owned()));
     (texts.features, texts.vectors) = (TextFeatures::Words, None);
     asked.data = Data::Text(texts);
     let train = data(&asked)?.train;
@@ -199,7 +208,7 @@ mod tests {
     use skep_protocol::experiment::file::{
         DataFile, Layer, ModeFile, ModelFile, PartitionFile, PrivacyFile, SamplingFile, TextFile,
     };
-    use skep_protocol::experiment::{CountOrNames, TextColumn, TextFormat, Tokenizer};
+    use skep_protocol::experiment::{CountOrNames, TextColumn, TextFormat};
 
     use super::*;
     use crate::testing::file;
@@ -223,14 +232,14 @@ mod tests {
             test: Some(texts),
             hold_out_every: None,
             format: TextFormat::Csv,
-            text: TextColumn::Name("text".into()),
-            label: TextColumn::Name("kind".into()),
+            text: Some(TextColumn::Name("text".into())),
+            label: Some(TextColumn::Name("kind".into())),
             client: Some(TextColumn::Name("who".into())),
             classes: CountOrNames::Names(vec!["a".into(), "b".into()]),
             tokenizer: Tokenizer::Words,
             lowercase: false,
             stop_words: None,
-            vocabulary: directory.join("words.txt"),
+            vocabulary: Some(experiment::Vocabulary::File(directory.join("words.txt"))),
             length: 8,
             vectors: None,
             features: TextFeatures::Words,

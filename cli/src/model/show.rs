@@ -120,6 +120,7 @@ impl<'a> Shown<'a> {
             Input::Text { preparation } => {
                 let made = match preparation.features {
                     TextFeatures::Words => format!("the numbers of the first {}", preparation.length),
+                    TextFeatures::NextWord => format!("the numbers of the last {}", preparation.length),
                     TextFeatures::MeanVector(_) => {
                         format!(
                             "the mean vector, {} numbers, of the first {}",

@@ -132,7 +132,7 @@ impl Federation {
     /// Takes the next connection and says what is learned.
     pub async fn welcome(&self, task: &Task) -> Session {
         let mut session = self.accept().await;
-        session.say(&ServerMessage::Welcome(task.clone())).await;
+        session.say(&ServerMessage::Welcome(Box::new(task.clone()))).await;
         session
     }
 }

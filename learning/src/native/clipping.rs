@@ -83,6 +83,9 @@ impl Network {
                 }
             }
             Kind::Norm(layer) => layer.measure(parameters, input(), gradient(), below, norm, squares),
+            Kind::Positions(_) | Kind::Block(..) => {
+                unreachable!("gradients of such examples are taken one by one")
+            }
             Kind::Bag(bag) => bag.measure(input(), gradient(), squares),
             Kind::Embedding(bag) => bag.measure_each(input(), gradient(), squares),
             Kind::Ngrams(layer) => {

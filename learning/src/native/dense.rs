@@ -19,7 +19,7 @@ pub(super) struct Dense {
 pub(super) struct Scratch {
     /// `[outputs, examples]`
     transposed: Vec<f32>,
-    /// `[BLOCK, examples]`
+    /// `[BLOCK, examples]`, or `[outputs, BLOCK]` of many examples.
     block: Vec<f32>,
 }
 
@@ -66,7 +66,7 @@ impl Dense {
             let start = self.offset + first * self.outputs;
             let weights = start..start + rows * self.outputs;
             if let Some(below) = &mut below {
-                self.block_below(parameters.read(weights.clone()), scratch, &mut below[first..]);
+                self.block_below(parameters.read(weights.clone()), gradient, scratch, &mut below[first..]);
             }
             let (target, onto) = parameters.write(weights);
             multiply(
@@ -94,7 +94,7 @@ impl Dense {
             let rows = BLOCK.min(self.inputs - first);
             let start = self.offset + first * self.outputs;
             let weights = parameters.read(start..start + rows * self.outputs);
-            self.block_below(weights, scratch, &mut below[first..]);
+            self.block_below(weights, gradient, scratch, &mut below[first..]);
         }
     }
 
@@ -108,15 +108,30 @@ impl Dense {
 
     fn begin_below(&self, gradient: &[f32], scratch: &mut Scratch) {
         let examples = gradient.len() / self.outputs;
-        transpose(gradient, self.outputs, &mut scratch.transposed);
-        scratch.block.resize(BLOCK * examples, 0.0);
+        if examples < MANY {
+            transpose(gradient, self.outputs, &mut scratch.transposed);
+            scratch.block.resize(BLOCK * examples, 0.0);
+        }
     }
 
-    /// `W dᵀ` for some rows of W, into as many columns of `below`.
-    fn block_below(&self, weights: &[f32], scratch: &mut Scratch, below: &mut [f32]) {
+    /// `d Wᵀ` for some rows of W, into as many columns of `below`. What is smaller is transposed: the gradient of few examples, or the
+    /// rows of the weights.
+    fn block_below(&self, weights: &[f32], gradient: &[f32], scratch: &mut Scratch, below: &mut [f32]) {
         let Scratch { transposed, block } = scratch;
         let rows = weights.len() / self.outputs;
-        let examples = transposed.len() / self.outputs;
+        let examples = gradient.len() / self.outputs;
+        if examples >= MANY {
+            transpose(weights, self.outputs, block);
+            multiply(
+                Extent::plain(examples, self.outputs, rows),
+                1.0,
+                Left { data: gradient, row_group: 0, row: self.outputs, depth_group: 0, depth: 1 },
+                Right { data: block, depth_group: 0, depth: rows },
+                Onto::Nothing,
+                Out { data: below, row_group: 0, row: self.inputs },
+            );
+            return;
+        }
         let block = &mut block[..rows * examples];
         multiply(
             Extent::plain(rows, self.outputs, examples),
@@ -153,3 +168,6 @@ fn scatter(block: &[f32], examples: usize, into: &mut [f32], stride: usize) {
 
 /// Rows of the weights that stay in the first two caches between their two uses.
 const BLOCK: usize = 64;
+
+/// Examples from which on a block of the weights is smaller than what it is multiplied with.
+const MANY: usize = 2 * BLOCK;

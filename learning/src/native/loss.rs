@@ -1,11 +1,15 @@
 //! Softmax cross-entropy.
 
-/// Replaces the logits of some examples by the gradient of `share` times the sum of their cross-entropies:
-/// share · (softmax − one-hot). Gives the sum of the losses in nats; not finite if a logit is not.
-pub(super) fn cross_entropy(logits: &mut [f32], labels: &[usize], share: f64) -> f64 {
+/// Replaces the logits of some predictions by the gradient of `share` times the sum of their cross-entropies:
+/// share · (softmax − one-hot), and zero where there is no label. Gives the sum of the losses in nats; not finite if a logit is not.
+pub(super) fn cross_entropy(logits: &mut [f32], labels: &[Option<usize>], share: f64) -> f64 {
     let classes = logits.len() / labels.len();
     let mut loss = 0.0;
     for (row, &label) in logits.chunks_exact_mut(classes).zip(labels) {
+        let Some(label) = label else {
+            row.fill(0.0);
+            continue;
+        };
         let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let target = f64::from(row[label]);
         // The exponentials are needed twice, and f32 has no room for their digits.

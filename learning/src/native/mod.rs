@@ -3,7 +3,9 @@
 //! A step costs its arithmetic: operations run on memory that is made once, gradients go straight into the weights, and
 //! there is no graph. Every layer is tested against the automatic differentiation of burn.
 
+mod attention;
 mod bag;
+mod block;
 mod clipping;
 mod conv;
 mod dense;
@@ -17,6 +19,8 @@ mod parameters;
 mod plane;
 mod pointwise;
 mod pool;
+mod sequence;
+mod smooth;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +31,7 @@ use rand_chacha::ChaCha8Rng;
 use self::clipping::Clipping;
 use self::network::{Network, Workspace};
 use self::parameters::Parameters;
-use crate::descent::{Descent, Moments};
+use crate::descent::{Descent, Moments, squared_norm};
 use crate::kernel::{are_finite, vectorized};
 use crate::learner::{check_correction, check_fit};
 use crate::metrics::Tally;
@@ -42,9 +46,12 @@ pub struct NativeLearner {
     architecture: Architecture,
     network: Network,
     workspace: Workspace,
-    labels: Vec<usize>,
+    /// Of each prediction, if there is one to make.
+    labels: Vec<Option<usize>>,
     /// Of a step that does not go straight into the weights.
     gradient: Vec<f32>,
+    /// Of a part of a batch.
+    part: Vec<f32>,
     moments: Moments,
     clipping: Clipping,
     /// Of an update that nobody needs any more.
@@ -64,6 +71,7 @@ impl NativeLearner {
             workspace: Workspace::default(),
             labels: Vec::new(),
             gradient: Vec::new(),
+            part: Vec::new(),
             moments: Moments::default(),
             clipping: Clipping::default(),
             spare: Vec::new(),
@@ -89,7 +97,7 @@ impl NativeLearner {
         copy
     }
 
-    fn check(&self, parameters: &[f32], data: &Subset) -> Result<(), LearnError> {
+    pub(crate) fn check(&self, parameters: &[f32], data: &Subset) -> Result<(), LearnError> {
         let shape = (self.architecture.inputs(), self.architecture.classes());
         check_fit(self.network.parameter_count(), parameters.len(), shape, data)?;
         let features = data.dataset().features();
@@ -109,13 +117,57 @@ impl NativeLearner {
         }
     }
 
+    /// The logits of the last word of each of the examples that have just been computed, or of the examples themselves.
+    fn last_logits<'l>(&self, logits: &'l [f32], words: &[f32]) -> Vec<&'l [f32]> {
+        let (inputs, classes) = (self.architecture.inputs(), self.architecture.classes());
+        match self.architecture.predicted_words() {
+            None => logits.chunks_exact(classes).collect(),
+            Some(length) => logits
+                .chunks_exact(length * classes)
+                .zip(words.chunks_exact(inputs))
+                .map(|(logits, words)| &logits[known(words).saturating_sub(1) * classes..][..classes])
+                .collect(),
+        }
+    }
+
+    /// How many predictions the model makes for the examples of `data`.
+    pub(crate) fn predictions(&self, data: &Subset) -> usize {
+        match self.architecture.predicted_words() {
+            None => data.len(),
+            Some(_) => {
+                let features = data.dataset().features();
+                data.rows()
+                    .iter()
+                    .map(|&row| features.row(row).iter().take_while(|word| **word >= 0.0).count())
+                    .sum()
+            }
+        }
+    }
+
+    /// Examples that are evaluated together, which bounds the memory of an evaluation whatever the size of the data.
+    fn evaluated_at_once(&self) -> usize {
+        let places = self.architecture.inputs();
+        if self.network.shares_weights() {
+            (PLACES_AT_ONCE / places).clamp(1, EVALUATED_AT_ONCE)
+        } else {
+            EVALUATED_AT_ONCE
+        }
+    }
+
     /// Copies the examples of `data` at `positions` to where the network reads them.
     fn load(&mut self, data: &Subset, positions: &[usize]) {
         let inputs = self.architecture.inputs();
         self.workspace.reserve(&self.network, positions.len());
         data.gather_into(positions, self.workspace.input(positions.len() * inputs));
         self.labels.clear();
-        self.labels.extend(positions.iter().map(|&at| data.label(at)));
+        let labels = positions.iter().map(|&at| data.label(at));
+        match self.architecture.predicted_words() {
+            None => self.labels.extend(labels.map(Some)),
+            Some(_) => {
+                let words = self.workspace.input(positions.len() * inputs).chunks_exact(inputs);
+                words.zip(labels).for_each(|(words, label)| self.labels.extend(following(words, label)));
+            }
+        }
     }
 
     /// Makes `scale` times the gradient of the mean loss of the examples at `positions` the step of `parameters`; the sum of
@@ -132,9 +184,45 @@ impl NativeLearner {
         let (examples, every) = (positions.len(), 0..self.network.parameter_count());
         let Self { network, workspace, labels, .. } = self;
         let logits = network.forward(parameters.read(every), examples, Some(seed), workspace);
-        let loss = loss::cross_entropy(logits, labels, 1.0 / examples as f64);
+        let predictions = labels.iter().flatten().count();
+        let loss = loss::cross_entropy(logits, labels, 1.0 / predictions.max(1) as f64);
         network.backward(&mut parameters, scale, examples, seed, workspace);
         loss
+    }
+
+    /// Makes `into` the gradient of the mean loss of the examples at `positions`, so many at a time; the sum of their losses. Where
+    /// layers drop out, each part has masks of its own.
+    pub(crate) fn accumulate(
+        &mut self,
+        weights: &[f32],
+        data: &Subset,
+        (positions, micro_batch): (&[usize], Option<usize>),
+        seed: u64,
+        into: &mut [f32],
+    ) -> f64 {
+        let Some(size) = micro_batch.filter(|size| *size < positions.len()) else {
+            return self.step(Parameters::Apart { weights, target: into }, data, positions, 1.0, seed);
+        };
+        let mut part = std::mem::take(&mut self.part);
+        part.resize(into.len(), 0.0);
+        into.fill(0.0);
+        let (mut loss, mut predicted) = (0.0, 0);
+        for (at, positions) in (0..).zip(positions.chunks(size)) {
+            let parameters = Parameters::Apart { weights, target: &mut part };
+            loss += self.step(parameters, data, positions, 1.0, seed.wrapping_add(at));
+            let more = self.predicted();
+            into.iter_mut().zip(&part).for_each(|(sum, value)| *sum += more as f32 * value);
+            predicted += more;
+        }
+        let share = 1.0 / predicted.max(1) as f32;
+        into.iter_mut().for_each(|value| *value *= share);
+        self.part = part;
+        loss
+    }
+
+    /// Predictions of the examples that were computed last.
+    pub(crate) fn predicted(&self) -> usize {
+        self.labels.iter().flatten().count()
     }
 
     /// Makes `sum` the sum of the gradients of the examples at `positions`, each scaled down to `norm`; the sum of their losses
@@ -148,6 +236,9 @@ impl NativeLearner {
         seed: u64,
         sum: &mut [f32],
     ) -> f64 {
+        if self.network.shares_weights() {
+            return self.clipped_singly(weights, data, positions, norm, seed, sum);
+        }
         let mut positions = positions.to_vec();
         while !positions.is_empty() {
             self.load(data, &positions);
@@ -167,6 +258,35 @@ impl NativeLearner {
         0.0
     }
 
+    /// As [`NativeLearner::clipped`], one example after the other. The loss of an example that makes several predictions is their
+    /// mean.
+    fn clipped_singly(
+        &mut self,
+        weights: &[f32],
+        data: &Subset,
+        positions: &[usize],
+        norm: f64,
+        seed: u64,
+        sum: &mut [f32],
+    ) -> f64 {
+        let (mut one, mut loss) = (vec![0.0; sum.len()], 0.0);
+        sum.fill(0.0);
+        for (at, position) in positions.iter().enumerate() {
+            let parameters = Parameters::Apart { weights, target: &mut one };
+            let seed = seed.wrapping_add(at as u64);
+            let before = self.step(parameters, data, std::slice::from_ref(position), 1.0, seed);
+            let length = squared_norm(&one).sqrt();
+            if !length.is_finite() {
+                continue;
+            }
+            loss += before / self.labels.iter().flatten().count().max(1) as f64;
+            // Downwards, so that rounding makes no gradient longer.
+            let factor = if length > norm { (norm / length) as f32 * (1.0 - f32::EPSILON) } else { 1.0 };
+            sum.iter_mut().zip(&one).for_each(|(sum, value)| *sum += factor * value);
+        }
+        loss
+    }
+
     /// Trains in place by `optimizer`, whose steps need whole gradients; the sum of the losses over the last epoch.
     fn descend(
         &mut self,
@@ -174,13 +294,13 @@ impl NativeLearner {
         data: &Subset,
         mut order: Order,
         mut descent: Descent<'_>,
-        epochs: u32,
+        training: &Training,
     ) -> f64 {
         let mut gradient = std::mem::take(&mut self.gradient);
         gradient.resize(weights.len(), 0.0);
-        let loss = order.run(epochs, |positions, seed| {
-            let parameters = Parameters::Apart { weights, target: &mut gradient };
-            let loss = self.step(parameters, data, positions, 1.0, seed);
+        let loss = order.run(training.local_epochs(), |positions, seed| {
+            let loss =
+                self.accumulate(weights, data, (positions, training.micro_batch()), seed, &mut gradient);
             descent.step(weights, &mut gradient);
             loss
         });
@@ -235,12 +355,13 @@ impl Learner for NativeLearner {
         } else {
             let (mut update, mut moments) = (self.copy(global), std::mem::take(&mut self.moments));
             let descent = Descent::new(global, training, &turn, &mut moments);
-            let loss = self.descend(&mut update, data, order, descent, epochs);
+            let loss = self.descend(&mut update, data, order, descent, training);
             self.moments = moments;
             let finite = subtract(&mut update, global);
             (update, finite, loss)
         };
-        Ok(TrainReport { update, examples, steps, loss: loss / examples as f64, finite })
+        let loss = loss / self.predictions(data).max(1) as f64;
+        Ok(TrainReport { update, examples, steps, loss, finite })
     }
 
     fn train_privately(
@@ -288,13 +409,13 @@ impl Learner for NativeLearner {
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError> {
         self.check(parameters, data)?;
         let classes = self.architecture.classes();
-        let mut tally = Tally::new(classes, data.len());
+        let mut tally = Tally::new(classes, self.predictions(data));
         let positions: Vec<usize> = (0..data.len()).collect();
-        for positions in positions.chunks(EVALUATED_AT_ONCE) {
+        for positions in positions.chunks(self.evaluated_at_once()) {
             self.load(data, positions);
             let logits = self.network.forward(parameters, positions.len(), None, &mut self.workspace);
-            for (row, &label) in logits.chunks_exact(classes).zip(&self.labels) {
-                tally.record(row, label);
+            for (row, label) in logits.chunks_exact(classes).zip(&self.labels) {
+                label.iter().for_each(|&label| tally.record(row, label));
             }
         }
         Ok(tally.finish())
@@ -310,18 +431,22 @@ impl Learner for NativeLearner {
             self.check_words(row, numbers)?;
         }
         let mut logits = Vec::with_capacity(numbers.len() / inputs * classes);
-        for numbers in numbers.chunks(EVALUATED_AT_ONCE * inputs) {
+        for numbers in numbers.chunks(self.evaluated_at_once() * inputs) {
             let examples = numbers.len() / inputs;
-            self.workspace.reserve(&self.network, examples);
-            self.workspace.input(numbers.len()).copy_from_slice(numbers);
-            logits.extend(self.network.forward(parameters, examples, None, &mut self.workspace).iter());
+            let mut workspace = std::mem::take(&mut self.workspace);
+            workspace.reserve(&self.network, examples);
+            workspace.input(numbers.len()).copy_from_slice(numbers);
+            let computed = self.network.forward(parameters, examples, None, &mut workspace);
+            self.last_logits(computed, numbers).into_iter().for_each(|row| logits.extend(row));
+            self.workspace = workspace;
         }
         Ok(logits)
     }
 }
 
 /// In which order the examples are seen, and what dropout draws from.
-struct Order {
+#[derive(Debug)]
+pub(crate) struct Order {
     positions: Vec<usize>,
     batch: usize,
     /// Deals each epoch, if it is not always the same.
@@ -331,7 +456,7 @@ struct Order {
 }
 
 impl Order {
-    fn new(examples: usize, batch: Batch, key: [u8; 32]) -> Self {
+    pub(crate) fn new(examples: usize, batch: Batch, key: [u8; 32]) -> Self {
         let size = batch.of(examples);
         let shuffled = matches!(batch, Batch::Size(_)) && size < examples;
         let mut dropout = ChaCha8Rng::from_seed(key);
@@ -349,13 +474,13 @@ impl Order {
     }
 
     /// Steps of so many epochs.
-    fn steps(&self, epochs: u32) -> u64 {
+    pub(crate) fn steps(&self, epochs: u32) -> u64 {
         u64::from(epochs) * self.batches() as u64
     }
 
     /// Takes the steps of some epochs, each on the examples at some positions with a seed for dropout; the sum of what those
     /// of the last epoch give.
-    fn run(&mut self, epochs: u32, mut step: impl FnMut(&[usize], u64) -> f64) -> f64 {
+    pub(crate) fn run(&mut self, epochs: u32, mut step: impl FnMut(&[usize], u64) -> f64) -> f64 {
         let mut loss = 0.0;
         for epoch in 1..=epochs {
             self.shuffle();
@@ -368,6 +493,11 @@ impl Order {
         loss
     }
 
+    /// The next seed for dropout.
+    pub(crate) fn seed(&mut self) -> u64 {
+        self.dropout.next_u64()
+    }
+
     fn shuffle(&mut self) {
         if let Some(dealer) = &mut self.dealer {
             self.positions.shuffle(dealer);
@@ -378,6 +508,21 @@ impl Order {
         let start = index * self.batch;
         &self.positions[start..self.positions.len().min(start + self.batch)]
     }
+}
+
+/// How many words an example begins with.
+fn known(words: &[f32]) -> usize {
+    words.iter().take_while(|word| **word >= 0.0).count()
+}
+
+/// What follows each word of an example: the next word, after the last one its label, and nothing after what is no word.
+fn following(words: &[f32], label: usize) -> impl Iterator<Item = Option<usize>> {
+    let known = known(words);
+    (1..=words.len()).map(move |next| match next {
+        next if next < known => Some(words[next] as usize),
+        next if next == known => Some(label),
+        _ => None,
+    })
 }
 
 /// Subtracts in place; whether every difference is a finite number.
@@ -398,5 +543,7 @@ fn subtract(values: &mut [f32], from: &[f32]) -> bool {
 /// Bounds the memory of a step whose batch is drawn.
 const CLIPPED_AT_ONCE: usize = 128;
 
-/// Bounds the memory of an evaluation whatever the size of the data.
 const EVALUATED_AT_ONCE: usize = 64;
+
+/// Places of sequences that are evaluated together.
+const PLACES_AT_ONCE: usize = 2048;

@@ -4,6 +4,7 @@
 //! that what passes between convolutions stays in the cache; the others on the batch as a whole.
 
 use super::bag::Bag;
+use super::block::{self, Block};
 use super::conv::{self, Conv};
 use super::dense::{self, Dense};
 use super::ngrams::{self, Ngrams};
@@ -12,6 +13,7 @@ use super::parameters::Parameters;
 use super::plane::Plane;
 use super::pointwise::{Mask, activate, activate_back};
 use super::pool::Pool;
+use super::sequence::{Positions, Summary};
 use crate::architecture::Stacked;
 use crate::{Activation, Architecture, ArchitectureError, Layer, Shape};
 
@@ -26,6 +28,9 @@ pub(super) enum Kind {
     Embedding(Bag),
     Ngrams(Ngrams),
     Norm(Norm),
+    Positions(Positions),
+    Block(Box<Block>, f32),
+    Summary(Summary),
     Activate(Activation),
     Dropout(f32),
     /// Gives what it is given.
@@ -37,6 +42,7 @@ impl Kind {
     pub(super) fn works_on_batches(&self) -> bool {
         match self {
             Self::Dense(_) | Self::Norm(_) | Self::Bag(_) | Self::Embedding(_) | Self::Ngrams(_) => true,
+            Self::Positions(_) | Self::Block(..) | Self::Summary(_) => true,
             Self::Conv(_) | Self::Pool(_) | Self::Activate(_) | Self::Dropout(_) | Self::Copy => false,
         }
     }
@@ -70,7 +76,8 @@ pub(super) struct Network {
     /// So many operations work on one example after the other.
     pub(super) single: usize,
     parameters: usize,
-    classes: usize,
+    /// Of an example: one for each class, at each place where the next word is predicted.
+    logits: usize,
 }
 
 /// The memory of a network, for up to so many examples at once.
@@ -88,6 +95,8 @@ pub(super) struct Workspace {
     pub(super) norm: norm::Scratch,
     pub(super) ngrams: ngrams::Scratch,
     pub(super) convs: Vec<conv::Scratch>,
+    /// For each operation that is a block.
+    blocks: Vec<block::Scratch>,
 }
 
 impl Network {
@@ -100,7 +109,7 @@ impl Network {
             slots: vec![Slot::new(architecture.input())],
             single: 0,
             parameters: 0,
-            classes: architecture.classes(),
+            logits: architecture.classes() * architecture.predicted_words().unwrap_or(1),
         };
         for stacked in &stack {
             network.push(stacked);
@@ -119,8 +128,17 @@ impl Network {
         let Stacked { layer, input, output, .. } = stacked;
         let (inputs, width) = (input.len(), output.len());
         let kind = match *layer {
+            // Of which nothing is left but other shapes.
             Layer::Flatten => return,
-            Layer::Dense { outputs } => Kind::Dense(Dense { inputs, outputs, offset }),
+            Layer::NextWord => return self.slots[from].shape = *output,
+            Layer::Dense { outputs } => Kind::Dense(Dense { inputs: input.row(), outputs, offset }),
+            Layer::Positions => Kind::Positions(Positions { numbers: inputs, offset }),
+            Layer::TransformerBlock(shape) => {
+                let Plane { height: length, channels: width, .. } = Plane::new(*input, 0);
+                Kind::Block(Box::new(Block::new(shape, length, width, offset)), shape.dropout)
+            }
+            Layer::Mean => Kind::Summary(Summary::Mean),
+            Layer::First => Kind::Summary(Summary::First),
             Layer::Conv2d { kernel, .. } => {
                 let margin = if has_below { Conv::margin(kernel) } else { 0 };
                 let output = Plane::new(*output, margin);
@@ -140,7 +158,7 @@ impl Network {
                 let Plane { height: length, channels: width, .. } = Plane::new(*input, 0);
                 Kind::Ngrams(Ngrams { length, width, shortest, longest, channels, offset })
             }
-            Layer::LayerNorm => Kind::Norm(Norm { width, offset }),
+            Layer::LayerNorm => Kind::Norm(Norm { width: input.vector(), offset }),
             Layer::Activation(activation) => Kind::Activate(activation),
             Layer::Dropout { rate } => Kind::Dropout(rate),
         };
@@ -194,6 +212,18 @@ impl Network {
         self.parameters
     }
 
+    /// Whether a layer uses its weights at several places of an example, so that norms of gradients of examples do not follow from
+    /// rows.
+    pub(super) fn shares_weights(&self) -> bool {
+        let each = |operation: &Operation| match &operation.kind {
+            Kind::Positions(_) | Kind::Block(..) => true,
+            Kind::Dense(dense) => self.slots[operation.from].shape.len() != dense.inputs,
+            Kind::Norm(norm) => self.slots[operation.from].shape.len() != norm.width,
+            _ => false,
+        };
+        self.operations.iter().any(each)
+    }
+
     /// The embedding bag that the examples go into, if there is one.
     pub(super) fn bag(&self) -> Option<&Bag> {
         match self.operations.first().map(|operation| &operation.kind) {
@@ -219,7 +249,7 @@ impl Network {
             self.forward_one(index, operation, parameters, 0..examples, seed, workspace);
         }
         let logits = workspace.values.last_mut().expect("there is a slot of logits");
-        &mut logits[..examples * self.classes]
+        &mut logits[..examples * self.logits]
     }
 
     fn forward_one(
@@ -250,6 +280,16 @@ impl Network {
                 );
             }
             Kind::Norm(norm) => norm.forward(parameters, input(), output),
+            Kind::Positions(positions) => positions.forward(parameters, input(), output),
+            Kind::Block(block, rate) => {
+                let (words, masks) =
+                    (&before[0][self.slots[0].of(examples.clone())], masks(*rate, seed, index));
+                block.forward(parameters, words, input(), output, &masks, &mut workspace.blocks[index]);
+            }
+            Kind::Summary(summary) => {
+                let words = &before[0][self.slots[0].of(examples.clone())];
+                summary.forward(words, self.slots[operation.to].shape.len(), input(), output);
+            }
             Kind::Pool(pool) => {
                 let width = self.slots[operation.to].shape.len();
                 let inputs = self.slots[operation.from].shape.len();
@@ -301,7 +341,7 @@ impl Network {
         seed: u64,
         workspace: &mut Workspace,
     ) {
-        let Workspace { values, gradients, dense, norm, ngrams, .. } = workspace;
+        let Workspace { values, gradients, dense, norm, ngrams, blocks, .. } = workspace;
         let (before, after) = gradients.split_at_mut(operation.to);
         let (from, to) = (&self.slots[operation.from], &self.slots[operation.to]);
         let gradient = || &after[0][..examples * to.shape.len()];
@@ -318,6 +358,18 @@ impl Network {
                     layer.backward_below(parameters, gradient(), below, ngrams);
                 }
                 layer.backward(parameters, scale, input(), gradient(), ngrams);
+            }
+            Kind::Positions(positions) => {
+                positions.backward(parameters, scale, gradient());
+                if let Some(below) = below {
+                    below.copy_from_slice(gradient());
+                }
+            }
+            Kind::Block(block, rate) => {
+                let (masks, scratch) = (masks(*rate, Some(seed), index), &mut blocks[index]);
+                let below = below.expect("an embedding stands below");
+                let gradient = gradient();
+                block.backward(parameters, scale, input(), gradient, below, &masks, scratch, (dense, norm));
             }
             _ => self.pass_back(index, operation, examples, seed, workspace),
         }
@@ -342,6 +394,13 @@ impl Network {
         match &operation.kind {
             Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_) | Kind::Embedding(_) | Kind::Ngrams(_) => {
                 unreachable!("they have parameters")
+            }
+            Kind::Positions(_) | Kind::Block(..) => unreachable!("they have parameters"),
+            Kind::Summary(summary) => {
+                if let Some(below) = below {
+                    let words = &values[0][..examples * self.slots[0].shape.len()];
+                    summary.backward(words, to.shape.len(), gradient, below);
+                }
             }
             // Only where no convolution is before it, so nothing below it learns.
             Kind::Conv(_) => unreachable!("convolutions work on single examples"),
@@ -462,6 +521,7 @@ impl Network {
             Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_) | Kind::Embedding(_) | Kind::Ngrams(_) => {
                 unreachable!("they work on batches")
             }
+            Kind::Positions(_) | Kind::Block(..) | Kind::Summary(_) => unreachable!("they work on batches"),
         }
     }
 }
@@ -508,6 +568,7 @@ impl Workspace {
             })
             .collect();
         self.convs.resize_with(network.single, conv::Scratch::default);
+        self.blocks.resize_with(network.operations.len(), block::Scratch::default);
     }
 
     /// Room for the numbers of `examples`, of which it has some.
@@ -521,6 +582,15 @@ fn mask(rate: f32, seed: Option<u64>, index: usize) -> Option<Mask> {
     // Spreads the seeds of the layers of a step over all 64 bits.
     seed.map(|seed| Mask::new(rate, (seed ^ index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }
+
+/// The masks of the block at `index`.
+fn masks(rate: f32, seed: Option<u64>, index: usize) -> block::Masks {
+    let seed = seed.filter(|_| rate > 0.0);
+    [0, MAX_OPERATIONS].map(|part| mask(rate, seed, index + part))
+}
+
+/// More than there are, so that the second dropout of a block has a mask that no other has.
+pub(super) const MAX_OPERATIONS: usize = 1 << 16;
 
 /// Moves pooling before the activations that stand before it: they never decrease, so the largest number stays the
 /// largest, and there are fewer numbers to work on.

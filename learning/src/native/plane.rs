@@ -17,7 +17,9 @@ impl Plane {
     pub(super) fn new(shape: Shape, margin: usize) -> Self {
         match shape {
             Shape::Vector(len) => Plane { height: 1, width: 1, channels: len, margin },
-            Shape::Sequence { length, width } => Plane { height: length, width: 1, channels: width, margin },
+            Shape::Sequence { length, width } | Shape::Each { length, width } => {
+                Plane { height: length, width: 1, channels: width, margin }
+            }
             Shape::Image { height, width, channels } => Plane { height, width, channels, margin },
         }
     }

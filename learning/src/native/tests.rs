@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::{Array2, arr1, arr2};
 
 use super::*;
-use crate::{Activation, Alpha, Dataset, Scheme, digits, partition};
+use crate::{Activation, Alpha, Dataset, Optimizer, Scheme, digits, partition};
 
 const SOFTMAX: Architecture = Architecture::Softmax { inputs: digits::PIXELS, classes: digits::CLASSES };
 
@@ -207,4 +207,30 @@ fn averaged_softmax_regression_reads_the_held_out_digits() {
         println!("seed {seed}: accuracy {accuracy:.4} on {} digits", test.len());
         assert!(accuracy >= 0.93, "seed {seed}: {accuracy}");
     }
+}
+
+#[test]
+fn a_batch_in_parts_is_the_whole_batch() {
+    let client = &skewed_clients(10, 1)[0];
+    for (batch, optimizer) in [
+        (Batch::Full, Optimizer::PLAIN),
+        (Batch::Size(20), Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.01 }),
+    ] {
+        let whole = training(0.3, 3, batch).with_optimizer(optimizer).unwrap();
+        let initial = mlp(Activation::Tanh).initial_parameters([4; 32]).unwrap();
+        let train = |training: Training| {
+            learner(&mlp(Activation::Tanh)).train(&initial, client, &training, Turn::new([2; 32])).unwrap()
+        };
+        let expected = train(whole);
+        for examples in [1, 7, 1000] {
+            let ours = train(whole.with_micro_batch(examples).unwrap());
+            assert_eq!((ours.steps, ours.examples), (expected.steps, expected.examples));
+            assert!((ours.loss - expected.loss).abs() < 1e-6);
+            let largest = expected.update.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+            for (ours, expected) in ours.update.iter().zip(&expected.update) {
+                assert!((ours - expected).abs() < 1e-5 * largest, "{ours} {expected}");
+            }
+        }
+    }
+    assert!(training(0.3, 1, Batch::Full).with_micro_batch(0).is_err());
 }

@@ -177,7 +177,13 @@ impl Graph {
                     node.int("axis", -1).float("epsilon", EPSILON)
                 });
             }
-            Layer::Embedding { .. } | Layer::Ngrams { .. } => {
+            Layer::Embedding { .. }
+            | Layer::Ngrams { .. }
+            | Layer::Positions
+            | Layer::TransformerBlock(_)
+            | Layer::Mean
+            | Layer::First
+            | Layer::NextWord => {
                 return Err(OnnxError::Layer { layer: name.clone(), kind: layer.kind() });
             }
         }
@@ -249,7 +255,7 @@ impl Graph {
 fn image(shape: Shape) -> Option<[usize; 3]> {
     match shape {
         Shape::Image { height, width, channels } => Some([height, width, channels]),
-        Shape::Vector(_) | Shape::Sequence { .. } => None,
+        Shape::Vector(_) | Shape::Sequence { .. } | Shape::Each { .. } => None,
     }
 }
 

@@ -6,6 +6,8 @@
 //!                                                          ╰ mean of their vectors: features of any model
 //! ```
 
+mod pieces;
+mod play;
 mod preparation;
 mod records;
 mod tokenizer;
@@ -16,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use pieces::Pieces;
+pub use play::speakers;
 pub use preparation::{Preparation, TextFeatures, stop_words};
 pub use records::{Column, Fields, Format, Texts, read};
 pub use tokenizer::Tokenizer;
@@ -132,6 +136,12 @@ pub enum TextFault {
         value: String,
         /// What a label may be.
         expected: String,
+    },
+    /// A passage of nobody.
+    #[error(", line {line}: a passage begins with the name of who speaks it and a colon")]
+    NoSpeaker {
+        /// Line, from 1.
+        line: u64,
     },
     /// A file without texts.
     #[error(" has no texts")]

@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
 use super::{TextError, Texts, Tokenizer, Vectors, Vocabulary, read_file};
-use crate::{Dataset, DatasetError, MAX_WIDTH};
+use crate::{Dataset, DatasetError, MAX_WIDTH, Owners};
 
 /// How a text becomes the features of an example.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,13 +47,15 @@ pub enum TextFeatures {
     Words,
     /// The mean of their vectors; zeros without any.
     MeanVector(Vectors),
+    /// The numbers of the last words, padded with −1: what a model of the next word takes.
+    NextWord,
 }
 
 impl Preparation {
     /// Features of an example.
     pub fn features(&self) -> usize {
         match &self.features {
-            TextFeatures::Words => self.length,
+            TextFeatures::Words | TextFeatures::NextWord => self.length,
             TextFeatures::MeanVector(vectors) => vectors.width(),
         }
     }
@@ -67,15 +69,12 @@ impl Preparation {
         } else {
             text
         };
-        let words = self.tokenizer.split(text).into_iter().filter(|word| !self.stop_words.contains(*word));
-        let numbers = words.filter_map(|word| self.vocabulary.number(word)).take(self.length);
+        let mut numbers = self.numbers(text);
         match &self.features {
-            TextFeatures::Words => {
-                let mut features: Vec<f32> = numbers.map(|number| number as f32).collect();
-                features.resize(self.length, PADDING);
-                features
-            }
+            TextFeatures::Words => self.padded(&numbers[..self.length.min(numbers.len())]),
+            TextFeatures::NextWord => self.padded(&numbers[numbers.len().saturating_sub(self.length)..]),
             TextFeatures::MeanVector(vectors) => {
+                numbers.truncate(self.length);
                 let (mut mean, mut count) = (Array1::<f32>::zeros(vectors.width()), 0_u32);
                 for number in numbers {
                     mean += &vectors.matrix().row(number as usize);
@@ -86,11 +85,57 @@ impl Preparation {
         }
     }
 
+    fn dataset_of_parts(&self, texts: &Texts, classes: usize) -> Result<Dataset, DatasetError> {
+        let (mut features, mut labels, mut owners) = (Vec::new(), Vec::new(), Owners::default());
+        for (at, text) in texts.texts.iter().enumerate() {
+            for (words, next) in self.parts(text) {
+                features.extend(words);
+                labels.push(next);
+                if let Some(given) = &texts.owners {
+                    owners.push(&given.names()[given.of_rows()[at] as usize]);
+                }
+            }
+        }
+        let (rows, columns) = (labels.len(), self.length);
+        let features = Array2::from_shape_vec((rows, columns), features)
+            .map_err(|_| DatasetError::Empty { rows, columns })?;
+        let dataset = Dataset::new(features, Array1::from_vec(labels), classes)?;
+        if texts.owners.is_some() { dataset.owned_by(owners) } else { Ok(dataset) }
+    }
+
+    /// The features of word numbers, at most as many as count.
+    fn padded(&self, numbers: &[u32]) -> Vec<f32> {
+        let words = numbers.iter().map(|&number| number as f32);
+        words.chain(std::iter::repeat(PADDING)).take(self.length).collect()
+    }
+
+    /// The parts of a text, one behind the other: each has so many words as count, or what is left, and the word that follows.
+    fn parts(&self, text: &str) -> Vec<(Vec<f32>, u32)> {
+        let numbers = self.numbers(text);
+        let part = |start: usize| {
+            let end = (start + self.length).min(numbers.len() - 1);
+            (self.padded(&numbers[start..end]), numbers[end])
+        };
+        (0..numbers.len().saturating_sub(1)).step_by(self.length).map(part).collect()
+    }
+
+    /// The numbers of all words of a text that are known.
+    fn numbers(&self, text: &str) -> Vec<u32> {
+        if let Tokenizer::Pieces(pieces) = &self.tokenizer {
+            return pieces.numbers(text);
+        }
+        let words = self.tokenizer.split(text).into_iter().filter(|word| !self.stop_words.contains(*word));
+        words.filter_map(|word| self.vocabulary.number(word)).collect()
+    }
+
     /// The examples that texts make.
     ///
     /// # Errors
     /// [`DatasetError`] if there are none.
     pub fn dataset(&self, texts: Texts, classes: usize) -> Result<Dataset, DatasetError> {
+        if self.features == TextFeatures::NextWord {
+            return self.dataset_of_parts(&texts, classes);
+        }
         let rows = texts.texts.len();
         let features: Vec<f32> = texts.texts.iter().flat_map(|text| self.prepare(text)).collect();
         let features = Array2::from_shape_vec((rows, self.features()), features)
@@ -111,6 +156,9 @@ impl TryFrom<PreparationFields> for Preparation {
         match &features {
             TextFeatures::MeanVector(vectors) if vectors.matrix().nrows() != vocabulary.len() => {
                 Err("there is not a vector for each word".to_owned())
+            }
+            TextFeatures::MeanVector(_) if matches!(&tokenizer, Tokenizer::Pieces(pieces) if pieces.len() > vocabulary.len()) => {
+                Err("the tokenizer has more pieces than there are vectors".to_owned())
             }
             _ if !(1..=MAX_WIDTH).contains(&length) => {
                 Err("no words of a text count, or too many".to_owned())
@@ -156,6 +204,25 @@ mod tests {
         assert_eq!(preparation.prepare(""), [-1.0; 4]);
         let json = serde_json::to_string(&preparation).unwrap();
         assert_eq!(serde_json::from_str::<Preparation>(&json).unwrap(), preparation);
+    }
+
+    #[test]
+    fn a_text_falls_into_parts_with_the_word_that_follows_each() {
+        let mut preparation = preparation(TextFeatures::NextWord);
+        preparation.length = 2;
+        assert_eq!(preparation.prepare("sun is hot"), [2.0, 3.0]);
+        assert_eq!(preparation.prepare("hot"), [3.0, -1.0]);
+        let mut owners = Owners::default();
+        ["ann", "bob"].iter().for_each(|name| owners.push(name));
+        let texts = ["sun is hot, sun is hot", "sun"].map(str::to_owned).to_vec();
+        let texts = Texts { texts, labels: vec![0; 2], owners: Some(owners) };
+        let dataset = preparation.dataset(texts, 4).unwrap();
+        let rows: Vec<f32> = dataset.features().iter().copied().collect();
+        assert_eq!(rows, [1.0, 2.0, 3.0, 1.0, 2.0, -1.0]);
+        assert_eq!(dataset.labels().to_vec(), [3, 2, 3]);
+        assert_eq!(dataset.owners().unwrap().of_rows(), [0, 0, 0]);
+        let alone = Texts { texts: vec!["sun".into()], labels: vec![0], owners: None };
+        assert!(preparation.dataset(alone, 4).is_err());
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub struct Fields {
     pub format: Format,
     /// The text.
     pub text: Column,
-    /// The label.
-    pub label: Column,
+    /// The label; without one all classes are 0.
+    pub label: Option<Column>,
     /// Whose example it is, if anybody's.
     pub client: Option<Column>,
 }
@@ -92,15 +92,18 @@ impl Texts {
 pub fn read(path: &Path, fields: &Fields, classes: &Classes) -> Result<Texts, TextError> {
     let file = open(path).map_err(|source| CsvError::Open { path: path.to_owned(), source })?;
     let mut texts = Texts { owners: fields.client.as_ref().map(|_| Owners::default()), ..Texts::default() };
-    let mut keep = |line, text: &str, label: &str, client: Option<&str>| {
-        let class = classes.of_label(label).ok_or_else(|| {
-            at(path)(TextFault::NotALabel {
-                line,
-                field: fields.label.to_string(),
-                value: label.to_owned(),
-                expected: classes.expected(),
-            })
-        })?;
+    let mut keep = |line, text: &str, label: Option<&str>, client: Option<&str>| {
+        let class = match (label, &fields.label) {
+            (Some(label), Some(field)) => classes.of_label(label).ok_or_else(|| {
+                at(path)(TextFault::NotALabel {
+                    line,
+                    field: field.to_string(),
+                    value: label.to_owned(),
+                    expected: classes.expected(),
+                })
+            })?,
+            _ => 0,
+        };
         texts.texts.push(text.to_owned());
         texts.labels.push(class);
         if let (Some(owners), Some(client)) = (&mut texts.owners, client) {
@@ -117,7 +120,7 @@ pub fn read(path: &Path, fields: &Fields, classes: &Classes) -> Result<Texts, Te
 }
 
 /// Takes the line, the text, the label and the client of an example.
-type Keep<'k> = dyn FnMut(u64, &str, &str, Option<&str>) -> Result<(), TextError> + 'k;
+type Keep<'k> = dyn FnMut(u64, &str, Option<&str>, Option<&str>) -> Result<(), TextError> + 'k;
 
 fn table(
     path: &Path,
@@ -142,8 +145,9 @@ fn table(
         Column::Name(name) => find_column(&names, name, path),
         Column::Number(number) => Ok((*number as usize).saturating_sub(1)),
     };
-    let (text, label) = (place(&fields.text)?, place(&fields.label)?);
-    let client = fields.client.as_ref().map(place).transpose()?;
+    let text = place(&fields.text)?;
+    let other = |column: &'_ Option<Column>| column.as_ref().map(place).transpose();
+    let (label, client) = (other(&fields.label)?, other(&fields.client)?);
     let mut record = StringRecord::new();
     while reader.read_record(&mut record).map_err(malformed)? {
         let line = record.position().map_or(0, |position| position.line());
@@ -155,11 +159,12 @@ fn table(
             Some(value) => Ok(value),
             None => Err(at(path)(TextFault::NoColumn { line, column: column + 1 })),
         };
-        let owner = match (client, &fields.client) {
-            (Some(column), Some(name)) => Some(value(column, name)?),
-            _ => None,
+        let other = |place: Option<usize>, column: &Option<Column>| match (place, column) {
+            (Some(place), Some(column)) => value(place, column).map(Some),
+            _ => Ok(None),
         };
-        keep(line, value(text, &fields.text)?, value(label, &fields.label)?, owner)?;
+        let owner = other(client, &fields.client)?;
+        keep(line, value(text, &fields.text)?, other(label, &fields.label)?, owner)?;
     }
     Ok(())
 }
@@ -183,9 +188,11 @@ fn json_lines(path: &Path, source: impl Read, fields: &Fields, keep: &mut Keep<'
             }
         };
         let body = field(&fields.text, "a text", false)?;
-        let label = field(&fields.label, "a text or a number", true)?;
-        let client = fields.client.as_ref().map(|client| field(client, "a text or a number", true));
-        keep(line, &body, &label, client.transpose()?.as_deref())?;
+        let other = |column: &Option<Column>| {
+            column.as_ref().map(|column| field(column, "a text or a number", true)).transpose()
+        };
+        let (label, client) = (other(&fields.label)?, other(&fields.client)?);
+        keep(line, &body, label.as_deref(), client.as_deref())?;
     }
     Ok(())
 }
@@ -206,7 +213,7 @@ mod tests {
     fn fields(format: Format, columns: [&str; 3]) -> Fields {
         let [text, label, client] =
             columns.map(|name| name.parse().map_or(Column::Name(name.to_owned()), Column::Number));
-        Fields { format, text, label, client: Some(client) }
+        Fields { format, text, label: Some(label), client: Some(client) }
     }
 
     fn read_text(text: &str, fields: &Fields) -> Result<Texts, String> {

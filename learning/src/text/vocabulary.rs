@@ -37,13 +37,14 @@ impl Vocabulary {
         Ok(Self { words, numbers, unknown })
     }
 
-    /// Reads a file with a word on each line; line 1 has number 0. Spaces count.
+    /// Reads a file with a word on each line; line 1 has number 0. Spaces count, and `\n` stands for the end of a line.
     ///
     /// # Errors
     /// [`TextError`], which names the file and the line.
     pub fn read(path: &Path) -> Result<Self, TextError> {
         let text = read_file(path)?;
-        Self::new(text.lines().map(str::to_owned).collect()).map_err(at(path))
+        let word = |line: &str| if line == "\\n" { "\n".to_owned() } else { line.to_owned() };
+        Self::new(text.lines().map(word).collect()).map_err(at(path))
     }
 
     /// The most frequent words of counted ones, at most `size` and each counted at least `least` times: by falling count, then by
@@ -111,6 +112,8 @@ mod tests {
         std::fs::write(&path, " \n中\r\n文\n").unwrap();
         let plain = Vocabulary::read(&path).unwrap();
         assert_eq!((plain.number(" "), plain.number("文"), plain.number("x")), (Some(0), Some(2), None));
+        std::fs::write(&path, "\\n\nx\n").unwrap();
+        assert_eq!(Vocabulary::read(&path).unwrap().number("\n"), Some(0));
         std::fs::write(&path, "a\n<UNK>\nb\na\n").unwrap();
         let twice = Vocabulary::read(&path).unwrap_err().to_string();
         assert!(twice.ends_with("words.txt, line 4: the word `a` stands in line 1 already"), "{twice}");

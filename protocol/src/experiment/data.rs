@@ -86,13 +86,13 @@ pub struct TextData {
     pub files: Files<PathBuf>,
     /// How a line is divided.
     pub format: TextFormat,
-    /// Where the text stands.
-    pub text: TextColumn,
-    /// Where the label stands.
-    pub label: TextColumn,
+    /// Where the text stands, in files with columns.
+    pub text: Option<TextColumn>,
+    /// Where the label stands; nowhere where the next word is predicted.
+    pub label: Option<TextColumn>,
     /// Where it stands whose example a line is, if anywhere.
     pub client: Option<TextColumn>,
-    /// The classes that labels name: integers from 0, or these texts.
+    /// The classes that labels name: integers from 0, or these texts. Where the next word is predicted, so many words.
     pub classes: CountOrNames,
     /// What counts as a word.
     pub tokenizer: Tokenizer,
@@ -100,8 +100,8 @@ pub struct TextData {
     pub lowercase: bool,
     /// A file of words that do not count.
     pub stop_words: Option<PathBuf>,
-    /// The file of the words that do; a word's number is its line, from 0.
-    pub vocabulary: PathBuf,
+    /// The words that do; a word's number is its place, from 0. None with a tokenizer that has its own.
+    pub vocabulary: Option<Vocabulary>,
     /// So many words of a text count at most, at least 1.
     pub length: u32,
     /// Vectors of the words.
@@ -120,6 +120,8 @@ pub enum TextFormat {
     Tsv,
     /// A JSON object on each line.
     Jsonl,
+    /// A play: passages with an empty line between them, each below the name of who speaks it and a colon.
+    Speakers,
 }
 
 /// Where something stands in a line.
@@ -133,13 +135,27 @@ pub enum TextColumn {
 }
 
 /// What counts as a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tokenizer {
     /// Every character.
     Characters,
     /// What Unicode's rules say is a word.
     Words,
+    /// What jieba finds in a Chinese text.
+    Jieba,
+    /// The pieces of a tokenizer of Hugging Face, from its `tokenizer.json`, with their own numbers.
+    File(PathBuf),
+}
+
+/// Where the words stand that are known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a file with a word on each line, or a list of words")]
+pub enum Vocabulary {
+    /// In a file, one on each line.
+    File(PathBuf),
+    /// Here.
+    Words(Vec<String>),
 }
 
 /// A file of vectors of words.
@@ -164,6 +180,8 @@ pub enum TextFeatures {
     Words,
     /// The mean of their vectors, which stay as they are.
     MeanVector,
+    /// The numbers of the words of parts of a text, one part behind the other, each with the word that follows as its class.
+    NextWord,
 }
 
 /// A file of images and the file of their labels.
@@ -245,11 +263,16 @@ impl Data {
         }
     }
 
+    /// Whether the class of an example is the word that follows.
+    pub fn predicts_words(&self) -> bool {
+        matches!(self, Data::Text(text) if text.features == TextFeatures::NextWord)
+    }
+
     /// Whether they say whose example each is.
     pub fn has_clients(&self) -> bool {
         match self {
             Data::Csv(csv) => csv.client.is_some(),
-            Data::Text(text) => text.client.is_some(),
+            Data::Text(text) => text.client.is_some() || text.format == TextFormat::Speakers,
             // Only who reads them knows.
             Data::Own(_) => true,
             Data::Digits | Data::Idx(_) | Data::Npz(_) | Data::Workload(_) => false,
@@ -271,7 +294,12 @@ impl Data {
             Data::Text(text) => {
                 text.files.each_mut(place);
                 text.stop_words.iter_mut().for_each(place);
-                place(&mut text.vocabulary);
+                if let Some(Vocabulary::File(file)) = &mut text.vocabulary {
+                    place(file);
+                }
+                if let Tokenizer::File(file) = &mut text.tokenizer {
+                    place(file);
+                }
                 text.vectors.iter_mut().for_each(|vectors| place(&mut vectors.file));
             }
         }

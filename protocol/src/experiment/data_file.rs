@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::Invalid;
 use super::data::{
     CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, OwnData, TextColumn, TextData,
-    TextFeatures, TextFormat, Tokenizer, VectorsFile,
+    TextFeatures, TextFormat, Tokenizer, VectorsFile, Vocabulary,
 };
 use super::validate::invalid;
 use super::workload::Workload;
@@ -136,10 +136,12 @@ pub struct TextFile {
     pub hold_out_every: Option<u32>,
     /// How a line is divided.
     pub format: TextFormat,
-    /// The column of the text: a name, or a number from 1 where there is no header line.
-    pub text: TextColumn,
-    /// The column of the label.
-    pub label: TextColumn,
+    /// The column of the text: a name, or a number from 1 where there is no header line. None in plays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextColumn>,
+    /// The column of the label; none where the next word is predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<TextColumn>,
     /// The column that says whose example a line is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<TextColumn>,
@@ -153,14 +155,15 @@ pub struct TextFile {
     /// A file of words that do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_words: Option<PathBuf>,
-    /// A file with a word on each line.
-    pub vocabulary: PathBuf,
+    /// A file with a word on each line, or the words; none with a tokenizer from a file, which has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<Vocabulary>,
     /// So many words of a text count at most.
     pub length: u32,
     /// Vectors of the words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vectors: Option<VectorsFile>,
-    /// `"words"` or `"mean-vector"`.
+    /// `"words"`, `"mean-vector"` or `"next-word"`.
     #[serde(default)]
     pub features: TextFeatures,
 }
@@ -321,9 +324,12 @@ impl From<&Data> for DataFile {
 }
 
 fn text(file: &TextFile) -> Result<TextData, Invalid> {
-    let numbered = matches!(file.text, TextColumn::Number(_));
+    let numbered = matches!(file.text, Some(TextColumn::Number(_)));
     let columns =
-        [("text", Some(&file.text)), ("label", Some(&file.label)), ("client", file.client.as_ref())];
+        [("text", file.text.as_ref()), ("label", file.label.as_ref()), ("client", file.client.as_ref())];
+    for (key, column) in columns {
+        wanted(file, key, column.is_some())?;
+    }
     for (key, column) in columns {
         let key = format!("task.data.{key}");
         match column {
@@ -347,6 +353,13 @@ fn text(file: &TextFile) -> Result<TextData, Invalid> {
     if file.length == 0 {
         return Err(invalid("task.data.length", "must be at least 1"));
     }
+    tokenizer(file)?;
+    if file.features == TextFeatures::NextWord && !matches!(file.classes, CountOrNames::Count(_)) {
+        return Err(invalid(
+            "task.data.classes",
+            "must be the number of words of the vocabulary: they are the classes",
+        ));
+    }
     match &file.vectors {
         Some(vectors) if vectors.width == 0 => {
             return Err(invalid("task.data.vectors.width", "must be at least 1"));
@@ -366,7 +379,7 @@ fn text(file: &TextFile) -> Result<TextData, Invalid> {
         label: file.label.clone(),
         client: file.client.clone(),
         classes: several("task.data.classes", &file.classes, 2)?,
-        tokenizer: file.tokenizer,
+        tokenizer: file.tokenizer.clone(),
         lowercase: file.lowercase,
         stop_words: file.stop_words.clone(),
         vocabulary: file.vocabulary.clone(),
@@ -374,6 +387,53 @@ fn text(file: &TextFile) -> Result<TextData, Invalid> {
         vectors: file.vectors.clone(),
         features: file.features,
     })
+}
+
+/// Which columns there have to be.
+fn wanted(file: &TextFile, key: &str, given: bool) -> Result<(), Invalid> {
+    let (play, next_word) = (file.format == TextFormat::Speakers, file.features == TextFeatures::NextWord);
+    let problem = match (key, given) {
+        (_, true) if play => "has no meaning in a play, which has speakers instead of columns: remove it",
+        ("label", true) if next_word => {
+            "has no meaning with features = \"next-word\", where the class is the next word: remove it"
+        }
+        ("label", false) if play && !next_word => {
+            return Err(invalid(
+                "task.data.format",
+                "\"speakers\" has no labels: it needs features = \"next-word\"",
+            ));
+        }
+        ("text", false) if !play => "is missing: name the column of the text",
+        ("label", false) if !next_word => "is missing: name the column of the label",
+        _ => return Ok(()),
+    };
+    Err(invalid(&format!("task.data.{key}"), problem))
+}
+
+/// A tokenizer from a file decides about words alone; another one needs to be told which are known.
+fn tokenizer(file: &TextFile) -> Result<(), Invalid> {
+    let Tokenizer::File(_) = &file.tokenizer else {
+        return match &file.vocabulary {
+            Some(_) => Ok(()),
+            None => Err(invalid(
+                "task.data.vocabulary",
+                "is missing: name a file with a word on each line, or a tokenizer that has its own words, \
+                 tokenizer = { file = \"tokenizer.json\" }",
+            )),
+        };
+    };
+    let told = [
+        ("vocabulary", file.vocabulary.is_some()),
+        ("stop_words", file.stop_words.is_some()),
+        ("lowercase", file.lowercase),
+    ];
+    match told.into_iter().find(|(_, told)| *told) {
+        Some((key, _)) => Err(invalid(
+            &format!("task.data.{key}"),
+            "has no meaning with a tokenizer from a file, which says itself what counts as a word: remove it",
+        )),
+        None => Ok(()),
+    }
 }
 
 fn text_file(data: &TextData) -> TextFile {
@@ -387,7 +447,7 @@ fn text_file(data: &TextData) -> TextFile {
         label: data.label.clone(),
         client: data.client.clone(),
         classes: data.classes.clone(),
-        tokenizer: data.tokenizer,
+        tokenizer: data.tokenizer.clone(),
         lowercase: data.lowercase,
         stop_words: data.stop_words.clone(),
         vocabulary: data.vocabulary.clone(),
@@ -514,14 +574,14 @@ mod tests {
             test: Some("test.txt".into()),
             hold_out_every: None,
             format: TextFormat::Tsv,
-            text: TextColumn::Number(1),
-            label: TextColumn::Number(2),
+            text: Some(TextColumn::Number(1)),
+            label: Some(TextColumn::Number(2)),
             client: None,
             classes: CountOrNames::Count(10),
             tokenizer: Tokenizer::Characters,
             lowercase: false,
             stop_words: Some("stop.txt".into()),
-            vocabulary: "words.txt".into(),
+            vocabulary: Some(Vocabulary::File("words.txt".into())),
             length: 32,
             vectors: Some(VectorsFile { file: "v.npz".into(), array: None, width: 200 }),
             features: TextFeatures::Words,
@@ -545,8 +605,21 @@ mod tests {
         let meanless = |f: &mut TextFile| (f.features, f.vectors) = (TextFeatures::MeanVector, None);
         assert_eq!(refused(meanless), "task.data.features");
         assert_eq!(refused(|f| f.length = 0), "task.data.length");
-        assert_eq!(refused(|f| f.label = TextColumn::Name("label".into())), "task.data.label");
-        assert_eq!(refused(|f| f.text = TextColumn::Number(0)), "task.data.text");
+        assert_eq!(refused(|f| f.vocabulary = None), "task.data.vocabulary");
+        assert_eq!(refused(|f| f.text = None), "task.data.text");
+        assert_eq!(refused(|f| f.label = None), "task.data.label");
+        assert_eq!(refused(|f| f.features = TextFeatures::NextWord), "task.data.label");
+        assert_eq!(refused(|f| f.format = TextFormat::Speakers), "task.data.text");
+        let play = |f: &mut TextFile| {
+            (f.format, f.text, f.label, f.vectors) = (TextFormat::Speakers, None, None, None);
+        };
+        assert_eq!(refused(play), "task.data.format");
+        let pieces = |f: &mut TextFile| f.tokenizer = Tokenizer::File("tokenizer.json".into());
+        assert_eq!(refused(pieces), "task.data.vocabulary");
+        let own = |f: &mut TextFile| (f.tokenizer, f.vocabulary) = (Tokenizer::File("t.json".into()), None);
+        assert_eq!(refused(own), "task.data.stop_words");
+        assert_eq!(refused(|f| f.label = Some(TextColumn::Name("label".into()))), "task.data.label");
+        assert_eq!(refused(|f| f.text = Some(TextColumn::Number(0))), "task.data.text");
         assert_eq!(refused(|f| f.format = TextFormat::Jsonl), "task.data.text");
     }
 

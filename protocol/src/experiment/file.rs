@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 pub use super::attack::AttackFile;
 pub use super::data_file::{CsvFile, DataFile, IdxFile, NpzFile, OwnFile, TextFile};
 pub use super::evaluation::Evaluation;
-pub use super::layers::Layer;
+pub use super::layers::{Layer, Transformer};
 pub use super::simulation::{Availability, Devices, Faults};
 pub use super::strategy_file::{AdaptiveFile, StrategyFile, WeightingFile};
 pub use super::task::Activation;
 pub use super::training_file::{
-    BatchFile, BatchWord, InOrderFile, OptimizerFile, ScheduleFile, TrainingFile,
+    BatchFile, BatchWord, InOrderFile, OptimizerFile, Precision, ScheduleFile, TrainingFile,
 };
 pub use super::workload::Workload;
 
@@ -80,6 +80,9 @@ pub enum ModelFile {
         /// The layers before the last, dense one, which gives a number for each class.
         layers: Vec<Layer>,
     },
+    /// `kind = "transformer"`: an encoder of texts, or a model of the next word where that is what the data are about;
+    /// resolved to its layers.
+    Transformer(Transformer),
     /// `kind = "simple-cnn"`: a small convolutional network for images, resolved to its layers.
     SimpleCnn {
         /// Height, width and channels of an example.

@@ -62,8 +62,110 @@ pub enum Layer {
         /// Kernels of each width.
         channels: u32,
     },
-    /// Mean 0 and variance 1 over the numbers of each example, then learned amounts.
+    /// Mean 0 and variance 1 over the numbers of each example, or of each vector of a sequence, then learned amounts.
     LayerNorm,
+    /// A learned vector for each place of a sequence, added to what stands there.
+    Positions,
+    /// Attention and a feed-forward part, each added to the sequence that comes in.
+    TransformerBlock(Block),
+    /// The mean of a sequence's vectors that stand at words.
+    Mean,
+    /// The first vector of a sequence.
+    First,
+    /// From here each place of a sequence is an example, whose class is the word that follows.
+    NextWord,
+}
+
+/// A block of a transformer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Block {
+    /// Heads of the attention, which share the width.
+    pub heads: u32,
+    /// Width of the feed-forward part.
+    pub feed_forward: u32,
+    /// Whether a place looks at itself and those before it only.
+    #[serde(default)]
+    pub causal: bool,
+    /// Where the normalizations stand.
+    #[serde(default)]
+    pub norm: NormPlace,
+    /// The probability with which numbers that are added are dropped while training.
+    #[serde(default)]
+    pub dropout: f64,
+}
+
+/// Where the normalizations of a block stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NormPlace {
+    /// Before attention and before the feed-forward part.
+    #[default]
+    Before,
+    /// After each sum.
+    After,
+}
+
+/// A transformer, by its sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transformer {
+    /// Words that it reads.
+    pub vocabulary: u32,
+    /// Blocks, at least 1.
+    pub layers: u32,
+    /// Heads of each.
+    pub heads: u32,
+    /// Width of the vectors.
+    pub width: u32,
+    /// Width of the feed-forward parts.
+    pub feed_forward: u32,
+    /// The probability with which numbers are dropped while training, after the embedding and in every block.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Where the normalizations stand.
+    #[serde(default)]
+    pub norm: NormPlace,
+    /// What stands for a whole text, unless the next word is predicted.
+    #[serde(default)]
+    pub summary: Summary,
+}
+
+/// What stands for a sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Summary {
+    /// The mean of the vectors at words.
+    #[default]
+    Mean,
+    /// The first vector.
+    First,
+}
+
+impl Transformer {
+    /// Its layers: an encoder, or a causal model of the next word.
+    pub fn resolve(&self, next_word: bool) -> Vec<Layer> {
+        let Transformer { vocabulary, layers, heads, width, feed_forward, dropout, norm, summary } = *self;
+        let block = Block { heads, feed_forward, causal: next_word, norm, dropout };
+        let mut resolved = vec![Layer::Embedding { vocabulary, width }, Layer::Positions];
+        // With the norms after the sums nothing grows from block to block, and the embedding is normalized, as in BERT.
+        if norm == NormPlace::After {
+            resolved.push(Layer::LayerNorm);
+        }
+        if dropout > 0.0 {
+            resolved.push(Layer::Dropout { rate: dropout });
+        }
+        resolved.extend((0..layers.min(MAX_LAYERS as u32 + 1)).map(|_| Layer::TransformerBlock(block)));
+        if norm == NormPlace::Before {
+            resolved.push(Layer::LayerNorm);
+        }
+        resolved.push(match (next_word, summary) {
+            (true, _) => Layer::NextWord,
+            (false, Summary::Mean) => Layer::Mean,
+            (false, Summary::First) => Layer::First,
+        });
+        resolved
+    }
 }
 
 /// What passes between two layers.
@@ -72,6 +174,8 @@ enum Shape {
     Vector(u64),
     /// So many vectors of one width.
     Sequence([u64; 2]),
+    /// The same, each an example of its own.
+    Each([u64; 2]),
     Image([u64; 3]),
 }
 
@@ -80,7 +184,7 @@ impl Shape {
     fn len(self) -> Option<u64> {
         match self {
             Shape::Vector(len) => Some(len),
-            Shape::Sequence([length, width]) => length.checked_mul(width),
+            Shape::Sequence([length, width]) | Shape::Each([length, width]) => length.checked_mul(width),
             Shape::Image([height, width, channels]) => height.checked_mul(width)?.checked_mul(channels),
         }
     }
@@ -113,13 +217,34 @@ pub(super) fn count_parameters(
         count = count.saturating_add(parameters);
         shape = next;
     }
+    check_next_word(layers, classes)?;
     Ok(count)
+}
+
+/// Whether a model of the next word reads the words that it predicts, and does not look ahead.
+fn check_next_word(layers: &[Layer], classes: u32) -> Result<(), String> {
+    let Some(end) = layers.iter().position(|layer| *layer == Layer::NextWord) else { return Ok(()) };
+    if layers[..end].iter().any(|layer| matches!(layer, Layer::TransformerBlock(block) if !block.causal)) {
+        return Err(
+            "predicts the next word, which a block before looks at: say causal = true in all of them".into(),
+        );
+    }
+    match layers[0] {
+        Layer::Embedding { vocabulary, .. } if vocabulary != classes => Err(format!(
+            "predicts one of {classes} words, the classes of task.data, but the embedding reads {vocabulary}"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What a layer makes of `input`, and how many parameters it has.
 fn follow(input: Shape, layer: Layer, first: bool) -> Result<(Shape, u64), &'static str> {
     let len = input.len().unwrap_or(u64::MAX);
     Ok(match layer {
+        Layer::Dense { outputs } if matches!(input, Shape::Each(_)) => {
+            let (Shape::Each([length, width]), outputs) = (input, u64::from(outputs)) else { unreachable!() };
+            (Shape::Each([length, outputs]), (width + 1).saturating_mul(outputs))
+        }
         Layer::Dense { outputs } => {
             let outputs = u64::from(outputs);
             (Shape::Vector(outputs), len.saturating_add(1).saturating_mul(outputs))
@@ -169,16 +294,49 @@ fn follow(input: Shape, layer: Layer, first: bool) -> Result<(Shape, u64), &'sta
             let features = sizes.saturating_mul(channels);
             (Shape::Vector(features), weights.saturating_add(features))
         }
-        Layer::LayerNorm if !matches!(input, Shape::Vector(_)) => {
-            return Err("needs a vector: put \"flatten\" before it");
+        Layer::LayerNorm => match input {
+            Shape::Image(_) => return Err("needs vectors: put \"flatten\" before it"),
+            Shape::Vector(len) | Shape::Sequence([_, len]) | Shape::Each([_, len]) => {
+                (input, len.saturating_mul(2))
+            }
+        },
+        Layer::Positions | Layer::TransformerBlock(_) | Layer::Mean | Layer::First | Layer::NextWord => {
+            let Shape::Sequence(sequence) = input else {
+                return Err("needs a sequence: put an embedding before it");
+            };
+            follow_sequence(sequence, layer)?
         }
-        Layer::LayerNorm => (input, len.saturating_mul(2)),
+    })
+}
+
+/// What a layer that needs a sequence makes of one.
+fn follow_sequence([length, width]: [u64; 2], layer: Layer) -> Result<(Shape, u64), &'static str> {
+    let sequence = Shape::Sequence([length, width]);
+    Ok(match layer {
+        Layer::TransformerBlock(block) => {
+            if !(0.0..1.0).contains(&block.dropout) {
+                return Err("must drop out at a rate of at least 0 and below 1");
+            }
+            if block.heads == 0 || !width.is_multiple_of(block.heads.into()) {
+                return Err("must have heads that divide the width of the vectors");
+            }
+            if block.feed_forward == 0 {
+                return Err("must have a feed-forward part of at least one number");
+            }
+            let wide = u64::from(block.feed_forward);
+            let attention = width.saturating_mul(width).saturating_add(width).saturating_mul(4);
+            let feed = width.saturating_mul(wide).saturating_mul(2).saturating_add(width + wide);
+            (sequence, attention.saturating_add(feed).saturating_add(4 * width))
+        }
+        Layer::Mean | Layer::First => (Shape::Vector(width), 0),
+        Layer::NextWord => (Shape::Each([length, width]), 0),
+        _ => (sequence, length.saturating_mul(width)),
     })
 }
 
 fn window(input: Shape, size: u32) -> Result<[u64; 3], &'static str> {
     match input {
-        Shape::Vector(_) | Shape::Sequence(_) => {
+        Shape::Vector(_) | Shape::Sequence(_) | Shape::Each(_) => {
             Err("needs an image: say task.model.image, and flatten later")
         }
         Shape::Image(_) if size == 0 => Err("must be at least one pixel wide"),
@@ -208,6 +366,17 @@ pub(super) fn write(writer: &mut Writer, image: Option<[u32; 3]>, layers: &[Laye
             Layer::EmbeddingBag { vocabulary, width } => writer.u8(8).u32(vocabulary).u32(width),
             Layer::LayerNorm => writer.u8(9),
             Layer::Embedding { vocabulary, width } => writer.u8(10).u32(vocabulary).u32(width),
+            Layer::Positions => writer.u8(12),
+            Layer::TransformerBlock(Block { heads, feed_forward, causal, norm, dropout }) => {
+                let norm = match norm {
+                    NormPlace::Before => 0,
+                    NormPlace::After => 1,
+                };
+                writer.u8(13).u32(heads).u32(feed_forward).u8(causal.into()).u8(norm).f64(dropout)
+            }
+            Layer::Mean => writer.u8(14),
+            Layer::First => writer.u8(15),
+            Layer::NextWord => writer.u8(16),
             Layer::Ngrams { shortest, longest, channels } => {
                 writer.u8(11).u32(shortest).u32(longest).u32(channels)
             }
@@ -265,6 +434,33 @@ mod tests {
         assert_eq!(count_parameters(20, None, &layers, 3), Ok(words + kernels + output));
         assert!(count_parameters(3, None, &layers, 3).unwrap_err().contains("shortest <= longest"));
         assert!(count_parameters(20, None, &layers[1..], 3).unwrap_err().contains("embedding before it"));
+    }
+
+    #[test]
+    fn transformers_are_counted() {
+        let transformer = Transformer {
+            vocabulary: 66,
+            layers: 2,
+            heads: 4,
+            width: 32,
+            feed_forward: 100,
+            dropout: 0.1,
+            norm: NormPlace::Before,
+            summary: Summary::Mean,
+        };
+        let block = 4 * (32 * 32 + 32) + (32 * 100 + 100) + (100 * 32 + 32) + 4 * 32;
+        let count = |layers: &[Layer], classes| count_parameters(16, None, layers, classes);
+        let (words, places, norm) = (66 * 32, 16 * 32, 64);
+        assert_eq!(count(&transformer.resolve(false), 3), Ok(words + places + 2 * block + norm + 33 * 3));
+        assert_eq!(count(&transformer.resolve(true), 66), Ok(words + places + 2 * block + norm + 33 * 66));
+        let refused = |layers: &[Layer], classes| count(layers, classes).unwrap_err();
+        assert!(refused(&transformer.resolve(true), 65).contains("predicts one of 65 words"));
+        let mut looks = transformer.resolve(false);
+        *looks.last_mut().unwrap() = Layer::NextWord;
+        assert!(refused(&looks, 66).contains("looks at: say causal = true"));
+        let uneven = Transformer { heads: 5, ..transformer };
+        assert!(refused(&uneven.resolve(false), 3).contains("layer 3, counted from 0: it must have heads"));
+        assert!(refused(&transformer.resolve(false)[2..], 3).contains("needs a sequence"));
     }
 
     #[test]

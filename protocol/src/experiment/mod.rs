@@ -26,10 +26,10 @@ use skep_privacy::quantities::{
 pub use attack::{Attack, AttackKind};
 pub use data::{
     CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, OwnData, TextColumn, TextData,
-    TextFeatures, TextFormat, Tokenizer, VectorsFile,
+    TextFeatures, TextFormat, Tokenizer, VectorsFile, Vocabulary,
 };
 pub use evaluation::Evaluation;
-pub use layers::{Layer, simple_cnn};
+pub use layers::{Block, Layer, NormPlace, Summary, Transformer, simple_cnn};
 pub use simulation::Simulation;
 pub use strategy::{
     Aggregation, LOSS_UNIT, Robust, STEPS_UNIT, SecondMoment, ServerOptimizer, Strategy, Weighting,

@@ -15,6 +15,9 @@ pub struct Training {
     pub local_epochs: u32,
     /// Examples in one step.
     pub batch: Batch,
+    /// Examples whose gradients are computed at once, where those are fewer than a batch: they bound the memory of a step, and change
+    /// nothing else. At least 1.
+    pub micro_batch: Option<u32>,
     /// What makes steps of gradients.
     pub optimizer: Optimizer,
     /// μ of the proximal term μ/2 · ‖w − w₀‖² that is added to the loss, where w₀ is the model of the round (FedProx,
@@ -120,6 +123,7 @@ impl Training {
             learning_rate,
             local_epochs,
             batch,
+            micro_batch: None,
             optimizer: Optimizer::PLAIN,
             proximal: 0.0,
             gradient_clip_norm: None,
@@ -155,6 +159,9 @@ impl Training {
         }
         if matches!(self.batch, Batch::Size(0) | Batch::InOrder(0)) {
             return Err(("task.training.batch_size", "must be \"full\" or at least 1".into()));
+        }
+        if self.micro_batch == Some(0) {
+            return Err(("task.training.micro_batch_size", "must be at least 1".into()));
         }
         self.optimizer.check().map_err(|problem| ("task.training.optimizer", problem))?;
         if !not_negative(self.proximal) {
@@ -208,6 +215,9 @@ impl Training {
             Schedule::Step { every, factor } => writer.u8(6).u64(every).f64(factor),
             Schedule::Cosine { rounds, floor } => writer.u8(7).u64(rounds).f64(floor),
         };
+        if let Some(examples) = self.micro_batch {
+            writer.u8(9).u32(examples);
+        }
         if let Some(terms) = self.example_privacy {
             let ExamplePrivacy { clip_norm, noise_multiplier, delta, epsilon_limit, rounds } = terms;
             writer.u8(8).f64(clip_norm).f64(noise_multiplier).f64(delta).f64(epsilon_limit).u64(rounds);

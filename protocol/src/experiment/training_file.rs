@@ -14,6 +14,12 @@ pub struct TrainingFile {
     pub local_epochs: u32,
     /// Examples in one step, or `"full"`.
     pub batch_size: BatchFile,
+    /// Examples whose gradients are computed at once, to bound the memory of a step; a batch, if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch_size: Option<u32>,
+    /// `"f32"`, what everything is computed in.
+    #[serde(default, skip_serializing)]
+    pub precision: Precision,
     /// What makes steps of gradients; plain descent, if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerFile>,
@@ -26,6 +32,19 @@ pub struct TrainingFile {
     /// How the step size changes from round to round; not at all, if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleFile>,
+}
+
+/// `task.training.precision`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// IEEE 754 numbers of 32 bits.
+    #[default]
+    F32,
+    /// Of 16 bits with the range of `F32`.
+    Bf16,
+    /// Of 16 bits.
+    F16,
 }
 
 /// `task.training.batch_size`
@@ -132,6 +151,8 @@ impl TrainingFile {
             learning_rate,
             local_epochs,
             batch_size,
+            micro_batch_size: None,
+            precision: Precision::F32,
             optimizer: None,
             proximal: None,
             gradient_clip_norm: None,
@@ -150,6 +171,7 @@ impl From<&TrainingFile> for Training {
                 BatchFile::Size(size) => Batch::Size(size),
                 BatchFile::InOrder(InOrderFile { in_order }) => Batch::InOrder(in_order),
             },
+            micro_batch: file.micro_batch_size,
             optimizer: match file.optimizer {
                 None => Optimizer::PLAIN,
                 Some(OptimizerFile::Sgd { momentum, nesterov, weight_decay }) => {
@@ -185,6 +207,8 @@ impl From<&Training> for TrainingFile {
                 Batch::Size(size) => BatchFile::Size(size),
                 Batch::InOrder(in_order) => BatchFile::InOrder(InOrderFile { in_order }),
             },
+            micro_batch_size: training.micro_batch,
+            precision: Precision::F32,
             optimizer: match training.optimizer {
                 Optimizer::PLAIN => None,
                 Optimizer::Sgd { momentum, nesterov, weight_decay } => {

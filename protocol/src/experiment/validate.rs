@@ -10,8 +10,8 @@ use skep_privacy::quantities::{QuantityError, Sampling, SamplingRate};
 use thiserror::Error;
 
 use super::file::{
-    AttackFile, DataFile, ExperimentFile, FidelityFile, ModelFile, PartitionFile, PopulationFile, RoundsFile,
-    SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
+    AttackFile, DataFile, ExperimentFile, FidelityFile, ModelFile, PartitionFile, PopulationFile, Precision,
+    RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
 };
 use super::task::is_name;
 use super::{
@@ -65,6 +65,13 @@ impl TryFrom<&ExperimentFile> for Experiment {
 
 fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, Invalid> {
     let example_privacy = privacy::example_privacy(privacy, file.rounds.count);
+    if file.task.training.precision != Precision::F32 {
+        return Err(invalid(
+            "task.training.precision",
+            "can only be \"f32\": models are trained on processors here, whose kernels have no arithmetic of 16 bits, so that it \
+             would save neither time nor memory; micro_batch_size bounds the memory of a step",
+        ));
+    }
     let task = Task {
         name: file.name.clone(),
         seed: file.seed,
@@ -76,6 +83,9 @@ fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, I
                 Model::Mlp { hidden: hidden.clone(), activation: *activation }
             }
             ModelFile::Layers { image, layers } => Model::Layers { image: *image, layers: layers.clone() },
+            ModelFile::Transformer(transformer) => {
+                Model::Layers { image: None, layers: transformer.resolve(data.predicts_words()) }
+            }
             ModelFile::SimpleCnn { image, dropout } => {
                 Model::Layers { image: Some(*image), layers: simple_cnn(*dropout) }
             }

@@ -202,7 +202,7 @@ struct Shared {
 
 /// What every client hears first: what is learned, and whose plans to believe where that has changed.
 fn greeting(federation: &Federation) -> Vec<ServerMessage> {
-    let welcome = ServerMessage::Welcome(federation.experiment().task.clone());
+    let welcome = ServerMessage::Welcome(Box::new(federation.experiment().task.clone()));
     let rotations = federation.ledger().rotations().chunks(ROTATIONS_PER_MESSAGE);
     std::iter::once(welcome).chain(rotations.map(|some| ServerMessage::Rotated(some.to_vec()))).collect()
 }
