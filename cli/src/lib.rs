@@ -75,8 +75,8 @@ use failure::Failure;
 /// [`Failure`], which knows its exit code.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let (log, log_format) = (arguments.log, arguments.log_format);
-    let sealed = arguments.sealed_data;
-    seal::unlock(&sealed)?;
+    let secret = seal::secret(&arguments.sealed_data)?;
+    seal::unlock(secret.as_ref())?;
     let ran = match arguments.command {
         Command::Simulate(arguments) if arguments.sweep => sweep::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments, &log),
@@ -84,8 +84,8 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Data(DataCommand::Inspect(arguments)) => inspect::run(&arguments),
-        Command::Data(DataCommand::Seal(arguments)) => seal::run(&arguments, &sealed),
-        Command::Data(DataCommand::Unseal(arguments)) => seal::undo(&arguments, &sealed),
+        Command::Data(DataCommand::Seal(arguments)) => seal::run(&arguments, secret),
+        Command::Data(DataCommand::Unseal(arguments)) => seal::undo(&arguments, secret),
         Command::Data(DataCommand::Scrub(arguments)) => scrub::run(&arguments),
         Command::Data(DataCommand::Vocabulary(arguments)) => vocabulary::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -12,15 +12,27 @@ use crate::arguments::{Seal, SealedData, Unseal};
 use crate::failure::Failure;
 use crate::new_file::write_new;
 
-/// Lets the data of this process be sealed, if a secret for them is named.
+/// The secret that is named for the data of this process, if any is.
 ///
 /// # Errors
 /// [`Failure::Usage`] when the file with the secret cannot be read, is open to others, or holds none.
-pub(crate) fn unlock(data: &SealedData) -> Result<(), Failure> {
-    match secret(data)? {
-        Some(secret) => seal::unlock(secret).map_err(Failure::other),
-        None => Ok(()),
-    }
+pub(crate) fn secret(data: &SealedData) -> Result<Option<Secret>, Failure> {
+    let (path, read): (_, fn(&[u8]) -> _) = match (&data.key, &data.passphrase) {
+        (Some(path), _) => (path, Secret::from_key_file),
+        (None, Some(path)) => (path, Secret::from_passphrase),
+        (None, None) => return Ok(None),
+    };
+    let contents =
+        files::read(path).map_err(|error| Failure::configuration(format!("{error}: {}", error.source)))?;
+    read(&contents).map(Some).map_err(|error| Failure::configuration(format!("{}: {error}", path.display())))
+}
+
+/// Lets the data of this process be sealed with the secret, if there is one.
+///
+/// # Errors
+/// [`Failure::Other`] where they can be sealed already.
+pub(crate) fn unlock(secret: Option<&Secret>) -> Result<(), Failure> {
+    secret.map_or(Ok(()), |secret| seal::unlock(secret.clone()).map_err(Failure::other))
 }
 
 /// Runs `skep data seal`.
@@ -28,8 +40,8 @@ pub(crate) fn unlock(data: &SealedData) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure::Usage`] without a secret or with an output that is there already; [`Failure::Other`] when a file cannot be read
 /// or written.
-pub(crate) fn run(arguments: &Seal, data: &SealedData) -> Result<(), Failure> {
-    let secret = match (&arguments.new_key, secret(data)?) {
+pub(crate) fn run(arguments: &Seal, named: Option<Secret>) -> Result<(), Failure> {
+    let secret = match (&arguments.new_key, named) {
         (Some(path), None) => new_key(path)?,
         (None, Some(secret)) => secret,
         (Some(_), Some(_)) => {
@@ -51,8 +63,8 @@ pub(crate) fn run(arguments: &Seal, data: &SealedData) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Likewise, and when the file was changed or is sealed with another secret: nothing is written then.
-pub(crate) fn undo(arguments: &Unseal, data: &SealedData) -> Result<(), Failure> {
-    let secret = secret(data)?.ok_or_else(|| no_secret("the one it was sealed with"))?;
+pub(crate) fn undo(arguments: &Unseal, named: Option<Secret>) -> Result<(), Failure> {
+    let secret = named.ok_or_else(|| no_secret("the one it was sealed with"))?;
     let source = open(&arguments.file)?;
     let unreadable = |error| Failure::file(&arguments.file, error);
     let mut plain = Unsealed::new(source, &secret).map_err(unreadable)?;
@@ -66,17 +78,6 @@ fn no_secret(help: &str) -> Failure {
         problem: "no secret is named".to_owned(),
         help: Some(format!("name it with --data-key FILE or --data-passphrase FILE, {help}")),
     }
-}
-
-fn secret(data: &SealedData) -> Result<Option<Secret>, Failure> {
-    let (path, read): (_, fn(&[u8]) -> _) = match (&data.key, &data.passphrase) {
-        (Some(path), _) => (path, Secret::from_key_file),
-        (None, Some(path)) => (path, Secret::from_passphrase),
-        (None, None) => return Ok(None),
-    };
-    let contents =
-        files::read(path).map_err(|error| Failure::configuration(format!("{error}: {}", error.source)))?;
-    read(&contents).map(Some).map_err(|error| Failure::configuration(format!("{}: {error}", path.display())))
 }
 
 fn new_key(path: &Path) -> Result<Secret, Failure> {
