@@ -4,76 +4,11 @@
 mod harness;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 
-use harness::{Transcript, command, path, skep};
+use harness::running::{Running, Site};
+use harness::{Transcript, flowers, path, skep};
 use serde_json::Value;
-
-/// A table of two kinds of flowers in three gardens: what they are follows from their size.
-fn flowers(directory: &Path, lines: u32) -> PathBuf {
-    let mut text = "petal,garden,sepal,kind\n".to_owned();
-    for line in 0..lines {
-        let (kind, size) = if line % 2 == 0 { ("iris", 1.0) } else { ("rose", -1.0) };
-        let wobble = f64::from(line * 37 % 19) / 20.0 - 0.45;
-        let garden = ["north", "south", "west"][(line / 2 % 3) as usize];
-        text += &format!("{},{garden},{},{kind}\n", size + wobble, size - wobble);
-    }
-    let table = directory.join("flowers.csv");
-    fs::write(&table, text).unwrap();
-    table
-}
-
-/// An experiment file that learns from the flowers in so many rounds without privacy.
-fn experiment(directory: &Path, changes: &[(&str, &str)]) -> PathBuf {
-    let mut text = "\
-name = \"flowers\"
-seed = 1
-
-[task.data]
-kind = \"csv\"
-train = \"flowers.csv\"
-hold_out_every = 5
-label = \"kind\"
-client = \"garden\"
-features = 2
-classes = [\"iris\", \"rose\"]
-
-[task.model]
-kind = \"softmax\"
-
-[task.training]
-learning_rate = 0.5
-local_epochs = 2
-batch_size = \"full\"
-
-[population]
-clients = 3
-partition = { kind = \"column\" }
-
-[rounds]
-count = 4
-sampling = { scheme = \"all\" }
-min_updates = 3
-deadline_s = 30.0
-
-[strategy]
-kind = \"fedavg\"
-weighting = \"uniform\"
-
-[privacy]
-mode = \"none\"
-"
-    .to_owned();
-    for (from, to) in changes {
-        assert!(text.contains(from), "the experiment has {from:?}");
-        text = text.replacen(from, to, 1);
-    }
-    let file = directory.join("flowers.toml");
-    fs::write(&file, text).unwrap();
-    file
-}
 
 /// A diagnostic without the lines that it is broken into.
 fn one_line(err: &str) -> String {
@@ -94,15 +29,15 @@ fn summary(file: &Path, arguments: &[&str]) -> Value {
 #[test]
 fn a_table_is_learned_from_by_the_clients_that_its_column_names() {
     let directory = tempfile::tempdir().unwrap();
-    flowers(directory.path(), 120);
-    let file = experiment(directory.path(), &[]);
+    flowers::table(directory.path(), 120);
+    let file = flowers::experiment(directory.path(), &[]);
     let learned = summary(&file, &[]);
     assert_eq!(learned["accuracy"], 1.0, "{learned}");
     assert_eq!(learned["rounds_completed"], 4);
     // The same over sockets, and with other shares another model.
     assert_eq!(summary(&file, &["--real"])["model_sha256"], learned["model_sha256"]);
     for partition in ["kind = \"iid\"", "kind = \"shards\", per_client = 2"] {
-        let file = experiment(directory.path(), &[("kind = \"column\"", partition)]);
+        let file = flowers::experiment(directory.path(), &[("kind = \"column\"", partition)]);
         assert_ne!(summary(&file, &[])["model_sha256"], learned["model_sha256"], "{partition}");
     }
 }
@@ -110,8 +45,8 @@ fn a_table_is_learned_from_by_the_clients_that_its_column_names() {
 #[test]
 fn files_are_found_beside_the_experiment_or_where_data_dir_says() {
     let [here, there] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    flowers(there.path(), 120);
-    let file = experiment(here.path(), &[]);
+    flowers::table(there.path(), 120);
+    let file = flowers::experiment(here.path(), &[]);
     let Transcript { code, err, .. } = skep(&["check", path(&file)]);
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("flowers.csv: No such file"), "{err}");
@@ -125,9 +60,9 @@ fn files_are_found_beside_the_experiment_or_where_data_dir_says() {
 #[test]
 fn what_is_wrong_in_a_table_is_named_by_file_line_and_column() {
     let directory = tempfile::tempdir().unwrap();
-    let table = flowers(directory.path(), 120);
+    let table = flowers::table(directory.path(), 120);
     let good = fs::read_to_string(&table).unwrap();
-    let file = experiment(directory.path(), &[]);
+    let file = flowers::experiment(directory.path(), &[]);
     let complaint = |lines: &str| {
         fs::write(&table, good.clone() + lines).unwrap();
         let Transcript { code, err, .. } = skep(&["simulate", path(&file)]);
@@ -144,18 +79,18 @@ fn what_is_wrong_in_a_table_is_named_by_file_line_and_column() {
         let said = complaint(lines);
         assert!(said.contains(says), "{says:?} is not in {said}");
     }
-    let wide = experiment(directory.path(), &[("features = 2", "features = 3")]);
+    let wide = flowers::experiment(directory.path(), &[("features = 2", "features = 3")]);
     fs::write(&table, &good).unwrap();
     let err = skep(&["check", path(&wide)]).err;
     assert!(one_line(&err).contains("has 2 features"), "{err}");
-    let only = experiment(directory.path(), &[("features = 2", "features = [\"sepal\"]")]);
+    let only = flowers::experiment(directory.path(), &[("features = 2", "features = [\"sepal\"]")]);
     assert_eq!(skep(&["check", path(&only)]).code, 0);
 }
 
 #[test]
 fn inspect_counts_what_a_table_holds_and_lacks() {
     let directory = tempfile::tempdir().unwrap();
-    let table = flowers(directory.path(), 120);
+    let table = flowers::table(directory.path(), 120);
     let whole = fs::read_to_string(&table).unwrap() + ",west,2,rose\nfar,west,,rose\n";
     fs::write(&table, whole).unwrap();
     let columns = ["--label", "kind", "--client", "garden"];
@@ -197,7 +132,7 @@ fn init_writes_the_built_in_experiment_and_overwrites_nothing() {
 #[test]
 fn init_writes_an_experiment_that_learns_from_a_table() {
     let directory = tempfile::tempdir().unwrap();
-    let table = flowers(directory.path(), 1200);
+    let table = flowers::table(directory.path(), 1200);
     let with_note = fs::read_to_string(&table).unwrap().replace('\n', ",note \"é\"\n");
     fs::write(&table, with_note.replacen("note \"é\"", "re\"mark", 1)).unwrap();
     for client in [&[][..], &["--client", "garden"]] {
@@ -245,58 +180,39 @@ fn init_trusts_the_server_only_where_clients_are_too_few_for_a_sum() {
 
 #[test]
 fn a_server_measures_with_its_file_and_clients_train_on_theirs() {
-    let directory = tempfile::tempdir().unwrap();
-    let table = flowers(directory.path(), 120);
-    fs::copy(&table, directory.path().join("test.csv")).unwrap();
-    let file = experiment(
-        directory.path(),
-        &[
-            ("train = \"flowers.csv\"\nhold_out_every = 5\n", "test = \"test.csv\"\n"),
-            ("clients = 3", "clients = 2"),
-            ("min_updates = 3", "min_updates = 2"),
-        ],
-    );
-    let [state, out] = ["state", "out"].map(|name| directory.path().join(name));
-    let mut server = command(&[
-        "serve",
-        path(&file),
-        "--listen",
-        "127.0.0.1:0",
-        "--state",
-        path(&state),
-        "--out",
-        path(&out),
-    ])
-    .stdout(Stdio::null())
-    .stderr(Stdio::piped())
-    .spawn()
-    .unwrap();
-    let mut line = String::new();
-    let mut err = BufReader::new(server.stderr.take().unwrap());
-    err.read_line(&mut line).unwrap();
-    assert!(line.starts_with("listening"), "{line}");
-    let clients: Vec<_> = ["one", "two"]
-        .map(|name| {
-            let invitation = skep(&["invite", "--state", path(&state)]).out;
-            let state = directory.path().join(name);
-            let data = ["--data", path(&table), "--label", "kind", "--features", "petal,sepal"];
-            let join = ["join", invitation.trim(), "--classes", "iris,rose", "--state", path(&state)];
-            command(&[&join[..], &data].concat()).stderr(Stdio::piped()).spawn().unwrap()
-        })
-        .into();
+    let site = Site::with(|directory| {
+        let table = flowers::table(directory, 120);
+        fs::copy(&table, directory.join("test.csv")).unwrap();
+        flowers::experiment(
+            directory,
+            &[
+                ("train = \"flowers.csv\"\nhold_out_every = 5\n", "test = \"test.csv\"\n"),
+                ("clients = 3", "clients = 2"),
+                ("min_updates = 3", "min_updates = 2"),
+            ],
+        )
+    });
+    let server = site.serve(&[]);
+    let table = site.path("flowers.csv");
+    let clients = ["one", "two"].map(|name| {
+        let (invitation, state) = (site.invitation(), site.path(name));
+        let data = ["--data", path(&table), "--label", "kind", "--features", "petal,sepal"];
+        let join = ["join", &invitation, "--classes", "iris,rose", "--state", path(&state)];
+        Running::start(&[&join[..], &data].concat())
+    });
     for client in clients {
-        let Transcript { code, err, .. } = harness::transcript(client.wait_with_output().unwrap());
+        let Transcript { code, err, .. } = client.end();
         assert_eq!(code, 0, "{err}");
     }
-    assert!(server.wait().unwrap().success());
-    let summary = json(&fs::read_to_string(out.join("summary.json")).unwrap());
+    assert_eq!(server.end().code, 0);
+    let summary = json(&fs::read_to_string(site.path("out/summary.json")).unwrap());
     assert_eq!(summary["accuracy"], 1.0, "{summary}");
 }
 
 #[test]
 fn a_client_is_told_what_its_file_lacks() {
     let directory = tempfile::tempdir().unwrap();
-    let table = flowers(directory.path(), 12);
+    let table = flowers::table(directory.path(), 12);
     let state = directory.path().join("state");
     let join = |arguments: &[&str]| {
         let all = ["join", "--data", path(&table), "--state", path(&state)];
@@ -333,7 +249,7 @@ classes = 10
 ";
     let csv = "kind = \"csv\"\ntrain = \"flowers.csv\"\nhold_out_every = 5\nlabel = \"kind\"\nclient = \"garden\"\n\
                features = 2\nclasses = [\"iris\", \"rose\"]\n";
-    let file = experiment(
+    let file = flowers::experiment(
         directory.path(),
         &[
             (csv, data),

@@ -12,12 +12,12 @@
 mod harness;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use harness::{central, command, path, skep};
+use harness::path;
+use harness::running::{Running, Site};
 use skep_privacy::audit::{Given, Kind, Verdict, audit};
 
 /// Two clients, and a budget that suffices.
@@ -28,11 +28,6 @@ const TWO: [(&str, &str); 4] = [
     ("epsilon_limit = 8.0", "epsilon_limit = 1e6"),
 ];
 
-struct Federation {
-    directory: tempfile::TempDir,
-    file: PathBuf,
-}
-
 /// What a ledger says, as far as it is whole.
 #[derive(Debug)]
 struct Seen {
@@ -42,89 +37,58 @@ struct Seen {
     incomplete: bool,
 }
 
-impl Federation {
-    fn new(rounds: u32) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let count = format!("count = {rounds}");
-        let file = central(directory.path(), &[&TWO[..], &[("count = 60", &count)]].concat());
-        Federation { directory, file }
-    }
+fn site(rounds: u32) -> Site {
+    let count = format!("count = {rounds}");
+    Site::new(&[&TWO[..], &[("count = 60", &count)]].concat())
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
+/// Serves until the end, or until the `n`-th call named `call` on the ledger; true when it was killed. Gives as well how
+/// many rounds were released so far, by its own record.
+fn serve(site: &Site, kill: Option<(&str, u32)>) -> (bool, u64) {
+    let rounds = site.path("out/rounds.jsonl");
+    // A server that is killed early leaves the rounds of the one before it.
+    let _ = fs::remove_file(&rounds);
+    let serving = site.serving();
+    let serving: Vec<&str> = serving.iter().map(String::as_str).collect();
+    let mut server = match kill {
+        Some((call, nth)) => Running::of(&mut traced(&site.path("state/ledger.skep"), call, nth, &serving)),
+        None => Running::start(&serving),
+    };
+    // Before it listens it was killed while it began its ledger.
+    let clients = if server.says("listening on") { join(site) } else { Vec::new() };
+    let status = server.child.wait().unwrap();
+    clients.into_iter().for_each(Running::kill);
+    let released = fs::read_to_string(rounds).unwrap_or_default();
+    let released = released.lines().filter(|line| line.contains("\"outcome\":\"complete\"")).count();
+    (status.signal() == Some(9) || status.code() == Some(137), released as u64)
+}
 
-    /// Serves until the end, or until the `n`-th call named `call` on the ledger; true when it was killed. Gives as well how
-    /// many rounds were released so far, by its own record.
-    fn serve(&self, kill: Option<(&str, u32)>) -> (bool, u64) {
-        let (state, out) = (self.path("state"), self.path("out"));
-        // A server that is killed early leaves the rounds of the one before it.
-        let _ = fs::remove_file(out.join("rounds.jsonl"));
-        let arguments = [
-            "serve",
-            path(&self.file),
-            "--listen",
-            "127.0.0.1:0",
-            "--state",
-            path(&state),
-            "--out",
-            path(&out),
-        ];
-        let mut server = match kill {
-            Some((call, nth)) => traced(&state.join("ledger.skep"), call, nth, &arguments),
-            None => command(&arguments),
-        };
-        let mut server = server.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut err = BufReader::new(server.stderr.take().unwrap());
-        let mut line = String::new();
-        while err.read_line(&mut line).unwrap() > 0 && !line.contains("listening on") {
-            line.clear();
-        }
-        // Before it listens it has no address; it was killed while it began its ledger.
-        let mut clients = if line.is_empty() { Vec::new() } else { self.join() };
-        let status = server.wait().unwrap();
-        clients.iter_mut().for_each(|client| drop(client.kill().and_then(|()| client.wait())));
-        let released = fs::read_to_string(out.join("rounds.jsonl")).unwrap_or_default();
-        let released = released.lines().filter(|line| line.contains("\"outcome\":\"complete\"")).count();
-        (status.signal() == Some(9) || status.code() == Some(137), released as u64)
-    }
+/// Both clients anew, whatever the server before knew of them.
+fn join(site: &Site) -> Vec<Running> {
+    (0..2)
+        .map(|client| {
+            let invitation = site.invite(&["--client", &client.to_string()]);
+            assert_eq!(invitation.code, 0, "{}", invitation.err);
+            let _ = fs::remove_dir_all(site.path(&format!("client-{client}")));
+            site.join_with(&[invitation.out.trim()], client, 2)
+        })
+        .collect()
+}
 
-    fn join(&self) -> Vec<Child> {
-        (0..2)
-            .map(|client| {
-                let (data, state) = (format!("digits:{client}/2"), self.path(&format!("client-{client}")));
-                let fresh = !state.exists();
-                let address =
-                    skep(&["invite", "--state", path(&self.path("state")), "--client", &client.to_string()]);
-                assert_eq!(address.code, 0, "{}", address.err);
-                // A new port each time: the invitation carries it, and the client begins anew with it.
-                if !fresh {
-                    fs::remove_dir_all(&state).unwrap();
-                }
-                command(&["join", address.out.trim(), "--data", &data, "--state", path(&state)])
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null())
-                    .spawn()
-                    .unwrap()
-            })
-            .collect()
-    }
-
-    fn seen(&self) -> Seen {
-        let contents = fs::read(self.path("state/ledger.skep")).unwrap_or_default();
-        let report = audit(&contents, &Given { every_signature: true, ..Given::default() });
-        let incomplete = report.findings.iter().any(|finding| finding.kind == Kind::IncompleteLastRecord);
-        assert!(
-            report.verdict == Verdict::Ok || (incomplete && report.findings.len() == 1),
-            "{:?}",
-            report.findings
-        );
-        Seen {
-            reserved: report.rounds.reserved,
-            settled: report.rounds.settled,
-            epsilon: report.epochs.first().map_or(0.0, |epoch| epoch.recomputed.0.get()),
-            incomplete,
-        }
+fn seen(site: &Site) -> Seen {
+    let contents = fs::read(site.path("state/ledger.skep")).unwrap_or_default();
+    let report = audit(&contents, &Given { every_signature: true, ..Given::default() });
+    let incomplete = report.findings.iter().any(|finding| finding.kind == Kind::IncompleteLastRecord);
+    assert!(
+        report.verdict == Verdict::Ok || (incomplete && report.findings.len() == 1),
+        "{:?}",
+        report.findings
+    );
+    Seen {
+        reserved: report.rounds.reserved,
+        settled: report.rounds.settled,
+        epsilon: report.epochs.first().map_or(0.0, |epoch| epoch.recomputed.0.get()),
+        incomplete,
     }
 }
 
@@ -159,14 +123,14 @@ fn can_trace() -> bool {
 
 /// Kills at the points given, one server after the other over the same state; gives how many kills there were.
 fn survive(rounds: u32, points: impl IntoIterator<Item = (&'static str, u32)>) -> u32 {
-    let federation = Federation::new(rounds);
+    let site = site(rounds);
     let (mut kills, mut before) = (0, Seen { reserved: 0, settled: 0, epsilon: 0.0, incomplete: false });
     let mut released = 0;
     for (call, nth) in points {
-        let (killed, recorded) = federation.serve(Some((call, nth)));
+        let (killed, recorded) = serve(&site, Some((call, nth)));
         kills += u32::from(killed);
         released = recorded.max(released);
-        let after = federation.seen();
+        let after = seen(&site);
         assert!(
             after.settled >= released,
             "{call} {nth}: {released} models were released, the ledger has {after:?}"
@@ -177,8 +141,8 @@ fn survive(rounds: u32, points: impl IntoIterator<Item = (&'static str, u32)>) -
         );
         before = after;
     }
-    let (killed, recorded) = federation.serve(None);
-    let after = federation.seen();
+    let (killed, recorded) = serve(&site, None);
+    let after = seen(&site);
     assert!(!killed && recorded > released, "training does not go on: {recorded} after {released}");
     assert!(after.settled >= recorded && !after.incomplete, "{after:?}");
     assert!(after.epsilon > before.epsilon);

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use harness::{SMALL, Transcript, changed, command, path, skep, transcript};
+use harness::{SMALL, Transcript, changed, command, flowers, path, skep, transcript};
 use serde_json::Value;
 
 /// A table of flowers: what they are follows from their size.
@@ -22,45 +22,6 @@ petal,garden,sepal,kind
 -1.0,west,-1.0,rose
 ";
 
-const EXPERIMENT: &str = "\
-name = \"flowers\"
-seed = 1
-
-[task.data]
-kind = \"csv\"
-train = \"flowers.csv\"
-test = \"flowers.csv\"
-label = \"kind\"
-client = \"garden\"
-features = 2
-classes = [\"iris\", \"rose\"]
-
-[task.model]
-kind = \"softmax\"
-
-[task.training]
-learning_rate = 0.5
-local_epochs = 1
-batch_size = \"full\"
-
-[population]
-clients = 3
-partition = { kind = \"column\" }
-
-[rounds]
-count = 5
-sampling = { scheme = \"all\" }
-min_updates = 3
-deadline_s = 60.0
-
-[strategy]
-kind = \"fedavg\"
-weighting = \"uniform\"
-
-[privacy]
-mode = \"none\"
-";
-
 /// The model file of a simulation in `directory`.
 fn trained(directory: &Path, file: &Path) -> PathBuf {
     let out = directory.join("out");
@@ -71,9 +32,12 @@ fn trained(directory: &Path, file: &Path) -> PathBuf {
 
 fn flowers(directory: &Path) -> PathBuf {
     fs::write(directory.join("flowers.csv"), FLOWERS).unwrap();
-    let file = directory.join("experiment.toml");
-    fs::write(&file, EXPERIMENT).unwrap();
-    trained(directory, &file)
+    let all = [
+        ("hold_out_every = 5\n", "test = \"flowers.csv\"\n"),
+        ("local_epochs = 2", "local_epochs = 1"),
+        ("count = 4", "count = 5"),
+    ];
+    trained(directory, &flowers::experiment(directory, &all))
 }
 
 fn digits(directory: &Path) -> PathBuf {

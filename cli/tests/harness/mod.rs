@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 pub(crate) mod browser;
+pub(crate) mod flowers;
 pub(crate) mod random;
 pub(crate) mod readable;
 pub(crate) mod running;

@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -30,8 +30,13 @@ pub(crate) struct Running {
 impl Site {
     /// With the experiment in which the server adds the noise, changed.
     pub(crate) fn new(changes: &[(&str, &str)]) -> Self {
+        Site::with(|directory| super::central(directory, changes))
+    }
+
+    /// With an experiment of one's own, and its data.
+    pub(crate) fn with(experiment: impl FnOnce(&Path) -> PathBuf) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let file = super::central(directory.path(), changes);
+        let file = experiment(directory.path());
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         Site { directory, file, port: free.local_addr().unwrap().port() }
     }
@@ -47,12 +52,19 @@ impl Site {
 
     /// Starts a server, always on the same port, and waits until it listens.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Running {
-        let (state, out, listen) = (self.path("state"), self.path("out"), self.address());
-        let all =
-            ["serve", path(&self.file), "--listen", &listen, "--state", path(&state), "--out", path(&out)];
-        let mut server = Running::start(&[&all[..], arguments].concat());
+        let all = self.serving();
+        let all: Vec<&str> = all.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        let mut server = Running::start(&all);
         server.until("listening on");
         server
+    }
+
+    /// The arguments of that.
+    pub(crate) fn serving(&self) -> Vec<String> {
+        let (state, out, listen) = (self.path("state"), self.path("out"), self.address());
+        ["serve", path(&self.file), "--listen", &listen, "--state", path(&state), "--out", path(&out)]
+            .map(str::to_owned)
+            .into()
     }
 
     pub(crate) fn invite(&self, arguments: &[&str]) -> Transcript {
@@ -61,15 +73,21 @@ impl Site {
 
     /// Starts client `number` of `all`, with a new invitation, and waits until it is somebody.
     pub(crate) fn join(&self, number: usize, all: usize, arguments: &[&str]) -> Running {
-        let Transcript { code, out, err } = self.invite(&[]);
-        assert_eq!(code, 0, "{err}");
-        self.join_with(&[&[out.trim()], arguments].concat(), number, all)
+        self.join_with(&[&[self.invitation().as_str()], arguments].concat(), number, all)
     }
 
     /// Starts client `number` with these arguments.
     pub(crate) fn join_with(&self, arguments: &[&str], number: usize, all: usize) -> Running {
         let (state, part) = (self.path(&format!("client-{number}")), format!("digits:{number}/{all}"));
         Running::start(&[&["join", "--data", &part, "--state", path(&state)], arguments].concat())
+    }
+
+    /// A new invitation.
+    pub(crate) fn invitation(&self) -> String {
+        let Transcript { code, out, err } = self.invite(&[]);
+        assert_eq!(code, 0, "{err}");
+        assert_eq!(out.lines().count(), 1);
+        out.trim().to_owned()
     }
 
     /// What a command about the server's state prints as JSON.
@@ -102,16 +120,28 @@ impl Site {
 
 impl Running {
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Running::of(&mut command(arguments))
+    }
+
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let err = BufReader::new(child.stderr.take().unwrap());
         Running { child, err, seen: String::new() }
     }
 
     /// Reads standard error until it holds `text`.
     pub(crate) fn until(&mut self, text: &str) {
+        assert!(self.says(text), "no {text:?} came:\n{}", self.seen);
+    }
+
+    /// Likewise; false when it ends before.
+    pub(crate) fn says(&mut self, text: &str) -> bool {
         while !self.seen.contains(text) {
-            assert!(self.err.read_line(&mut self.seen).unwrap() > 0, "no {text:?} came:\n{}", self.seen);
+            if self.err.read_line(&mut self.seen).unwrap() == 0 {
+                return false;
+            }
         }
+        true
     }
 
     /// Sends a signal, by its name.
