@@ -145,6 +145,28 @@ fn clients_of_an_authority_apart_take_part_and_no_former_member_comes_back() {
 }
 
 #[test]
+fn without_such_an_authority_clients_are_told_whose_word_it_is() {
+    let site = Site::new(&MASKED);
+    let server = site.serve(&[]);
+    let line = site.invite(&[]).out.trim().to_owned();
+    let fingerprint = "00".repeat(32);
+    let other = join(&site, "client-0", 0, &[&line, "--ca", &fingerprint]).end();
+    assert_eq!(other.code, 5);
+    assert!(other.err.contains("nothing was sent"), "{}", other.err);
+    let mut clients: Vec<Running> = Vec::new();
+    for number in 0..3 {
+        let line = if number == 0 { line.clone() } else { site.invite(&[]).out.trim().to_owned() };
+        clients.push(join(&site, &format!("client-{number}"), number, &[&line]));
+    }
+    clients[0].until(
+        "certified by the server's own authority: whoever runs the server could enrol some of its own",
+    );
+    released(&site, 0);
+    clients.into_iter().for_each(Running::kill);
+    server.kill();
+}
+
+#[test]
 fn what_does_not_fit_is_refused_with_the_reason() {
     let site = Site::new(&MASKED);
     let (state, file, results) = (site.path("state"), path(&site.file).to_owned(), site.path("out"));

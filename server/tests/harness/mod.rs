@@ -41,7 +41,11 @@ pub struct Federation {
 
 impl Federation {
     pub async fn new() -> Self {
-        let state = tempfile::tempdir().unwrap();
+        Self::of(tempfile::tempdir().unwrap()).await
+    }
+
+    /// The server of a state directory.
+    pub async fn of(state: TempDir) -> Self {
         let authority = Authority::open(state.path()).unwrap();
         let enrolment = Enrolment::open(state.path()).unwrap();
         let tls = authority.server_tls().unwrap();

@@ -1,0 +1,160 @@
+//! A server whose authority is apart: what a client gets from it, and what it cannot give.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use harness::{Federation, HOUR, PATIENT};
+use skep_protocol::ClientId;
+use skep_protocol::net::enrolment::{EnrolError, Refusal, enrol, enrol_listed, renew};
+use skep_protocol::net::files;
+use skep_protocol::net::identity::{Identity, RosterPin, key_in};
+use skep_protocol::net::invitation::{Invitation, Token};
+use skep_protocol::net::listing::Listing;
+use skep_protocol::net::tls;
+use skep_server::authority::keeper::Keeper;
+use skep_server::authority::{Authority, AuthorityError, install, read, request};
+use skep_server::enrolment::{Enrolment, EnrolmentError};
+use tempfile::TempDir;
+
+struct Apart {
+    federation: Federation,
+    keeper: Keeper,
+    directory: TempDir,
+}
+
+impl Apart {
+    /// An authority, and a server that it has certified.
+    async fn new() -> Self {
+        let (directory, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let home = directory.path().join("ca");
+        let fingerprint = Keeper::init(&home, SystemTime::now()).unwrap();
+        let mut keeper = Keeper::open(&home).unwrap();
+        let server = request(state.path()).unwrap().public_key;
+        keeper.certify_server(server, SystemTime::now()).unwrap();
+        install(state.path(), &read(&home.join("roster.skep")).unwrap(), Some(fingerprint)).unwrap();
+        Apart { federation: Federation::of(state).await, keeper, directory }
+    }
+
+    fn install(&self) -> Result<(), AuthorityError> {
+        let roster = read(&self.directory.path().join("ca/roster.skep"))?;
+        install(self.federation.state.path(), &roster, None)
+    }
+
+    /// Lists the key in a directory, for so long; what the client joins with.
+    fn list(&mut self, client: u64, home: &Path, validity: Duration) -> Listing {
+        files::private_directory(home).unwrap();
+        let (key, client) = (key_in(home).unwrap().public_key(), ClientId(client));
+        self.keeper.list(Some(client), key, SystemTime::now(), validity).unwrap();
+        let (addresses, authority) = (self.federation.addresses(), self.keeper.fingerprint());
+        Listing { addresses, authority, client, sequence: self.keeper.roster().signed.head.sequence }
+    }
+
+    async fn enrol(&self, listing: &Listing, home: &Path) -> Result<Identity, EnrolError> {
+        let serving = self.federation.enrol_one();
+        let identity = enrol_listed(listing, home, &PATIENT).await;
+        let _ = serving.await.unwrap();
+        identity
+    }
+
+    async fn renew(&self, identity: &Identity, home: &Path) -> Result<Identity, EnrolError> {
+        let serving = self.federation.enrol_one();
+        let renewed = renew(identity, home, &PATIENT).await;
+        let _ = serving.await.unwrap();
+        renewed
+    }
+}
+
+#[tokio::test]
+async fn a_listed_client_gets_its_certificate_and_newer_ones_when_there_are_some() {
+    let mut apart = Apart::new().await;
+    let home = tempfile::tempdir().unwrap();
+    let listing = apart.list(7, home.path(), HOUR);
+    let early = apart.enrol(&listing, home.path()).await;
+    assert!(matches!(early, Err(EnrolError::Refused(Refusal::NotListed))), "{early:?}");
+    apart.install().unwrap();
+    let identity = apart.enrol(&listing, home.path()).await.unwrap();
+    assert_eq!(identity.client(), ClientId(7));
+    assert_eq!(identity.roster(), Some(RosterPin { sequence: 2, root: None }));
+    let roster = apart.federation.enrolment.roster().unwrap().0;
+    assert_eq!((roster.len(), roster[0].public_key), (1, identity.public_key()));
+
+    let same = apart.renew(&identity, home.path()).await;
+    assert!(matches!(same, Err(EnrolError::Refused(Refusal::NotRenewed))), "{same:?}");
+    apart.keeper.renew(SystemTime::now(), 2 * HOUR).unwrap();
+    apart.install().unwrap();
+    let renewed = apart.renew(&identity, home.path()).await.unwrap();
+    assert!(renewed.not_after() > identity.not_after());
+    assert_eq!((renewed.public_key(), renewed.roster()), (identity.public_key(), identity.roster()));
+}
+
+#[tokio::test]
+async fn such_a_server_certifies_nobody() {
+    let apart = Apart::new().await;
+    let (addresses, expires) = (apart.federation.addresses(), u64::MAX);
+    let (authority, token) = (apart.keeper.fingerprint(), Token::generate().unwrap());
+    let invitation = Invitation { addresses, authority, client: ClientId(1), token, expires };
+    let (home, serving) = (tempfile::tempdir().unwrap(), apart.federation.enrol_one());
+    let refused = enrol(&invitation, home.path(), &PATIENT).await;
+    assert!(matches!(refused, Err(EnrolError::Refused(Refusal::UnknownToken))), "{refused:?}");
+    assert!(serving.await.unwrap().is_err());
+    let (server, key) = (&apart.federation.authority, key_in(home.path()).unwrap().public_key());
+    assert!(server.is_apart());
+    let issued = server.issue(ClientId(1), key, SystemTime::now(), HOUR);
+    assert!(matches!(issued, Err(AuthorityError::Apart)), "{issued:?}");
+}
+
+#[tokio::test]
+async fn a_former_key_and_a_removed_client_are_let_in_no_more() {
+    let mut apart = Apart::new().await;
+    let (former, latter) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = apart.list(1, former.path(), HOUR);
+    apart.install().unwrap();
+    let peer = |identity: &Identity, apart: &Apart| {
+        let roster = apart.keeper.roster().member(identity.client()).unwrap().clone();
+        tls::client_named_by(&roster.certificate.0).unwrap()
+    };
+    let identity = apart.enrol(&first, former.path()).await.unwrap();
+    let before = peer(&identity, &apart);
+    let check = |enrolment: &Enrolment, peer| enrolment.check(peer, SystemTime::now());
+    check(&apart.federation.enrolment, &before).unwrap();
+    let second = apart.list(1, latter.path(), HOUR);
+    apart.install().unwrap();
+    let again = apart.enrol(&second, latter.path()).await.unwrap();
+    let refused = check(&apart.federation.enrolment, &before);
+    assert!(matches!(refused, Err(EnrolmentError::NotEnrolled)), "{refused:?}");
+    let after = peer(&again, &apart);
+    check(&apart.federation.enrolment, &after).unwrap();
+    apart.keeper.remove(ClientId(1), SystemTime::now()).unwrap();
+    apart.install().unwrap();
+    let refused = check(&apart.federation.enrolment, &after);
+    assert!(matches!(refused, Err(EnrolmentError::Revoked)), "{refused:?}");
+    // What peers are shown of it is a certificate without a place in the roster.
+    apart.federation.authority.refresh();
+    let certificate = after.certificate.to_vec();
+    assert_eq!(apart.federation.authority.introduction(ClientId(1), certificate.clone()), certificate);
+}
+
+#[test]
+fn of_two_authorities_that_write_at_once_none_loses_a_client() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path().join("ca");
+    Keeper::init(&home, SystemTime::now()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let own = tempfile::tempdir().unwrap();
+                let key = key_in(own.path()).unwrap().public_key();
+                Keeper::open(&home).unwrap().list(None, key, SystemTime::now(), HOUR).unwrap();
+            });
+        }
+    });
+    let keeper = Keeper::open(&home).unwrap();
+    let roster = keeper.roster();
+    let clients: Vec<u64> = roster.members.iter().map(|listed| listed.client.0).collect();
+    assert_eq!((clients, roster.signed.head.sequence), ((0..8).collect(), 8));
+    assert!(Authority::open(directory.path()).is_ok(), "another one beside it is its own");
+}
