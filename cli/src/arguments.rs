@@ -259,7 +259,11 @@ pub enum MetricsFormat {
 #[derive(Debug, Args)]
 pub struct Bench {
     /// The experiment file.
-    pub file: PathBuf,
+    #[arg(required_unless_present = "scaling")]
+    pub file: Option<PathBuf>,
+    /// Print instead what rounds of workloads cost by cohort, population, model and threads, in Markdown; it takes some minutes.
+    #[arg(long, conflicts_with_all = ["file", "threads", "rounds", "data_dir", "output"])]
+    pub scaling: bool,
     /// Threads that train.
     #[arg(long, value_name = "N", default_value = "1")]
     pub threads: NonZeroUsize,

@@ -8,6 +8,7 @@ use skep_privacy::prg::Key;
 use skep_simulations::{BenchReport, SimulationOptions, bench, population};
 
 use crate::arguments::{Bench, Output};
+use crate::bench_scaling;
 use crate::experiment_file;
 use crate::failure::Failure;
 use crate::interrupt;
@@ -29,8 +30,11 @@ struct Printed {
 /// # Errors
 /// [`Failure`] when the file makes no sense or a round fails.
 pub(crate) fn run(arguments: &Bench) -> Result<(), Failure> {
+    if arguments.scaling {
+        return bench_scaling::run();
+    }
     let started = Instant::now();
-    let mut experiment = experiment_file::read(Some(&arguments.file), arguments.data_dir.as_deref())?;
+    let mut experiment = experiment_file::read(arguments.file.as_deref(), arguments.data_dir.as_deref())?;
     if let Some(rounds) = arguments.rounds {
         experiment.rounds.count = rounds;
     }

@@ -21,6 +21,7 @@ pub mod audit;
 mod audit_empirical;
 mod bench;
 mod ca;
+mod bench_scaling;
 mod check;
 mod clients;
 mod clock;
