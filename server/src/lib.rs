@@ -12,6 +12,7 @@ pub mod federation;
 pub mod journal;
 pub mod ledger;
 pub mod masking;
+pub mod patience;
 pub mod record;
 pub mod roster;
 pub mod select;

@@ -135,6 +135,8 @@ pub(crate) enum ServedEnd {
     Finished,
     /// The budget allows no further round.
     BudgetExhausted(String),
+    /// The model has not become better for long.
+    StoppedEarly,
     /// It was asked to.
     Stopped,
 }

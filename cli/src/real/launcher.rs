@@ -264,6 +264,7 @@ impl From<ServedEnd> for End {
         match end {
             ServedEnd::Finished => End::Finished,
             ServedEnd::BudgetExhausted(reason) => End::BudgetExhausted(Failure::Budget(reason)),
+            ServedEnd::StoppedEarly => End::StoppedEarly,
             ServedEnd::Stopped => End::Interrupted,
         }
     }

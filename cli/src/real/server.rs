@@ -52,6 +52,7 @@ pub(crate) fn run() -> Result<(), Failure> {
                 End::BudgetExhausted(exhausted) => {
                     ServedEnd::BudgetExhausted(Failure::from(exhausted).to_string())
                 }
+                End::StoppedEarly => ServedEnd::StoppedEarly,
                 End::Stopped => ServedEnd::Stopped,
             },
             checkpoint: served.federation.ledger().note(),

@@ -29,6 +29,7 @@ use super::session::Peer;
 use super::uploads::Upload;
 use super::{End, ServeError, ServeOptions};
 use crate::federation::PlanningError;
+use crate::patience::Patience;
 use crate::record::{Cost, Observer};
 use crate::roster::Roster;
 use crate::stage::StagedUpdate;
@@ -95,6 +96,8 @@ pub(super) struct Driver<'a> {
     /// The operator wants an end, and this is when an open round is aborted for it.
     stopping: Option<Time>,
     rounds: u64,
+    /// Until the run ends although rounds are left, if that may be.
+    patience: Option<Patience>,
     peers: BTreeMap<ClientId, Peer>,
     /// Everyone who was ever connected.
     known: BTreeSet<ClientId>,
@@ -166,6 +169,7 @@ impl<'a> Driver<'a> {
             stage: Stage::Waiting { until },
             stopping: None,
             rounds: 0,
+            patience: None,
             peers: BTreeMap::new(),
             known: BTreeSet::new(),
             meter: Meter::default(),
@@ -179,6 +183,11 @@ impl<'a> Driver<'a> {
             reported: status.clone(),
             status,
         })
+    }
+
+    /// Ends the run although rounds are left when this is over.
+    pub(super) fn end_early(&mut self, patience: Option<Patience>) {
+        self.patience = patience;
     }
 
     /// Clients that will come back, and are waited for at the end like those that were here.
@@ -496,6 +505,12 @@ impl<'a> Driver<'a> {
         info!(round = %record.round, outcome = %record.detail, ?refusals, ?declines, "closed");
         self.rounds += 1;
         self.observer.round_closed(&record, &model);
+        if let Some(patience) = &mut self.patience {
+            patience.observe(&record);
+            if patience.is_over() {
+                return self.over(End::StoppedEarly);
+            }
+        }
         self.plan_next()
     }
 

@@ -46,6 +46,7 @@ use crate::enrolment::{Enrolment, EnrolmentError, Revocations};
 use crate::evaluate::Evaluator;
 use crate::federation::{Federation, PlanningError, RoundError};
 use crate::journal::Journal;
+use crate::patience::Patience;
 use crate::record::Observer;
 use crate::roster::Roster;
 use crate::stage::Stager;
@@ -141,6 +142,8 @@ pub enum End {
     Finished,
     /// One more round would have cost more than the budget allows.
     BudgetExhausted(BudgetExhausted),
+    /// The model has not become better for as long as the experiment allows.
+    StoppedEarly,
     /// The operator asked for it.
     Stopped,
 }
@@ -230,6 +233,7 @@ pub async fn serve(
     let (inputs, incoming) = mpsc::channel(INPUTS);
     let (plan, current_plan) = watch::channel(None);
     let told = Told { greeting: greeting(&federation), proofs: federation.ledger().proofs() };
+    let early_end = federation.experiment().evaluation.stop().map(Patience::new);
     let shared = Arc::new(Shared {
         options,
         authority,
@@ -274,11 +278,14 @@ pub async fn serve(
 
     let left = Left { roster, revoked };
     let mut driver = Driver::new(told, shared.options.clone(), left, observer, plan, commands, presence)?;
+    driver.end_early(early_end);
     driver.expect(left_behind);
     let ended = driver.run(incoming, done, shutdown).await;
 
     let patience = match &ended {
-        Ok(Ended { end: End::Finished | End::BudgetExhausted(_), .. }) => GOODBYE + GOODBYE,
+        Ok(Ended { end: End::Finished | End::BudgetExhausted(_) | End::StoppedEarly, .. }) => {
+            GOODBYE + GOODBYE
+        }
         // Whoever stops a server waits for it.
         _ => GOODBYE,
     };
