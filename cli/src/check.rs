@@ -54,6 +54,7 @@ impl Price {
     /// # Errors
     /// [`Failure`] when the federation cannot be set up: the model is too large, the data do not suffice.
     pub(crate) fn of(experiment: &Experiment) -> Result<Self, Failure> {
+        population::check_private_layers(experiment).map_err(Failure::configuration)?;
         let clients = check_data(experiment)?;
         let federation = never_to_run(experiment)?;
         let grid = federation.grid();

@@ -103,7 +103,7 @@ impl Cost {
         clients: &Clients,
         rounds: u64,
     ) -> Result<Self, Failure> {
-        let epsilon = clients.example_epsilon(&experiment.task, rounds).map_err(Failure::configuration)?;
+        let epsilon = clients.example_epsilon(experiment, rounds).map_err(Failure::configuration)?;
         Ok(Cost { epsilon_example: epsilon.map(Epsilon::get), ..self })
     }
 

@@ -7,7 +7,7 @@ use skep_learning::{Evaluation, Subset};
 use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::record::ClientAccuracy;
 use skep_server::serve;
-use skep_simulations::TestSet;
+use skep_simulations::{LabelCounts, TestSet};
 
 use crate::arguments::Output;
 use crate::failure::Failure;
@@ -45,6 +45,7 @@ impl From<&serve::End> for End {
         match end {
             serve::End::Finished => End::Finished,
             serve::End::BudgetExhausted(exhausted) => End::BudgetExhausted(exhausted.clone().into()),
+            serve::End::StoppedEarly => End::StoppedEarly,
             serve::End::Stopped => End::Interrupted,
         }
     }
@@ -56,7 +57,7 @@ pub(crate) struct Shown {
     /// What the last model is measured with, class by class.
     pub(crate) test: Subset,
     /// Examples of each class, by client: of a simulation only.
-    pub(crate) simulated_clients: Option<Vec<Vec<usize>>>,
+    pub(crate) simulated_clients: Option<Vec<LabelCounts>>,
 }
 
 /// Writes the results, prints the summary, and says what kept the run from its last round.
@@ -140,6 +141,9 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
     }
     if let Some(clients) = &summary.client_accuracy {
         line("clients", fairness(experiment, clients));
+    }
+    if let Some(clients) = &summary.personalised_accuracy {
+        line("fine-tuned", fairness(experiment, clients));
     }
     line("rounds", rounds(summary));
     if !summary.dropped.is_empty() {

@@ -78,8 +78,8 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     }
     let Ran { end, run, model } = ran?;
     let mut summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
-    if let (Some(data), Privacy::Examples { .. }) = (&data, &experiment.privacy) {
-        let clients = Clients::new(&experiment, &data.train).map_err(Failure::configuration)?;
+    if let Privacy::Examples { .. } = &experiment.privacy {
+        let clients = clients_of(&experiment, data.as_ref())?;
         let rounds = recorded.records.len() as u64;
         summary.cost = summary.cost.with_examples(&experiment, &clients, rounds)?;
     }
@@ -87,24 +87,21 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
         summary.ngram_perplexity = ngram::perplexity(&data.train, &test, report::NGRAM);
     }
     let simulated_clients = match arguments.out {
-        Some(_) => label_counts(&experiment, data.as_ref())?,
+        Some(_) => clients_of(&experiment, data.as_ref())?.label_counts(&experiment),
         None => None,
     };
     let shown = Shown { test, simulated_clients };
     report::finish(&experiment, recorded, summary, model, shown, arguments.output, end)
 }
 
-/// How many examples of each class every client has, unless clients are generated: there may be millions.
-fn label_counts(experiment: &Experiment, data: Option<&Split>) -> Result<Option<Vec<Vec<usize>>>, Failure> {
+/// Who has which examples.
+fn clients_of(experiment: &Experiment, data: Option<&Split>) -> Result<Clients, Failure> {
     let read = match data {
         None => Some(population::data(experiment).map_err(Failure::configuration)?),
         Some(_) => None,
     };
     let train = &data.or(read.as_ref()).expect("read if it was not there").train;
-    match Clients::new(experiment, train).map_err(Failure::configuration)? {
-        Clients::Shares(shares) => Ok(Some(shares.iter().map(Subset::label_counts).collect())),
-        Clients::Generated { .. } => Ok(None),
-    }
+    Clients::new(experiment, train).map_err(Failure::configuration)
 }
 
 /// Says how to repeat a run that fails, by an error or a panic.
@@ -134,17 +131,17 @@ impl Drop for Repeat {
     }
 }
 
-/// Only a simulation has its clients at hand, and ends by itself.
+/// Only a simulation has its clients at hand.
 ///
 /// # Errors
 /// [`Failure::Usage`].
 pub(crate) fn refuse_simulated_evaluation(experiment: &Experiment) -> Result<(), Failure> {
     let evaluation = &experiment.evaluation;
-    if evaluation.clients.is_none() && evaluation.patience.is_none() {
+    if evaluation.clients.is_none() {
         return Ok(());
     }
     Err(Failure::Usage {
-        problem: "evaluation.clients, hold_out and patience are of simulations in memory".to_owned(),
+        problem: "evaluation.clients, hold_out and fine_tune_epochs are of simulations in memory".to_owned(),
         help: Some(
             "take them out of [evaluation]; a server measures its models on its own examples".to_owned(),
         ),
@@ -212,6 +209,16 @@ pub(crate) fn refuse_over_sockets(experiment: &Experiment) -> Result<(), Failure
         (
             "strategy.kind \"scaffold\" runs in memory only: a client over sockets keeps no control variate between rounds",
             "use `skep simulate` without --real, or \"fedavg\" with task.training.proximal",
+        )
+    } else if experiment.strategy.buffering.is_some() {
+        (
+            "strategy.kind \"fedbuff\" runs in memory only: a server over sockets invites a cohort and waits for it",
+            "use `skep simulate` without --real, or \"fedavg\"",
+        )
+    } else if !experiment.simulation.private_layers.is_empty() {
+        (
+            "simulation.private_layers is of simulations in memory: a client over sockets keeps no layers between rounds",
+            "remove it, or use `skep simulate` without --real",
         )
     } else if experiment.attack.is_some() {
         (
@@ -346,6 +353,7 @@ fn failure(error: SimulationError) -> Failure {
         SimulationError::Partition(_)
         | SimulationError::Model(_)
         | SimulationError::Task(_)
+        | SimulationError::PrivateLayers { .. }
         | SimulationError::Federation(_) => Failure::Usage { problem: error.to_string(), help: None },
         SimulationError::Ledger(error) => ledger_failure(error),
         error => Failure::other(error),

@@ -35,6 +35,9 @@ pub(crate) struct Summary {
     /// How accurate the last model is for clients, on examples of their own; only where these are measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client_accuracy: Option<ClientAccuracy>,
+    /// The same after each has fitted it to its other examples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) personalised_accuracy: Option<ClientAccuracy>,
     /// How good it is on them beyond that; all null where it was not measured.
     #[serde(flatten)]
     pub(crate) quality: Quality,
@@ -196,6 +199,7 @@ impl Summary {
             accuracy: measured.and_then(|record| record.accuracy),
             loss: measured.and_then(|record| record.loss),
             client_accuracy: records.iter().rev().find_map(|record| record.client_accuracy),
+            personalised_accuracy: records.iter().rev().find_map(|record| record.personalised_accuracy),
             quality: Quality::default(),
             ngram_perplexity: None,
             test_ids_sha256: test_ids_digest(test).to_string(),

@@ -73,6 +73,7 @@ pub struct Participant {
     data: Subset,
     keys: ClientKeys,
     control: Option<Vec<f32>>,
+    weight: f64,
 }
 
 /// What a client made in a round.
@@ -111,13 +112,19 @@ impl Participant {
 
     /// A participant with a learner of its own kind.
     pub fn with_learner(id: ClientId, learner: Box<dyn Learner>, data: Subset, keys: ClientKeys) -> Self {
-        Participant { id, learner, data, keys, control: None }
+        Participant { id, learner, data, keys, control: None, weight: 1.0 }
     }
 
     /// The same with its control variate, where the strategy has them: one number a parameter, zeros before its first round.
     #[must_use]
     pub fn with_control(self, control: Vec<f32>) -> Self {
         Participant { control: Some(control), ..self }
+    }
+
+    /// The same whose updates are multiplied by a weight, 0 to 1, before they are bounded: so the weight is in no sensitivity.
+    #[must_use]
+    pub fn with_weight(self, weight: f64) -> Self {
+        Participant { weight, ..self }
     }
 
     /// Gives the learner back, for another participant of the same task.
@@ -167,7 +174,10 @@ impl Participant {
             None => self.learner.train(base, &self.data, &training, turn),
             Some(mut draws) => self.learner.train_privately(base, &self.data, &training, turn, &mut draws),
         };
-        let report = report.map_err(decline_of)?;
+        let mut report = report.map_err(decline_of)?;
+        if self.weight != 1.0 {
+            report.update.iter_mut().for_each(|value| *value = (f64::from(*value) * self.weight) as f32);
+        }
         let facts = Facts {
             examples: report.examples,
             steps: report.steps,

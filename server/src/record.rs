@@ -34,6 +34,9 @@ pub struct RoundRecord {
     /// Of a simulation: how accurate the model is for its clients, on examples of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_accuracy: Option<ClientAccuracy>,
+    /// The same after each client has fitted the model to its other examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personalised_accuracy: Option<ClientAccuracy>,
     /// Spent against recipients of models, all rounds so far; null when nothing is promised.
     pub epsilon_release: Option<f64>,
     /// Spent against the server, all rounds so far; null when nothing is promised.
@@ -142,6 +145,7 @@ impl RoundRecord {
             accuracy: evaluation.map(|evaluation| evaluation.accuracy),
             loss: evaluation.map(|evaluation| evaluation.loss),
             client_accuracy: None,
+            personalised_accuracy: None,
             epsilon_release: summary.epsilon_release.ok().map(|epsilon| epsilon.get()),
             epsilon_server: summary.epsilon_server.ok().map(|epsilon| epsilon.get()),
             epsilon_server_absent: summary.epsilon_server.err().map(|reason| reason.to_string()),

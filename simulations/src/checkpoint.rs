@@ -28,6 +28,8 @@ use skep_server::strategy::ServerState;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::memory::ClientMemory;
+
 /// Where checkpoints of a simulation are written.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
@@ -50,6 +52,10 @@ pub struct Checkpoint {
     pub(crate) model: Arc<Vec<f32>>,
     /// What the strategy keeps beside the model.
     pub(crate) strategy: ServerState,
+    /// What clients keep.
+    pub(crate) memory: ClientMemory,
+    /// Who trains at its own pace; empty where nobody does.
+    pub(crate) buffer: Arc<Vec<u8>>,
 }
 
 /// What a simulation goes on from.
@@ -109,13 +115,24 @@ struct Header {
     ledger_last: String,
     masks: Masks,
     model_bytes: u64,
+    strategy_bytes: u64,
+    memory_bytes: u64,
     sha256: String,
 }
 
 impl Checkpoint {
     /// Where `federation` is now, at this virtual time.
-    pub(crate) fn of(federation: &Federation, root: &Key, now: Time, masks: Masks) -> Self {
+    pub(crate) fn of(
+        federation: &Federation,
+        root: &Key,
+        now: Time,
+        masks: Masks,
+        memory: ClientMemory,
+        buffer: Vec<u8>,
+    ) -> Self {
         Checkpoint {
+            memory,
+            buffer: Arc::new(buffer),
             root: root.clone(),
             round: federation.round(),
             now,
@@ -163,10 +180,13 @@ impl Checkpoint {
         if Digest::of(body).to_string() != header.sha256 {
             return Err(damaged("the model is not the one that was written"));
         }
-        let (model, strategy) = usize::try_from(header.model_bytes)
-            .ok()
-            .and_then(|model| body.split_at_checked(model))
-            .ok_or_else(|| damaged("the model is cut short"))?;
+        let part = |body: &[u8], len: u64, name: &str| -> Result<usize, CheckpointError> {
+            let len = usize::try_from(len).ok().filter(|&len| len <= body.len());
+            len.ok_or_else(|| damaged(&format!("{name} cut short")))
+        };
+        let (model, body) = body.split_at(part(body, header.model_bytes, "the model is")?);
+        let (strategy, body) = body.split_at(part(body, header.strategy_bytes, "the strategy's state is")?);
+        let (memory, buffer) = body.split_at(part(body, header.memory_bytes, "what clients keep is")?);
         let key = |text: &str| -> Option<[u8; 32]> { HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok() };
         let last = key(&header.ledger_last).ok_or_else(|| damaged("it names no place in a ledger"))?;
         Ok(Some(Checkpoint {
@@ -177,13 +197,17 @@ impl Checkpoint {
             masks: header.masks,
             model: Arc::new(model.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect()),
             strategy: ServerState::from_bytes(strategy).map_err(|error| damaged(&error.to_string()))?,
+            memory: ClientMemory::from_bytes(memory).map_err(|error| damaged(&error.to_string()))?,
+            buffer: Arc::new(buffer.to_vec()),
         }))
     }
 
     fn encode(&self, experiment: &Value, seed: Option<u64>) -> Zeroizing<Vec<u8>> {
         let model: Vec<u8> = self.model.iter().flat_map(|parameter| parameter.to_le_bytes()).collect();
-        let model_bytes = model.len() as u64;
-        let body = [model, self.strategy.to_bytes()].concat();
+        let (strategy, memory) = (self.strategy.to_bytes(), self.memory.to_bytes());
+        let [model_bytes, strategy_bytes, memory_bytes] =
+            [&model, &strategy, &memory].map(|part| part.len() as u64);
+        let body = [model.as_slice(), &strategy, &memory, &self.buffer].concat();
         let header = Header {
             skep: VERSION.to_owned(),
             seed,
@@ -195,6 +219,8 @@ impl Checkpoint {
             ledger_last: self.ledger.last.to_string(),
             masks: self.masks,
             model_bytes,
+            strategy_bytes,
+            memory_bytes,
             sha256: Digest::of(&body).to_string(),
         };
         let mut bytes = serde_json::to_vec(&header).expect("texts and numbers");
@@ -307,10 +333,14 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[cfg(test)]
 mod tests {
+    use skep_protocol::ClientId;
+
     use super::*;
     use crate::testing::experiment;
 
     fn checkpoint() -> Checkpoint {
+        let mut memory = ClientMemory::default();
+        memory.keep(ClientId(5), vec![0.5, -1.0]);
         Checkpoint {
             root: Key::from_seed(7),
             round: Round(3),
@@ -319,6 +349,8 @@ mod tests {
             masks: Masks { applied: 2, bytes_packed: 9 },
             model: Arc::new(vec![1.5, -0.0, f32::MIN_POSITIVE]),
             strategy: ServerState::default(),
+            memory,
+            buffer: Arc::new(vec![7, 8]),
         }
     }
 

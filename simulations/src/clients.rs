@@ -7,9 +7,10 @@ use skep_client::example_privacy::{ExamplePrivacyError, PrivateSteps};
 use skep_learning::workload::Workload;
 use skep_learning::{PartitionError, Subset};
 use skep_privacy::quantities::{Epsilon, Sampling};
-use skep_protocol::experiment::{self, Data, Experiment, Task};
+use skep_protocol::experiment::{self, Data, Experiment};
 use skep_protocol::{ClientId, Round};
 
+use crate::held_out::HoldOut;
 use crate::population;
 
 /// The examples of every client of a population.
@@ -26,6 +27,15 @@ pub enum Clients {
         /// What has been generated and is kept, by client id; empty where nothing is.
         kept: Vec<OnceLock<Subset>>,
     },
+}
+
+/// What a client has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelCounts {
+    /// Examples of each class that it trains on.
+    pub trained: Vec<usize>,
+    /// Examples that it is measured on, and nobody trains on.
+    pub held_out: usize,
 }
 
 impl Clients {
@@ -78,10 +88,14 @@ impl Clients {
     ///
     /// # Errors
     /// [`ExamplePrivacyError`] when they cannot be hidden as the task says.
-    pub fn example_epsilon(&self, task: &Task, rounds: u64) -> Result<Option<Epsilon>, ExamplePrivacyError> {
+    pub fn example_epsilon(
+        &self,
+        experiment: &Experiment,
+        rounds: u64,
+    ) -> Result<Option<Epsilon>, ExamplePrivacyError> {
         let mut largest: Option<Epsilon> = None;
-        for examples in self.sizes() {
-            let Some(steps) = PrivateSteps::new(task, examples)? else { return Ok(None) };
+        for examples in self.trained_sizes(HoldOut::of(experiment).as_ref()) {
+            let Some(steps) = PrivateSteps::new(&experiment.task, examples)? else { return Ok(None) };
             let epsilon = steps.epsilon(rounds)?;
             largest = Some(largest.filter(|largest| *largest >= epsilon).unwrap_or(epsilon));
         }
@@ -95,6 +109,27 @@ impl Clients {
             Clients::Generated { workload, .. } => [workload.examples()].into(),
         };
         sizes.into_iter().filter(|&examples| examples > 0).collect()
+    }
+
+    /// How many examples clients train on: each number once, 0 left out.
+    pub(crate) fn trained_sizes(&self, hold_out: Option<&HoldOut>) -> BTreeSet<usize> {
+        let trained = |examples| examples - hold_out.map_or(0, |hold_out| hold_out.count(examples));
+        self.sizes().into_iter().map(trained).collect()
+    }
+
+    /// How many examples of each class every client trains on, and how many are held out; none where clients are generated, of
+    /// whom there may be millions.
+    pub fn label_counts(&self, experiment: &Experiment) -> Option<Vec<LabelCounts>> {
+        let Clients::Shares(shares) = self else { return None };
+        let hold_out = HoldOut::of(experiment);
+        let counts = |(client, share): (usize, &Subset)| match &hold_out {
+            None => LabelCounts { trained: share.label_counts(), held_out: 0 },
+            Some(hold_out) => {
+                let (trained, held_out) = hold_out.divide(ClientId(client as u64), share);
+                LabelCounts { trained: trained.label_counts(), held_out: held_out.len() }
+            }
+        };
+        Some(shares.iter().enumerate().map(counts).collect())
     }
 
     /// Generates the examples of clients that are going to be selected, where examples are kept.

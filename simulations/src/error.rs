@@ -2,6 +2,7 @@
 
 use skep_client::task::TaskError;
 use skep_learning::PartitionError;
+use skep_privacy::canonical::CanonicalError;
 use skep_privacy::prg::PrgError;
 use skep_protocol::round::Decline;
 use skep_protocol::round::server::OpenError;
@@ -44,11 +45,17 @@ pub enum SimulationError {
     /// A checkpoint cannot be written.
     #[error("the run cannot be kept: {0}")]
     Checkpoint(#[from] CheckpointError),
-    /// A checkpoint does not have the clients' control variates.
-    #[error(
-        "a checkpoint does not keep the control variates of clients, so \"scaffold\" cannot be resumed; start anew, without --resume"
-    )]
-    Forgotten,
+    /// What a checkpoint says of clients that train at their own pace is no such thing.
+    #[error("the checkpoint cannot be read: {0}; start anew, without --resume")]
+    Buffer(CanonicalError),
+    /// The private layers are none, or all, of the model's.
+    #[error("simulation.private_layers: {problem}; the model's layers are {known}")]
+    PrivateLayers {
+        /// What is wrong.
+        problem: String,
+        /// The names of all layers.
+        known: String,
+    },
     /// A round cannot be planned, for another reason than the budget.
     #[error(transparent)]
     Planning(PlanningError),

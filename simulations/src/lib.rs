@@ -16,6 +16,7 @@ mod attack;
 mod audit;
 mod availability;
 mod bench;
+mod buffer;
 mod checkpoint;
 mod clients;
 mod data;
@@ -26,10 +27,12 @@ mod held_out;
 #[cfg(test)]
 mod masked_scenarios;
 mod membership;
+mod memory;
 mod network;
 mod parallel;
 mod participants;
 pub mod population;
+mod private_layers;
 mod round;
 #[cfg(test)]
 mod scenarios;
@@ -48,7 +51,7 @@ pub use audit::{AuditError, AuditOptions, AuditReport, CONFIDENCE, CosineEvidenc
 pub use availability::TraceError;
 pub use bench::{BenchReport, Rounds, Stage, bench};
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Resume};
-pub use clients::Clients;
+pub use clients::{Clients, LabelCounts};
 pub use error::SimulationError;
 pub use fault::{Corruption, Fault, FaultError, FaultKind, Moment};
 pub use membership::{MembershipError, MembershipReport, membership};

@@ -54,6 +54,13 @@ impl<E> Network<E> {
         self.under_way.peek().map(|next| next.due.at)
     }
 
+    /// What is under way, in the order in which it arrives.
+    pub(crate) fn in_order(&self) -> Vec<(Time, &E)> {
+        let mut under_way: Vec<_> = self.under_way.iter().collect();
+        under_way.sort_by_key(|next| next.due);
+        under_way.into_iter().map(|next| (next.due.at, &next.event)).collect()
+    }
+
     /// Forgets what is under way. Sequence numbers go on, so that no two things are ever due alike.
     pub(crate) fn clear(&mut self) {
         self.under_way.clear();

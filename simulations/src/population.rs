@@ -9,6 +9,8 @@ use skep_protocol::experiment::{Data, Experiment, Partition};
 use skep_protocol::plan::Segment;
 
 use crate::clients::generator;
+use crate::error::SimulationError;
+use crate::private_layers::PrivateLayers;
 use crate::text;
 
 pub use crate::data::{DataError, class_names, data, interface, owned, test_data};
@@ -59,6 +61,14 @@ pub fn initial_model(experiment: &Experiment) -> Result<Vec<f32>, DataError> {
 pub fn segments(experiment: &Experiment) -> Vec<Segment> {
     let segments = architecture(&experiment.task).segments();
     segments.into_iter().map(|segment| Segment { len: segment.len() as u64, name: segment.name }).collect()
+}
+
+/// Whether the model has the layers that clients are to keep to themselves, and others.
+///
+/// # Errors
+/// [`SimulationError::PrivateLayers`].
+pub fn check_private_layers(experiment: &Experiment) -> Result<(), SimulationError> {
+    PrivateLayers::of(experiment).map(|_| ())
 }
 
 /// The root from which everything that client `client` draws in secret follows.

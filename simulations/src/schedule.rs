@@ -6,19 +6,20 @@ use std::time::Instant;
 
 use skep_client::masking::Masks;
 use skep_privacy::budget::BudgetExhausted;
-use skep_protocol::experiment::evaluation::{Metric, Stop};
 use skep_protocol::round::{AbortReason, Outcome};
 use skep_protocol::{Digest, Round, Span, Time};
 use skep_server::evaluate::Evaluator;
-use skep_server::federation::{PlannedRound, PlanningError};
+use skep_server::federation::PlanningError;
+use skep_server::patience::Patience;
 use skep_server::record::{Observer, RoundRecord, dropped};
 use skep_server::roster::Contiguous;
 
+use crate::buffer::Buffer;
 use crate::checkpoint::{Checkpoint, Keeper};
 use crate::clients::public_cohort;
 use crate::error::SimulationError;
 use crate::held_out::Panel;
-use crate::round::World;
+use crate::round::{Closed, World};
 use crate::workers::Trainer;
 
 /// What a simulation gave.
@@ -80,7 +81,7 @@ pub(crate) fn run<T: Trainer>(
             break Ended::Interrupted;
         }
         let experiment = world.federation.experiment();
-        if experiment.evaluation.stop().is_some_and(|stop| has_come(&stop, &rounds)) {
+        if experiment.evaluation.stop().is_some_and(|stop| Patience::after(stop, &rounds).is_over()) {
             break Ended::StoppedEarly;
         }
         let roster = Contiguous(world.federation.experiment().population.clients);
@@ -88,9 +89,12 @@ pub(crate) fn run<T: Trainer>(
         if let Some(every) = world.federation.experiment().simulation.round_every_s {
             world.now = world.now.max(Time::from_millis((1000.0 * every * (next.0 - 1) as f64) as u64));
         }
-        let planned = match public_cohort(world.federation.experiment(), next) {
-            None => world.federation.plan(&roster),
-            Some(cohort) => world.federation.plan_public(&roster, cohort),
+        let opened = world.now;
+        let arrived = world.arrivals(next);
+        let planned = match (&arrived, public_cohort(world.federation.experiment(), next)) {
+            (Some(arrived), _) => world.federation.plan_public(&roster, arrived.clients()),
+            (None, None) => world.federation.plan(&roster),
+            (None, Some(cohort)) => world.federation.plan_public(&roster, cohort),
         };
         let planned = match planned {
             Ok(planned) => planned,
@@ -105,7 +109,13 @@ pub(crate) fn run<T: Trainer>(
         });
         let measures =
             measured.then_some(Measures { evaluator: &mut *evaluator, panel: panel.as_deref_mut() });
-        match run_round(&mut world, planned, measures, observer, keeper.is_some())? {
+        let invited = planned.invited();
+        observer.round_opened(planned.plan.plan(), invited);
+        let closed = match arrived {
+            None => world.run(planned, observer)?,
+            Some(arrived) => world.run_buffered(&arrived, &planned, opened, observer)?,
+        };
+        match end_round(&mut world, closed, measures, observer, keeper.is_some())? {
             Some(record) => rounds.push(record),
             None => break Ended::Interrupted,
         }
@@ -132,10 +142,11 @@ pub(crate) fn run<T: Trainer>(
     })
 }
 
-impl<T> World<'_, T> {
+impl<T: Trainer> World<'_, T> {
     /// Between two rounds, what another process needs to go on.
     fn checkpoint(&self) -> Checkpoint {
-        Checkpoint::of(&self.federation, &self.root, self.now, self.masks)
+        let buffer = self.buffer.as_ref().map(Buffer::to_bytes).unwrap_or_default();
+        Checkpoint::of(&self.federation, &self.root, self.now, self.masks, self.trainer.memory(), buffer)
     }
 }
 
@@ -145,35 +156,14 @@ struct Measures<'e, 'p> {
     panel: Option<&'e mut Panel<'p>>,
 }
 
-/// Whether the time has come to stop: so many measurements, and none of them better than the best before them by what counts.
-fn has_come(stop: &Stop, rounds: &[RoundRecord]) -> bool {
-    let value = |record: &RoundRecord| match stop.metric {
-        Metric::Accuracy => record.accuracy,
-        Metric::Loss => record.loss.map(|loss| -loss),
-        Metric::ClientAccuracy => record.client_accuracy.map(|clients| clients.mean),
-    };
-    let (mut best, mut waited) = (f64::NEG_INFINITY, 0);
-    for value in rounds.iter().filter_map(value) {
-        if value > best + stop.min_delta {
-            (best, waited) = (value, 0);
-        } else {
-            waited += 1;
-        }
-    }
-    waited >= stop.patience
-}
-
-/// Runs a round; `None` if it was interrupted and `goes_on` in another process.
-fn run_round<T: Trainer>(
+/// Ends a round; `None` if it was interrupted and `goes_on` in another process.
+fn end_round<T: Trainer>(
     world: &mut World<'_, T>,
-    planned: PlannedRound,
+    closed: Closed,
     measures: Option<Measures<'_, '_>>,
     observer: &mut dyn Observer,
     goes_on: bool,
 ) -> Result<Option<RoundRecord>, SimulationError> {
-    let invited = u32::try_from(planned.cohort.len()).expect("validated: at most u32::MAX clients");
-    observer.round_opened(planned.plan.plan(), invited);
-    let closed = world.run(planned, observer)?;
     if goes_on && closed.outcome == Outcome::Aborted(AbortReason::Stopped) {
         return Ok(None);
     }
@@ -181,18 +171,20 @@ fn run_round<T: Trainer>(
     let model = world.federation.model();
     // Who interrupts does not wait for a measurement.
     let measures = measures.filter(|_| closed.outcome != Outcome::Aborted(AbortReason::Stopped));
-    let (evaluation, client_accuracy) = match measures {
+    let (evaluation, clients) = match measures {
         None => (None, None),
         Some(Measures { evaluator, panel }) => {
             let evaluation = evaluator.evaluate(&model).inspect_err(
                 |error| tracing::warn!(round = summary.round.0, %error, "the model was not measured"),
             );
-            (evaluation.ok(), panel.and_then(|panel| panel.measure(&model)))
+            let clients = panel.and_then(|panel| panel.measure(&model, &world.trainer.memory()));
+            (evaluation.ok(), clients)
         }
     };
     let record = RoundRecord {
         dropped: dropped(&closed.progress),
-        client_accuracy,
+        client_accuracy: clients.as_ref().map(|measured| measured.plain),
+        personalised_accuracy: clients.and_then(|measured| measured.personalised),
         ..RoundRecord::new(&summary, &closed.progress, evaluation, closed.cost)
     };
     observer.round_closed(&record, &model);

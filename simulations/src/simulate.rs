@@ -7,7 +7,7 @@ use skep_client::masking::Masks;
 use skep_learning::{Split, Subset};
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::Time;
-use skep_protocol::experiment::{Experiment, Fidelity, Weighting};
+use skep_protocol::experiment::{Experiment, Fidelity};
 use skep_protocol::round::server::{Limits, ServerMachine};
 use skep_server::federation::{Federation, ServerKeys};
 use skep_server::ledger::{self, Place};
@@ -16,6 +16,7 @@ use skep_server::serve::ServeOptions;
 
 use crate::attack::Corrupt;
 use crate::availability::Schedule;
+use crate::buffer::Buffer;
 use crate::checkpoint::{Checkpoint, Checkpoints, Resume};
 use crate::clients::Clients;
 use crate::error::SimulationError;
@@ -111,9 +112,6 @@ fn resumed(
     options: &SimulationOptions,
     checkpoint: &Checkpoint,
 ) -> Result<Federation, SimulationError> {
-    if experiment.strategy.weighting() == Weighting::Controlled {
-        return Err(SimulationError::Forgotten);
-    }
     let key = root.derive(Purpose::Ledger, 0, 0);
     let ledger = ledger::resumed(&options.ledger, &key, options.seeded, &checkpoint.ledger)?;
     let (segments, model) = (population::segments(experiment), checkpoint.model.to_vec());
@@ -135,8 +133,8 @@ pub(crate) fn simulate_clients(
 ) -> Result<SimulationReport, SimulationError> {
     let participants =
         Participants::new(&experiment.task, clients, root)?.with_corrupt(Corrupt::of(experiment));
-    let participants =
-        participants.holding_out(HoldOut::of(experiment)).with_controls(experiment.strategy.weighting());
+    let memory = options.resume.as_ref().map(|resume| resume.checkpoint.memory.clone()).unwrap_or_default();
+    let participants = participants.holding_out(HoldOut::of(experiment)).remembering(experiment, memory)?;
     let mut panel = Panel::of(experiment, clients, options.threads.get())?;
     let mut test_set = TestSet::new(&experiment.task, test.clone())?;
     let federation = match &options.resume {
@@ -169,7 +167,12 @@ pub(crate) fn with_world<T: Trainer>(
         None => (Time::ZERO, Masks::default(), Vec::new()),
         Some(Resume { checkpoint, records }) => (checkpoint.now, checkpoint.masks, records.clone()),
     };
-    Workers::with(trainer, options.threads.get(), |workers| {
+    let mut buffer = Buffer::of(&experiment);
+    if let (Some(buffer), Some(resume)) = (&mut buffer, &options.resume) {
+        buffer.resume(&resume.checkpoint.buffer).map_err(SimulationError::Buffer)?;
+    }
+    let dimension = federation.grid().dimension();
+    Workers::with(trainer, options.threads.get(), dimension, |workers| {
         run(World {
             task: &experiment.task,
             workers,
@@ -190,6 +193,7 @@ pub(crate) fn with_world<T: Trainer>(
             root: root.clone(),
             masks,
             done,
+            buffer,
             checkpoints: options.checkpoints.clone(),
         })
     })

@@ -109,15 +109,16 @@ pub(crate) fn experiment() -> Experiment {
 
 /// Any plan.
 pub(crate) fn plan() -> Arc<VerifiedPlan> {
-    federation(&file(), 1).plan(&Contiguous(20)).unwrap().plan
+    first_federation(&file(), 1).plan(&Contiguous(20)).unwrap().plan
 }
 
 /// The plan of the first round of a run with this root.
 pub(crate) fn first_plan(file: &ExperimentFile, root: u64) -> Arc<VerifiedPlan> {
-    federation(file, root).plan(&Contiguous(file.population.clients)).unwrap().plan
+    first_federation(file, root).plan(&Contiguous(file.population.clients)).unwrap().plan
 }
 
-fn federation(file: &ExperimentFile, root: u64) -> Federation {
+/// The federation of a run with this root, before its first round.
+pub(crate) fn first_federation(file: &ExperimentFile, root: u64) -> Federation {
     let experiment = Experiment::try_from(file).unwrap();
     let (segments, model) =
         (population::segments(&experiment), population::initial_model(&experiment).unwrap());
@@ -205,7 +206,7 @@ impl Run {
         interrupted: &AtomicBool,
         observer: &mut dyn Observer,
     ) -> Result<SimulationReport, SimulationError> {
-        let federation = federation(&self.file, self.root);
+        let federation = first_federation(&self.file, self.root);
         with_world(
             federation,
             &Key::from_seed(self.root),

@@ -14,6 +14,7 @@ use skep_protocol::ClientId;
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::Decline;
 
+use crate::memory::ClientMemory;
 use crate::network::Due;
 
 /// What the engine asks of the clients' side: the seam between a round and what is learned in it.
@@ -28,6 +29,11 @@ pub(crate) trait Trainer: Sync {
     fn committed(&self, client: ClientId, update: &Contribution) {
         let _ = (client, update);
     }
+
+    /// What clients keep to themselves from round to round.
+    fn memory(&self) -> ClientMemory {
+        ClientMemory::default()
+    }
 }
 
 /// One client, one plan, one base model.
@@ -36,6 +42,8 @@ pub(crate) struct Job {
     pub(crate) client: ClientId,
     pub(crate) plan: Arc<VerifiedPlan>,
     pub(crate) base: Arc<Vec<f32>>,
+    /// What the update is multiplied by before it is bounded: 1 but for stale ones.
+    pub(crate) weight: f64,
 }
 
 /// Training jobs and their results.
@@ -56,11 +64,16 @@ struct State {
 }
 
 impl<'a, T: Trainer> Workers<'a, T> {
-    /// Runs `engine` beside `threads - 1` helpers.
-    pub(crate) fn with<R>(trainer: &'a T, threads: usize, engine: impl FnOnce(&Self) -> R) -> R {
+    /// Runs `engine` beside `threads - 1` helpers, for updates of so many coordinates.
+    pub(crate) fn with<R>(
+        trainer: &'a T,
+        threads: usize,
+        dimension: usize,
+        engine: impl FnOnce(&Self) -> R,
+    ) -> R {
         let workers = Workers {
             trainer,
-            ahead: AHEAD_PER_THREAD * threads,
+            ahead: (AHEAD_PER_THREAD * threads).max(AHEAD_COORDINATES / dimension.max(1)),
             state: Mutex::default(),
             changed: Condvar::new(),
         };
@@ -167,6 +180,8 @@ impl<T: Trainer> Drop for Dismissal<'_, '_, T> {
 
 /// Enough that a helper need not wait for the engine between two jobs, few enough to bound the memory.
 const AHEAD_PER_THREAD: usize = 4;
+/// And more of small ones, 4 MiB in all: while the engine passes messages on, a helper computes many of them.
+const AHEAD_COORDINATES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -180,12 +195,12 @@ mod tests {
     fn results(threads: usize) -> Vec<Result<Contribution, Decline>> {
         let trainer = Fake::default();
         let plan = plan();
-        Workers::with(&trainer, threads, |workers| {
+        Workers::with(&trainer, threads, AHEAD_COORDINATES, |workers| {
             let mut network = Network::new();
             let mut announced = Vec::new();
             for client in (0..40).map(ClientId) {
                 let due = network.send(skep_protocol::Time::ZERO, ());
-                let job = Job { client, plan: plan.clone(), base: Arc::new(vec![0.0; 650]) };
+                let job = Job { client, plan: plan.clone(), base: Arc::new(vec![0.0; 650]), weight: 1.0 };
                 workers.announce(due, job.clone());
                 announced.push((due, job));
             }
@@ -226,9 +241,9 @@ mod tests {
     fn helpers_work_ahead_only_so_far() {
         let trainer = Counted { begun: AtomicUsize::new(0), most: AtomicUsize::new(0) };
         let plan = plan();
-        Workers::with(&trainer, 3, |workers| {
+        Workers::with(&trainer, 3, AHEAD_COORDINATES, |workers| {
             let mut network = Network::new();
-            let job = Job { client: ClientId(0), plan, base: Arc::default() };
+            let job = Job { client: ClientId(0), plan, base: Arc::default(), weight: 1.0 };
             let due: Vec<_> = (0..100).map(|_| network.send(skep_protocol::Time::ZERO, ())).collect();
             due.iter().for_each(|&due| workers.announce(due, job.clone()));
             // Wait until the helpers have run into the limit.
@@ -250,9 +265,9 @@ mod tests {
         for threads in [1, 3] {
             let trainer = Counted { begun: AtomicUsize::new(0), most: AtomicUsize::new(0) };
             let engine = || {
-                Workers::with(&trainer, threads, |workers| {
+                Workers::with(&trainer, threads, AHEAD_COORDINATES, |workers| {
                     let due = Network::new().send(skep_protocol::Time::ZERO, ());
-                    let job = Job { client: ClientId(99), plan: plan(), base: Arc::default() };
+                    let job = Job { client: ClientId(99), plan: plan(), base: Arc::default(), weight: 1.0 };
                     workers.announce(due, job.clone());
                     workers.take(due, &job)
                 })

@@ -15,6 +15,7 @@ use skep_learning::Evaluation;
 use skep_privacy::quantities::Sampling;
 use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::record::{ClientAccuracy, RoundRecord};
+use skep_simulations::LabelCounts;
 
 use crate::page::{Chart, Look, Series, bytes, count, escaped, facts, keyed, number, page, percent};
 use crate::privacy_words;
@@ -37,7 +38,7 @@ pub(crate) struct Report<'a> {
     /// The last model on the held-out examples; `None` where it was not measured.
     pub(crate) measured: Option<&'a Evaluation>,
     /// Examples of each class, by client: of a simulation, in which clients have no secrets.
-    pub(crate) simulated_clients: Option<&'a [Vec<usize>]>,
+    pub(crate) simulated_clients: Option<&'a [LabelCounts]>,
 }
 
 impl Report<'_> {
@@ -199,12 +200,17 @@ impl Report<'_> {
             let of = |name: &str, colour: &str, value: fn(&ClientAccuracy) -> f64| {
                 Series::line(name, colour, curve(&|record| record.client_accuracy.as_ref().map(value)))
             };
-            let series = vec![
+            let mut series = vec![
                 of("nine tenths at most", "soft", |clients| clients.percentile_90),
                 of("half", "teal", |clients| clients.median),
                 of("a tenth", "honey", |clients| clients.percentile_10),
                 of("worst", "rose", |clients| clients.worst),
             ];
+            let personalised =
+                |record: &RoundRecord| record.personalised_accuracy.map(|clients| clients.mean);
+            if self.records.iter().any(|record| record.personalised_accuracy.is_some()) {
+                series.push(Series::line("fine-tuned, in the mean", "soft", curve(&personalised)));
+            }
             let title = "Accuracy for clients, on examples of their own";
             charts += &Chart { top: Some(1.0), ..Chart::of_rounds(title, series) }.html();
         }
@@ -269,7 +275,15 @@ impl Report<'_> {
 
     fn clients(&self) -> String {
         self.simulated_clients.map_or(String::new(), |counts| {
-            format!("<h2>Who has what</h2>\n{}", clients::html(counts, self.classes))
+            let trained: Vec<_> = counts.iter().map(|client| client.trained.clone()).collect();
+            let held_out = match counts.iter().map(|client| client.held_out).sum::<usize>() {
+                0 => String::new(),
+                examples => format!(
+                    "<p>Beside these, clients hold out {} examples, on which they are measured and nobody trains.</p>\n",
+                    count(examples as u64)
+                ),
+            };
+            format!("<h2>Who has what</h2>\n{}{held_out}", clients::html(&trained, self.classes))
         })
     }
 

@@ -18,6 +18,9 @@ pub struct Evaluation {
     /// The part of each client's examples that is held out; with `clients`, and of every client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_out: Option<f64>,
+    /// Passes over its own examples by which a client fits the model to them before it is measured once more; with `clients`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fine_tune_epochs: Option<u32>,
     /// The run ends after so many measurements without improvement; of simulations only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
@@ -40,6 +43,8 @@ pub enum Metric {
     Loss,
     /// The mean accuracy of clients on examples of their own.
     ClientAccuracy,
+    /// The same after each has fitted the model to its other examples.
+    PersonalisedAccuracy,
 }
 
 /// When a run ends although rounds are left.
@@ -55,7 +60,15 @@ pub struct Stop {
 
 impl Default for Evaluation {
     fn default() -> Self {
-        Evaluation { every: 1, clients: None, hold_out: None, patience: None, min_delta: None, metric: None }
+        Evaluation {
+            every: 1,
+            clients: None,
+            hold_out: None,
+            fine_tune_epochs: None,
+            patience: None,
+            min_delta: None,
+            metric: None,
+        }
     }
 }
 
@@ -110,6 +123,21 @@ impl Evaluation {
             }
             _ => {}
         }
+        match self.fine_tune_epochs {
+            Some(epochs) if !(1..=MOST_EPOCHS).contains(&epochs) => {
+                return Err(invalid(
+                    "evaluation.fine_tune_epochs",
+                    format!("is {epochs}, but must be 1 to {MOST_EPOCHS}"),
+                ));
+            }
+            Some(_) if self.clients.is_none() => {
+                return Err(invalid(
+                    "evaluation.clients",
+                    "is missing: which part of the clients is measured?",
+                ));
+            }
+            _ => {}
+        }
         if self.patience == Some(0) {
             return Err(invalid("evaluation.patience", "is 0, but must be at least 1 measurement"));
         }
@@ -123,19 +151,28 @@ impl Evaluation {
             return Err(invalid("evaluation.min_delta", "must be a finite number, at least 0"));
         }
         match self.metric {
-            Some(Metric::ClientAccuracy) if *privacy != Privacy::None => Err(invalid(
-                "evaluation.metric",
-                "cannot be \"client-accuracy\" with privacy: when the run ends would tell about clients' examples, and nothing hides \
+            Some(Metric::ClientAccuracy | Metric::PersonalisedAccuracy) if *privacy != Privacy::None => {
+                Err(invalid(
+                    "evaluation.metric",
+                    "cannot be one of clients' accuracy with privacy: when the run ends would tell about clients' examples, and nothing hides \
                  that; \"accuracy\" and \"loss\" are of the server's own examples and cost nothing",
-            )),
+                ))
+            }
             Some(Metric::ClientAccuracy) if self.clients.is_none() => Err(invalid(
                 "evaluation.metric",
                 "is \"client-accuracy\", but no clients are measured: say which part in `clients`",
+            )),
+            Some(Metric::PersonalisedAccuracy) if self.fine_tune_epochs.is_none() => Err(invalid(
+                "evaluation.metric",
+                "is \"personalised-accuracy\", but nobody fits the model: say for how long in `fine_tune_epochs`",
             )),
             _ => Ok(()),
         }
     }
 }
+
+/// More would be training, not fitting.
+const MOST_EPOCHS: u32 = 1000;
 
 fn one_round() -> u64 {
     1

@@ -272,6 +272,9 @@ pub struct SimulationFile {
     /// What corrupt clients do, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack: Option<AttackFile>,
+    /// Layers that every client keeps to itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub private_layers: Vec<String>,
 }
 
 /// `simulation.fidelity`

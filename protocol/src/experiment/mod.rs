@@ -32,7 +32,7 @@ pub use evaluation::Evaluation;
 pub use layers::{Block, Layer, NormPlace, Summary, Transformer, simple_cnn};
 pub use simulation::Simulation;
 pub use strategy::{
-    Aggregation, LOSS_UNIT, Robust, STEPS_UNIT, SecondMoment, ServerOptimizer, Strategy, Weighting,
+    Aggregation, Buffering, LOSS_UNIT, Robust, STEPS_UNIT, SecondMoment, ServerOptimizer, Strategy, Weighting,
 };
 pub use task::{Activation, Model, Task};
 pub use training::{Batch, ExamplePrivacy, Optimizer, Schedule, Training};

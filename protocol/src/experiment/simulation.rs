@@ -20,6 +20,8 @@ pub struct Simulation {
     pub availability: Availability,
     /// What goes wrong.
     pub faults: Faults,
+    /// Layers that every client keeps to itself, by the beginnings of their names: FedPer (Arivazhagan et al., 1912.00818).
+    pub private_layers: Vec<String>,
 }
 
 /// `[simulation.devices]`

@@ -11,6 +11,18 @@ pub struct Strategy {
     pub optimizer: ServerOptimizer,
     /// The step size of the optimizer, above 0.
     pub server_learning_rate: f64,
+    /// Whether clients train at their own pace, and how.
+    pub buffering: Option<Buffering>,
+}
+
+/// Clients train at their own pace, each from the model of the time when it begins, and the server makes a model of every so
+/// many updates as they come: FedBuff (Nguyen et al., 2106.06639). How many is the size of a cohort.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Buffering {
+    /// Clients that train at any time, at least 1.
+    pub concurrency: u32,
+    /// An update that was begun τ models ago counts (1 + τ)^−a; a is at least 0.
+    pub staleness_exponent: f64,
 }
 
 /// How the updates of a cohort become one.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Invalid;
-use super::strategy::{Aggregation, Robust, SecondMoment, ServerOptimizer, Strategy, Weighting};
+use super::strategy::{Aggregation, Buffering, Robust, SecondMoment, ServerOptimizer, Strategy, Weighting};
 use super::validate::invalid;
 
 /// `[strategy]`
@@ -73,6 +73,17 @@ pub enum StrategyFile {
     },
     /// `kind = "scaffold"`
     Scaffold {
+        /// Factor on the mean update.
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+    },
+    /// `kind = "fedbuff"`
+    Fedbuff {
+        /// Clients that train at any time.
+        concurrency: u32,
+        /// How much less an update counts that was begun some models ago.
+        #[serde(default = "half")]
+        staleness_exponent: f64,
         /// Factor on the mean update.
         #[serde(default = "one")]
         server_learning_rate: f64,
@@ -171,17 +182,20 @@ impl TryFrom<&StrategyFile> for Strategy {
                 aggregation: mean(weighting, max_examples)?,
                 optimizer: ServerOptimizer::Sgd,
                 server_learning_rate,
+                buffering: None,
             },
             StrategyFile::Fedavgm { weighting, max_examples, server_learning_rate, momentum } => Strategy {
                 aggregation: mean(weighting, max_examples)?,
                 optimizer: ServerOptimizer::Momentum { momentum: kept("momentum", momentum)? },
                 server_learning_rate,
+                buffering: None,
             },
             StrategyFile::Fedadagrad { weighting, max_examples, server_learning_rate, beta1, tau } => {
                 Strategy {
                     aggregation: mean(weighting, max_examples)?,
                     optimizer: adaptive(SecondMoment::Adagrad, beta1, tau)?,
                     server_learning_rate,
+                    buffering: None,
                 }
             }
             StrategyFile::Fedadam(keys) => {
@@ -205,6 +219,21 @@ impl TryFrom<&StrategyFile> for Strategy {
             StrategyFile::Scaffold { server_learning_rate } => {
                 weighted(Weighting::Controlled, server_learning_rate)
             }
+            StrategyFile::Fedbuff { concurrency: 0, .. } => {
+                return Err(invalid("strategy.concurrency", "must be at least 1"));
+            }
+            StrategyFile::Fedbuff { staleness_exponent, .. }
+                if !(0.0..=MOST_STALENESS_EXPONENT).contains(&staleness_exponent) =>
+            {
+                return Err(invalid(
+                    "strategy.staleness_exponent",
+                    format!("is {staleness_exponent}, but must be 0 to {MOST_STALENESS_EXPONENT}"),
+                ));
+            }
+            StrategyFile::Fedbuff { concurrency, staleness_exponent, server_learning_rate } => Strategy {
+                buffering: Some(Buffering { concurrency, staleness_exponent }),
+                ..weighted(Weighting::Uniform, server_learning_rate)
+            },
             StrategyFile::NormThreshold { max_norm, server_learning_rate } => robust(
                 Robust::NormThreshold { max_norm: above_zero("max_norm", max_norm)? },
                 server_learning_rate,
@@ -250,6 +279,7 @@ impl AdaptiveFile {
             aggregation: mean(self.weighting, self.max_examples)?,
             optimizer: adaptive(second_moment, self.beta1, self.tau)?,
             server_learning_rate: self.server_learning_rate,
+            buffering: None,
         })
     }
 }
@@ -283,12 +313,12 @@ fn largest_weight(max: u32) -> Result<u32, Invalid> {
 
 fn weighted(weighting: Weighting, server_learning_rate: f64) -> Strategy {
     let (aggregation, optimizer) = (Aggregation::Mean { weighting }, ServerOptimizer::Sgd);
-    Strategy { aggregation, optimizer, server_learning_rate }
+    Strategy { aggregation, optimizer, server_learning_rate, buffering: None }
 }
 
 fn robust(rule: Robust, server_learning_rate: f64) -> Strategy {
     let (aggregation, optimizer) = (Aggregation::Robust(rule), ServerOptimizer::Sgd);
-    Strategy { aggregation, optimizer, server_learning_rate }
+    Strategy { aggregation, optimizer, server_learning_rate, buffering: None }
 }
 
 fn adaptive(second_moment: SecondMoment, beta1: f64, tau: f64) -> Result<ServerOptimizer, Invalid> {
@@ -313,7 +343,10 @@ fn above_zero(key: &str, value: f64) -> Result<f64, Invalid> {
 
 impl From<&Strategy> for StrategyFile {
     fn from(strategy: &Strategy) -> Self {
-        let Strategy { aggregation, optimizer, server_learning_rate } = *strategy;
+        let Strategy { aggregation, optimizer, server_learning_rate, buffering } = *strategy;
+        if let Some(Buffering { concurrency, staleness_exponent }) = buffering {
+            return StrategyFile::Fedbuff { concurrency, staleness_exponent, server_learning_rate };
+        }
         let weighting = match aggregation {
             Aggregation::Mean { weighting } => weighting,
             Aggregation::Robust(rule) => return robust_file(rule, server_learning_rate),
@@ -365,6 +398,13 @@ fn robust_file(rule: Robust, server_learning_rate: f64) -> StrategyFile {
 /// More would let nobody but the client with the largest loss count.
 const MOST_Q: f64 = 100.0;
 
+/// More would let stale updates count for nothing.
+const MOST_STALENESS_EXPONENT: f64 = 10.0;
+
+fn half() -> f64 {
+    0.5
+}
+
 fn once() -> u32 {
     1
 }
@@ -412,6 +452,7 @@ mod tests {
             StrategyFile::Fednova { max_examples: 9, server_learning_rate },
             StrategyFile::QFedavg { q: 0.5, server_learning_rate },
             StrategyFile::Scaffold { server_learning_rate },
+            StrategyFile::Fedbuff { concurrency: 9, staleness_exponent: 0.5, server_learning_rate },
             StrategyFile::NormThreshold { max_norm: 1.0, server_learning_rate },
             StrategyFile::Median { server_learning_rate },
             StrategyFile::TrimmedMean { trim: 0.2, server_learning_rate },

@@ -223,12 +223,14 @@ fn rounds(file: &RoundsFile, clients: u64) -> Result<Rounds, Invalid> {
 }
 
 fn simulation(file: &ExperimentFile) -> Result<Simulation, Invalid> {
-    let SimulationFile { round_every_s, devices, availability, faults, .. } = file.simulation.clone();
+    let SimulationFile { round_every_s, devices, availability, faults, private_layers, .. } =
+        file.simulation.clone();
     let simulation = Simulation {
         round_every_s,
         devices: devices.unwrap_or_default(),
         availability: availability.unwrap_or_default(),
         faults: faults.unwrap_or_default(),
+        private_layers,
     };
     simulation.check(file.rounds.count, file.population.clients)?;
     Ok(simulation)
@@ -335,6 +337,7 @@ impl From<&Experiment> for ExperimentFile {
                 availability: unless_default(&experiment.simulation.availability),
                 faults: unless_default(&experiment.simulation.faults),
                 attack: experiment.attack.as_ref().map(AttackFile::from),
+                private_layers: experiment.simulation.private_layers.clone(),
             },
         }
     }

@@ -143,6 +143,6 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     }
 
     pub(super) fn job(&self, client: ClientId) -> Job {
-        Job { client, plan: self.plan.clone(), base: self.base.clone() }
+        Job { client, plan: self.plan.clone(), base: self.base.clone(), weight: 1.0 }
     }
 }

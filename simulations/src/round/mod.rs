@@ -27,6 +27,7 @@ use skep_server::federation::{Federation, PlannedRound};
 use skep_server::record::{Cost, Observer, RoundRecord};
 
 use crate::availability::{Presence, Schedule};
+use crate::buffer::Buffer;
 use crate::checkpoint::Checkpoints;
 use crate::devices;
 use crate::error::SimulationError;
@@ -65,6 +66,8 @@ pub(crate) struct World<'a, T> {
     pub(crate) masks: Masks,
     /// Rounds that an earlier process has run.
     pub(crate) done: Vec<RoundRecord>,
+    /// Who trains, where everybody does at its own pace.
+    pub(crate) buffer: Option<Buffer>,
     /// Where the simulation is kept between rounds, if it is.
     pub(crate) checkpoints: Option<Checkpoints>,
 }

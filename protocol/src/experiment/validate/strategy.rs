@@ -1,7 +1,10 @@
 //! Which strategies go with which privacy, and with how many clients.
 
+use skep_privacy::quantities::Sampling;
+
 use super::{Invalid, invalid};
-use crate::experiment::{Aggregation, Experiment, Groups, Optimizer, Privacy, Robust, Weighting};
+use crate::experiment::simulation::{Availability, Faults};
+use crate::experiment::{Aggregation, Buffering, Experiment, Groups, Optimizer, Privacy, Robust, Weighting};
 
 /// Refuses a strategy that cannot keep, or cannot be kept by, what else the experiment says.
 pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid> {
@@ -12,6 +15,8 @@ pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid
         _ => refuse_what_no_noise_covers(weighting)?,
     }
     refuse_local_training(experiment)?;
+    refuse_buffering(experiment)?;
+    refuse_private_layers(experiment)?;
     match experiment.strategy.aggregation {
         Aggregation::Mean { .. } => Ok(()),
         Aggregation::Robust(rule) => match groups(&experiment.privacy) {
@@ -81,6 +86,7 @@ fn refuse_local_training(experiment: &Experiment) -> Result<(), Invalid> {
             "gradient_clip_norm",
             "must be left out with \"scaffold\": it would bend the correction of each gradient",
         ),
+        Weighting::Controlled => refuse_too_much_memory(experiment, "strategy.kind"),
         _ => Ok(()),
     }
 }
@@ -122,6 +128,98 @@ fn refuse_groups(rule: Robust, groups: Groups, min_updates: u32) -> Result<(), I
              \"median\" or \"trimmed-mean\"",
         )),
     }
+}
+
+/// What cannot go with clients that train at their own pace.
+fn refuse_buffering(experiment: &Experiment) -> Result<(), Invalid> {
+    let Some(Buffering { concurrency, .. }) = experiment.strategy.buffering else { return Ok(()) };
+    match &experiment.privacy {
+        // Every update carries its own noise, and is in one release.
+        Privacy::None | Privacy::Local { .. } | Privacy::Examples { .. } => {}
+        Privacy::Central { .. } | Privacy::Distributed { .. } => {
+            return Err(invalid(
+                "strategy.kind",
+                "\"fedbuff\" cannot go with noise on a sum: which updates share one follows from how long clients take, and so from \
+                 their data; without one client all later sums would be others, and no noise is planned for that. Choose mode = \
+                 \"local\", where each update carries its own noise, or \"fedavg\"",
+            ));
+        }
+    }
+    let Sampling::Fixed { size, .. } = experiment.rounds.sampling else {
+        return Err(invalid(
+            "rounds.sampling.scheme",
+            "must be \"fixed\" with \"fedbuff\": its size is how many updates make a model",
+        ));
+    };
+    if u64::from(experiment.rounds.min_updates) != size {
+        return Err(invalid(
+            "rounds.min_updates",
+            format!(
+                "is {}, but must be rounds.sampling.size, {size}, with \"fedbuff\": it waits for as many",
+                experiment.rounds.min_updates
+            ),
+        ));
+    }
+    let (clients, wanted) = (experiment.population.clients, u64::from(concurrency) + size);
+    if wanted > clients {
+        return Err(invalid(
+            "strategy.concurrency",
+            format!(
+                "is {concurrency}, but there are {clients} clients: beside those that train, the {size} whose updates make the next \
+                 model must be others; have fewer train at a time"
+            ),
+        ));
+    }
+    let simulation = &experiment.simulation;
+    let unsupported = [
+        ("simulation.availability", simulation.availability != Availability::default()),
+        ("simulation.faults", simulation.faults != Faults::NONE),
+        ("simulation.round_every_s", simulation.round_every_s.is_some()),
+        ("population.max_participations", experiment.population.participation.is_some()),
+    ];
+    match unsupported.iter().find(|(_, given)| *given) {
+        Some((key, _)) => Err(invalid(
+            key,
+            "cannot go with \"fedbuff\", whose clients are always there and only differ in pace",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What cannot go with layers that clients keep to themselves. Their names are the model's, and looked up where that is made.
+fn refuse_private_layers(experiment: &Experiment) -> Result<(), Invalid> {
+    let key = "simulation.private_layers";
+    if experiment.simulation.private_layers.is_empty() {
+        return Ok(());
+    }
+    if experiment.strategy.weighting() == Weighting::Controlled {
+        return Err(invalid(
+            key,
+            "cannot go with \"scaffold\", whose control variates correct gradients of the whole model",
+        ));
+    }
+    if experiment.attack.is_some() {
+        return Err(invalid(key, "cannot go with [simulation.attack]: choose one of the two"));
+    }
+    refuse_too_much_memory(experiment, key)
+}
+
+/// Every client that has taken part keeps numbers of its own: at most as many as the model has.
+fn refuse_too_much_memory(experiment: &Experiment, key: &str) -> Result<(), Invalid> {
+    let clients = experiment.population.clients;
+    let bytes =
+        experiment.task.parameter_count().unwrap_or(u64::MAX).saturating_mul(4).saturating_mul(clients);
+    if bytes <= MOST_KEPT_BYTES {
+        return Ok(());
+    }
+    Err(invalid(
+        key,
+        format!(
+            "would have {clients} clients keep up to {} MiB of their own, above {} MiB; simulate fewer clients or a smaller model",
+            bytes >> 20,
+            MOST_KEPT_BYTES >> 20
+        ),
+    ))
 }
 
 /// Who chooses among updates has to see each, as no promise lets the server but those of modes `none` and `local`.
@@ -251,6 +349,10 @@ mod tests {
             ("`fednova`", StrategyFile::Fednova { max_examples: 10, server_learning_rate }),
             ("`q-fedavg`", StrategyFile::QFedavg { q: 1.0, server_learning_rate }),
             ("`scaffold`", StrategyFile::Scaffold { server_learning_rate }),
+            (
+                "`fedbuff`",
+                StrategyFile::Fedbuff { concurrency: 10, staleness_exponent: 0.5, server_learning_rate },
+            ),
             ("`norm-threshold`", StrategyFile::NormThreshold { max_norm: 1.0, server_learning_rate }),
             ("`median`", StrategyFile::Median { server_learning_rate }),
             ("`trimmed-mean`", StrategyFile::TrimmedMean { trim: 0.25, server_learning_rate }),
@@ -286,15 +388,24 @@ mod tests {
             mode(ModeFile::Distributed, secure),
             mode(ModeFile::Distributed, grouped),
             mode(ModeFile::Local, None),
+            {
+                let mut file = mode(ModeFile::Local, None);
+                file.privacy.unit = Some("example".into());
+                file
+            },
         ];
         let mut matrix = String::from(
-            "| strategy | `none` | `central` | `central`, `[secure_aggregation]` | `distributed` | `distributed`, `groups` | `local` |\n\
-             | --- | --- | --- | --- | --- | --- | --- |\n",
+            "| strategy | `none` | `central` | `central`, `[secure_aggregation]` | `distributed` | `distributed`, `groups` | `local` | `local`, unit `example` |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for (kind, strategy) in kinds() {
             matrix += &format!("| {kind} |");
             for file in &modes {
-                let experiment = Experiment::try_from(&ExperimentFile { strategy, ..file.clone() });
+                let mut file = ExperimentFile { strategy, ..file.clone() };
+                if let StrategyFile::Fedbuff { .. } = strategy {
+                    file.rounds.sampling = SamplingFile::Fixed { size: 80 };
+                }
+                let experiment = Experiment::try_from(&file);
                 matrix += match experiment {
                     Ok(_) => " yes |",
                     Err(refused) => {
