@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::{follows_a_word, stands_alone};
+use super::{follows_a_word, search, stands_alone};
 
 /// Links with a scheme, hosts that begin with `www.`, and hosts of well-known domains with or without a path.
 pub(super) fn urls(text: &str) -> Vec<Range<usize>> {
@@ -166,21 +166,18 @@ pub(super) fn phones(text: &str) -> Vec<Range<usize>> {
         (said, 7..14, true),
     ];
     for (pattern, lengths, must_be_said) in rules {
-        let mut from = 0;
-        while let Some(number) = pattern.find_at(text, from) {
+        let accepted = search(pattern, text, |number| {
             let range = number.range();
             let digits = number.as_str().bytes().filter(u8::is_ascii_digit).count();
             let taken = found.iter().any(|other| range.start < other.end && other.start < range.end);
-            let accepted = !taken
+            let is_one = !taken
                 && lengths.contains(&digits)
                 && is_apart(text, &range)
                 && !begins_with_a_date(number.as_str())
                 && (!must_be_said || is_said(text, range.start));
-            from = if accepted { range.end } else { range.start + 1 };
-            if accepted {
-                found.push(range);
-            }
-        }
+            is_one.then_some(range)
+        });
+        found.extend(accepted);
     }
     found.sort_unstable_by_key(|range| range.start);
     found

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::checksum::{digits, luhn, mod_11_10, mod_97, verhoeff, weighted};
-use super::{follows_a_word, stands_alone};
+use super::{follows_a_word, search, stands_alone};
 
 /// A register of persons: how its numbers look, and what tells them from others.
 #[derive(Debug)]
@@ -198,18 +198,13 @@ pub(super) fn numbers(text: &str) -> Vec<Range<usize>> {
     });
     let mut found: Vec<Range<usize>> = Vec::new();
     for (country, pattern) in COUNTRIES.iter().zip(&*PATTERNS) {
-        let mut from = 0;
-        while let Some(number) = pattern.find_at(text, from) {
-            let range = number.range();
-            let upper = number.as_str().to_ascii_uppercase();
-            let accepted = is_apart(text, &range)
+        found.extend(search(pattern, text, |number| {
+            let (range, upper) = (number.range(), number.as_str().to_ascii_uppercase());
+            let is_one = is_apart(text, &range)
                 && (country.words.is_empty() || follows_a_word(text, range.start, country.words))
                 && (country.valid)(&upper);
-            from = if accepted { range.end } else { range.start + 1 };
-            if accepted {
-                found.push(range);
-            }
-        }
+            is_one.then_some(range)
+        }));
     }
     found.sort_unstable_by_key(|range| range.start);
     found

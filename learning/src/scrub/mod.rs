@@ -256,6 +256,26 @@ impl fmt::Display for Counts {
     }
 }
 
+/// Where a pattern matches and `accepted` says from where to where. After a match that is refused the search goes on within it.
+fn search(
+    pattern: &Regex,
+    text: &str,
+    accepted: impl Fn(regex::Match<'_>) -> Option<Range<usize>>,
+) -> Vec<Range<usize>> {
+    let (mut found, mut from) = (Vec::new(), 0);
+    while let Some(matched) = pattern.find_at(text, from) {
+        let start = matched.start();
+        match accepted(matched) {
+            Some(range) => {
+                from = range.end;
+                found.push(range);
+            }
+            None => from = start + 1,
+        }
+    }
+    found
+}
+
 /// Whether nothing that would continue a number or a word stands around `range`: in text without spaces between words a
 /// number may follow a letter of another script.
 fn stands_alone(text: &str, range: &Range<usize>) -> bool {

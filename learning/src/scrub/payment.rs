@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::checksum::{digits, luhn, mod_97};
-use super::stands_alone;
+use super::{search, stands_alone};
 
 /// Numbers of payment cards: 13 to 19 digits, together or in groups, of a known issuer, with the checksum.
 pub(super) fn cards(text: &str) -> Vec<Range<usize>> {
@@ -70,18 +70,7 @@ fn is_card(digits: &[u32]) -> bool {
 pub(super) fn ibans(text: &str) -> Vec<Range<usize>> {
     static START: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"(?i)[A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]").expect("a valid pattern"));
-    let mut found = Vec::new();
-    let mut from = 0;
-    while let Some(start) = START.find_at(text, from) {
-        match iban_at(text, start.start()) {
-            Some(range) => {
-                from = range.end;
-                found.push(range);
-            }
-            None => from = start.start() + 1,
-        }
-    }
-    found
+    search(&START, text, |start| iban_at(text, start.start()))
 }
 
 fn iban_at(text: &str, start: usize) -> Option<Range<usize>> {
