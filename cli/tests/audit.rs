@@ -198,7 +198,7 @@ fn what_nobody_reads_changes_nothing() {
     for (arguments, code) in [
         (vec!["check", path(&file)], 0),
         (vec!["check", path(&file), "--output", "json"], 0),
-        (vec!["simulate", path(&file)], 0),
+        (vec!["--log", "debug", "simulate", path(&file), "--real"], 0),
         (vec!["audit", path(&out)], 0),
         (vec!["audit", path(&seeded)], 4),
         (vec!["audit", path(&out), path(&seeded)], 4),
