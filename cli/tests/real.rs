@@ -55,25 +55,42 @@ fn sockets_are_like_memory(written: fn(&Path, &[(&str, &str)]) -> PathBuf, chang
 
 #[test]
 fn under_masks_processes_and_sockets_give_the_same_model_as_memory() {
+    // In each round each of ten clients adds its own mask and one with each of the others, and packs 650 coordinates of 18 bits.
+    masked_sockets_are_like_memory(&SMALL, 3 * 10 * 10, 3 * 10 * (650 * 18_u64).div_ceil(8));
+}
+
+#[test]
+fn a_median_of_group_sums_is_the_same_over_sockets_as_in_memory() {
+    let changes = [
+        ("clients = 100", "clients = 30"),
+        ("count = 60", "count = 2"),
+        ("min_updates = 90", "min_updates = 25"),
+        ("kind = \"fedavg\"", "kind = \"median\""),
+        ("weighting = \"uniform\"\n", ""),
+        ("max_corrupt_fraction = 0.05", "max_corrupt_fraction = 0.1"),
+        ("min_cohort = 10", "min_cohort = 10\ngroups = { size = 10, min_updates = 8 }"),
+    ];
+    masked_sockets_are_like_memory(&changes, 2 * 30 * 10, 2 * 30 * (650 * 19_u64).div_ceil(8));
+}
+
+fn masked_sockets_are_like_memory(changes: &[(&str, &str)], masks: u64, packed: u64) {
     let directory = tempfile::tempdir().unwrap();
-    let file = changed(directory.path(), &SMALL);
+    let file = changed(directory.path(), changes);
     let run = |arguments: &[&str]| -> Value {
         let ran = skep(&[&["simulate", path(&file), "--seed", "7", "--output", "json"], arguments].concat());
         assert_eq!(ran.code, 0, "{}", ran.err);
         serde_json::from_str(&ran.out).unwrap()
     };
     let (sum, sockets) = (run(&[]), run(&["--real", "--processes", "3"]));
-    changed(directory.path(), &[&SMALL[..], &[("fidelity = \"sum\"", "fidelity = \"protocol\"")]].concat());
+    changed(directory.path(), &[changes, &[("fidelity = \"sum\"", "fidelity = \"protocol\"")]].concat());
     let protocol = run(&[]);
     for key in ["model_sha256", "accuracy", "rounds_completed", "epsilon_server"] {
         assert_eq!(sum[key], sockets[key], "{key}");
         assert_eq!(sum[key], protocol[key], "{key}");
     }
-    // In each round each of ten clients adds its own mask and one with each of the others, and packs 650 coordinates of 18 bits.
     assert_eq!((&sum["masks_applied"], &sum["masked_bytes"]), (&0.into(), &0.into()));
     for computed in [&sockets, &protocol] {
-        assert_eq!(computed["masks_applied"], 3 * 10 * 10);
-        assert_eq!(computed["masked_bytes"], 3 * 10 * (650_u32 * 18).div_ceil(8));
+        assert_eq!((&computed["masks_applied"], &computed["masked_bytes"]), (&masks.into(), &packed.into()));
     }
     assert_eq!((&sockets["rounds_degraded"], &sockets["rounds_aborted"]), (&0.into(), &0.into()));
 }
