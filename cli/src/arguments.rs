@@ -329,9 +329,9 @@ pub struct Serve {
     /// Where the files lie that `task.data` names by relative paths; beside the experiment file if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// How long a client's certificate is good: a number and `s`, `m`, `h` or `d`. Clients renew theirs in time.
-    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = time)]
-    pub certificates_for: Duration,
+    /// How long a client's certificate is good: a number and `s`, `m`, `h` or `d`; 30 days if not given. Clients renew theirs in time.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub certificates_for: Option<Duration>,
     /// What to print on standard output at the end.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,

@@ -8,7 +8,7 @@ use skep_learning::Subset;
 use skep_privacy::ledger::{Auditor, Hash, Ledger};
 use skep_protocol::experiment::Experiment;
 use skep_protocol::net::invitation::{Address, unix_millis};
-use skep_server::authority::Authority;
+use skep_server::authority::{Authority, CLIENT_VALIDITY};
 use skep_server::enrolment::Enrolment;
 use skep_server::federation::{Federation, PlanningError, ServerKeys};
 use skep_server::ledger;
@@ -44,6 +44,13 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let test = population::test_data(&experiment).map_err(Failure::configuration)?;
     let _lock = server_state::lock(&arguments.state)?;
     let authority = Authority::open(&arguments.state).map_err(Failure::other)?;
+    if authority.is_apart() && arguments.certificates_for.is_some() {
+        return Err(Failure::Usage {
+            problem: "--certificates-for: this server's authority is apart, and signs all certificates"
+                .to_owned(),
+            help: Some("leave it out; `skep ca sign` and `skep ca renew` have it".to_owned()),
+        });
+    }
     let ledger = kept_ledger(&experiment, &authority, arguments)?;
     let mut deployment =
         deployment(&experiment, &test, ServerKeys::from_os(), authority, ledger, &arguments.state)?;
@@ -232,7 +239,7 @@ fn options(arguments: &Serve, experiment: &Experiment, is_over: bool) -> ServeOp
     }
     ServeOptions {
         wait_timeout: Duration::from_secs(arguments.wait_s),
-        certificate_validity: arguments.certificates_for,
+        certificate_validity: arguments.certificates_for.unwrap_or(CLIENT_VALIDITY),
         ..ServeOptions::new(wait_for)
     }
 }

@@ -112,8 +112,8 @@ impl Authority {
     /// The certificate of a client that an authority that is apart has listed, and its key.
     pub fn listed(&self, client: ClientId) -> Option<(CertificateDer<'static>, PublicKey)> {
         let Signer::Apart(apart) = &self.signer else { return None };
-        // The newest, which rounds may not rely on yet.
-        let listed = apart.newest()?.member(client).cloned()?;
+        let newest = apart.newest();
+        let listed = newest.roster().member(client).cloned()?;
         Some((listed.certificate.0, listed.public_key))
     }
 

@@ -252,8 +252,12 @@ impl Enrolment {
     pub(crate) fn list(&self, listed: &Listed) -> Result<(), EnrolmentError> {
         let PeerIdentity { client, public_key, serial, not_after, .. } =
             tls::client_named_by(&listed.certificate.0).map_err(AuthorityError::from)?;
+        let enrolled = Enrolled { client, public_key, serial, not_after };
+        if self.enrolled(client)?.as_ref() == Some(&enrolled) {
+            return Ok(());
+        }
         self.claim(client)?;
-        self.enrol(&Enrolled { client, public_key, serial, not_after })
+        self.enrol(&enrolled)
     }
 
     /// A former member may not, any more.

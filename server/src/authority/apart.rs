@@ -9,7 +9,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use skep_protocol::net::files::{self, FileError};
 use skep_protocol::net::invitation::Fingerprint;
@@ -27,7 +28,17 @@ use crate::enrolment::Enrolment;
 pub(super) struct Apart {
     path: PathBuf,
     pub(super) key: SigningKey,
+    /// What rounds go by.
     current: RwLock<Arc<Prover>>,
+    installed: Mutex<Installed>,
+}
+
+/// The roster that was installed last.
+#[derive(Debug)]
+struct Installed {
+    /// Of the file, when it was read.
+    changed: Option<(SystemTime, u64)>,
+    prover: Arc<Prover>,
 }
 
 impl Apart {
@@ -40,33 +51,48 @@ impl Apart {
         if !path.exists() {
             return Err(AuthorityError::NoRoster);
         }
-        let (key, roster) = (SigningKey::from_pkcs8(&files::read(&key)?)?, read(&path)?);
+        let (changed, key) = (changed(&path), SigningKey::from_pkcs8(&files::read(&key)?)?);
+        let roster = read(&path)?;
         roster.verify(Fingerprint::of(&roster.authority.0))?;
-        Ok(Some(Apart { path, key, current: RwLock::new(Arc::new(Prover::new(roster))) }))
+        let prover = Arc::new(Prover::new(roster));
+        let current = RwLock::new(Arc::clone(&prover));
+        Ok(Some(Apart { path, key, current, installed: Mutex::new(Installed { changed, prover }) }))
     }
 
-    /// The newest roster that is known.
+    /// The roster that rounds go by.
     pub(super) fn prover(&self) -> Arc<Prover> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The roster that was installed last. None where it cannot be read or believed.
-    pub(super) fn newest(&self) -> Option<SignedRoster> {
-        let authority = Fingerprint::of(&self.prover().roster().authority.0);
-        let read = read(&self.path).and_then(|roster| {
-            roster.verify(authority)?;
-            Ok(roster)
-        });
-        read.inspect_err(|error| warn!(%error, "the installed roster is not used")).ok()
+    /// The roster that was installed last, which rounds may not go by yet. One that cannot be read or believed is passed over.
+    pub(super) fn newest(&self) -> Arc<Prover> {
+        let mut installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = changed(&self.path);
+        if changed != installed.changed {
+            installed.changed = changed;
+            let authority = Fingerprint::of(&installed.prover.roster().authority.0);
+            let read = read(&self.path).and_then(|roster| {
+                roster.verify(authority)?;
+                Ok(roster)
+            });
+            match read {
+                Ok(roster) => installed.prover = Arc::new(Prover::new(roster)),
+                Err(error) => warn!(%error, "the installed roster is not used"),
+            }
+        }
+        Arc::clone(&installed.prover)
     }
 
-    /// Goes over to it. What cannot be read is left: the one so far is still good.
+    /// Has rounds go by it.
     pub(super) fn refresh(&self) {
-        let Some(newest) = self.newest() else { return };
-        if newest != *self.prover().roster() {
-            *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Prover::new(newest));
-        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = self.newest();
     }
+}
+
+/// When a file was written, and how long it is.
+fn changed(path: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 /// The line by which the server of the state directory `state` asks an authority that is apart to certify it. Makes its key on the

@@ -108,7 +108,7 @@ impl Keeper {
         self.publish(roster, now).map(|()| client)
     }
 
-    /// Certifies the server's key. A former server is none any more once clients have seen it go.
+    /// Certifies the server's key. The certificate of a former server stays good: what it lacks is the key of plans.
     ///
     /// # Errors
     /// [`AuthorityError`].
