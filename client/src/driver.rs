@@ -502,7 +502,8 @@ impl Trainee {
         let base = download::parameters(&model);
         drop(model);
         let update = participant.train(plan, task, &base)?.update;
-        drop(base);
+        // What is packed, or masked, is a vector of model length itself.
+        drop((base, participant));
         if plan.plan().masking().is_none() {
             return Ok((None, Step::Update { packed: trainer::pack(&update), masks: 0 }));
         }

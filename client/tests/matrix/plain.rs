@@ -1,10 +1,4 @@
-//! Every way in which a server can misbehave or vanish, at every phase of a client's session, over TLS on loopback; the phases of masked
-//! rounds are in `masked_matrix.rs`. Each cell ends in a state that has a name: the client comes back and finishes its round, declines
-//! it, goes on to the next, or ends with an error that says why. None leaves it waiting.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
+//! The phases of a plain round.
 
 use std::time::Duration;
 
@@ -17,9 +11,11 @@ use skep_protocol::plan::{PlanError, PlanSigner, VerifiedPlan};
 use skep_protocol::round::client::End;
 use skep_protocol::round::{Decline, Refusal};
 use skep_protocol::{Digest, Round};
-use support::server::{Federation, Session, bytes_of, in_time, options};
-use support::{base_model, plan_of, signed, signed_by, task};
 use tokio::task::JoinSet;
+
+use crate::leave;
+use crate::support::server::{Federation, Session, bytes_of, in_time, options};
+use crate::support::{base_model, plan_of, signed, signed_by, task};
 
 /// How far the session comes.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -252,7 +248,7 @@ async fn cell(phase: Phase, fault: Fault) {
             return;
         }
         State::Committed if matches!(fault, Fault::Vanish | Fault::Goodbye | Fault::Silence) => {
-            let silent = leave(fault, session).await;
+            let silent = leave(session, fault == Fault::Silence, fault == Fault::Goodbye).await;
             let mut session = federation.welcome(&task()).await;
             let (plan, upload) = if phase == Phase::Committed { (next, Vec::new()) } else { (plan, upload) };
             session.invite(&plan).await;
@@ -299,18 +295,6 @@ async fn cell(phase: Phase, fault: Fault) {
     assert_eq!(report.rounds.get(&End::Committed), Some(&committed), "{name}: {:?}", report.rounds);
 }
 
-/// Ends the server's side as the fault says; a silent one is kept.
-async fn leave(fault: Fault, session: Session) -> Option<Session> {
-    match fault {
-        Fault::Silence => Some(session),
-        Fault::Goodbye => {
-            session.connection.sink.close().await.unwrap();
-            None
-        }
-        _ => None,
-    }
-}
-
 fn is_named(error: &JoinError, reason: Reason) -> bool {
     match reason {
         Reason::NoMessage => matches!(error, JoinError::Message(CodecError::Malformed(_))),
@@ -341,8 +325,7 @@ async fn a_server_that_is_no_server_is_given_up_by_name() {
     let federation = Federation::new().await;
     let handshake = Duration::from_secs(1);
     let timeouts = Timeouts { handshake, ..Timeouts::default() };
-    let options =
-        JoinOptions { timeouts, give_up_after: Duration::from_millis(1), ..support::server::options() };
+    let options = JoinOptions { timeouts, give_up_after: Duration::from_millis(1), ..options() };
     let joining = federation.join_as(federation.identity(1), options);
     // Nobody accepts: the system takes the connection, and that is all.
     let error = in_time(joining).await.unwrap().unwrap_err();

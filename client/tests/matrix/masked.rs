@@ -1,15 +1,11 @@
-//! Every way in which a server can misbehave or vanish in the phases of a masked round, over TLS on loopback, towards a client of the
-//! product whose peers are clients of the product, too. Each cell ends in a state that has a name: the client's update is in the sum, its
-//! part in the round has ended for a reason that it says and it takes part in the next, or it gives up and says why.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
+//! The phases of a masked round, towards a client whose peers are clients of the product, too. Each cell ends in a state that has a name:
+//! the client's update is in the sum, its part in the round has ended for a reason that it says and it takes part in the next, or it gives
+//! up and says why.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_client::join::{JoinError, JoinOptions, Leaving};
+use skep_client::join::{JoinError, JoinOptions, JoinReport, Leaving};
 use skep_protocol::codec::{self, CodecError, WIRE_VERSION};
 use skep_protocol::masked::Body;
 use skep_protocol::message::{ClientMessage, ServerMessage, TurnAway};
@@ -19,10 +15,12 @@ use skep_protocol::plan::{PlanError, PlanSigner, VerifiedPlan};
 use skep_protocol::round::client::End;
 use skep_protocol::round::{Decline, Phase, Refusal};
 use skep_protocol::{ClientId, Span};
-use support::cohort::Others;
-use support::server::{Federation, Session, in_time, options};
-use support::{base_model, masked_plan, signed, signed_by, task};
 use tokio::task::JoinSet;
+
+use crate::leave;
+use crate::support::cohort::Others;
+use crate::support::server::{Federation, Joining, Session, in_time, options};
+use crate::support::{base_model, masked_plan, signed, signed_by, task};
 
 /// The last that has happened between server and client.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -377,7 +375,7 @@ async fn cell(point: Point, fault: Fault) {
             return assert!(is_named(&error, fault), "{name}: {error}");
         }
         State::InTheSum if matches!(fault, Fault::Vanish | Fault::Goodbye | Fault::Silence) => {
-            silent = leave(fault, session).await;
+            silent = leave(session, fault == Fault::Silence, fault == Fault::Goodbye).await;
             session = federation.welcome(&task()).await;
             play.resume(point, &mut session).await;
             None
@@ -406,24 +404,12 @@ async fn cell(point: Point, fault: Fault) {
 }
 
 /// Says that it is over, and waits for the client's goodbye.
-async fn over(mut session: Session, joining: support::server::Joining) -> skep_client::join::JoinReport {
+async fn over(mut session: Session, joining: Joining) -> JoinReport {
     session.say(&ServerMessage::Finished).await;
     while in_time(session.connection.stream.receive()).await.unwrap().is_some() {}
     let report = in_time(joining).await.unwrap().unwrap();
     assert_eq!(report.leaving, Leaving::Finished);
     report
-}
-
-/// Ends the server's side as the fault says; a silent one is kept.
-async fn leave(fault: Fault, session: Session) -> Option<Session> {
-    match fault {
-        Fault::Silence => Some(session),
-        Fault::Goodbye => {
-            session.connection.sink.close().await.unwrap();
-            None
-        }
-        _ => None,
-    }
 }
 
 fn is_named(error: &JoinError, fault: Fault) -> bool {
