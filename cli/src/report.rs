@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use skep_learning::{Evaluation, Subset};
 use skep_protocol::experiment::{Experiment, Privacy};
-use skep_server::record::ClientAccuracy;
+use skep_server::record::{ClientAccuracy, ClientAnswers};
 use skep_server::serve;
 use skep_simulations::{LabelCounts, TestSet};
 
@@ -145,6 +145,9 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
     if let Some(clients) = &summary.personalised_accuracy {
         line("fine-tuned", fairness(experiment, clients));
     }
+    if let Some(answers) = &summary.client_answers {
+        line("asked", said(answers));
+    }
     line("rounds", rounds(summary));
     if !summary.dropped.is_empty() {
         let reasons: Vec<_> =
@@ -235,6 +238,14 @@ fn fairness(experiment: &Experiment, clients: &ClientAccuracy) -> String {
     format!(
         "accuracy {mean:.4} in the mean of {clients} on examples of their own: worst {worst:.4}, a tenth at most {percentile_10:.4}, \
          half {median:.4}, nine tenths {percentile_90:.4}{private}"
+    )
+}
+
+fn said(answers: &ClientAnswers) -> String {
+    let ClientAnswers { accuracy, accuracy_within, loss, loss_within } = answers;
+    format!(
+        "accuracy {accuracy:.4} ± {accuracy_within:.4}, loss {loss:.4} ± {loss_within:.4} in the mean of clients on examples of their own, \
+         hidden as updates are: the noise stays within ± in nineteen of twenty queries, each of which is charged"
     )
 }
 

@@ -7,7 +7,7 @@ use skep_client::masking::Masks;
 use skep_learning::{Average, Evaluation, Subset};
 use skep_protocol::Digest;
 use skep_protocol::experiment::Experiment;
-use skep_server::record::{ClientAccuracy, OutcomeKind, RoundRecord};
+use skep_server::record::{ClientAccuracy, ClientAnswers, OutcomeKind, RoundRecord};
 
 use crate::cost::Cost;
 use crate::machine;
@@ -38,6 +38,9 @@ pub(crate) struct Summary {
     /// The same after each has fitted it to its other examples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) personalised_accuracy: Option<ClientAccuracy>,
+    /// How good clients say the last model is that they were asked about, with noise; only where they were asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_answers: Option<ClientAnswers>,
     /// How good it is on them beyond that; all null where it was not measured.
     #[serde(flatten)]
     pub(crate) quality: Quality,
@@ -200,6 +203,7 @@ impl Summary {
             loss: measured.and_then(|record| record.loss),
             client_accuracy: records.iter().rev().find_map(|record| record.client_accuracy),
             personalised_accuracy: records.iter().rev().find_map(|record| record.personalised_accuracy),
+            client_answers: records.iter().rev().find_map(|record| record.client_answers),
             quality: Quality::default(),
             ngram_perplexity: None,
             test_ids_sha256: test_ids_digest(test).to_string(),

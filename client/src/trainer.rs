@@ -15,7 +15,7 @@ use skep_learning::{LearnError, Learner, Subset, Turn};
 use skep_privacy::client_noise::{Contribution, NoisedGrid, NoisedUpdate};
 use skep_privacy::grid::{Grid, PrivateGrid};
 use skep_privacy::packing;
-use skep_privacy::prg::{Key, PrgError, Purpose};
+use skep_privacy::prg::{Key, PrgError, PrgId, Purpose};
 use skep_privacy::update::{QuantizedUpdate, Update};
 use skep_protocol::experiment::{Task, Weighting};
 use skep_protocol::plan::{Plan, VerifiedPlan};
@@ -241,10 +241,7 @@ impl Participant {
         plan: &Plan,
         grid: &PrivateGrid,
     ) -> Result<(QuantizedUpdate, Vec<f32>), Decline> {
-        let clipped = Update::new(values).map_err(|_| Decline::Unencodable)?.clip(grid.clip());
-        let mut rounding = self.key(Purpose::Rounding, plan)?.substream_of(plan.prg, 0);
-        let quantized = clipped.quantize(grid, &mut rounding).map_err(|_| Decline::Unencodable)?;
-        Ok((quantized, clipped.into_values()))
+        bounded(values, grid, &self.key(Purpose::Rounding, plan)?, plan.prg)
     }
 
     fn hide(
@@ -260,6 +257,46 @@ impl Participant {
     fn key(&self, purpose: Purpose, plan: &Plan) -> Result<Key, Decline> {
         self.keys.key(purpose, plan.round.0, self.id.0)
     }
+}
+
+/// What enters a sum of a client's numbers, an update or the answer to a query: bounded, on the grid, and with the noise that
+/// clients add there.
+///
+/// # Errors
+/// [`Decline::Unencodable`] when a number is not finite or, without privacy, off the grid; [`Decline::NoRandomness`] when the
+/// system has none.
+pub fn answer(
+    numbers: Vec<f32>,
+    grid: &Grid,
+    keys: &ClientKeys,
+    round: Round,
+    client: ClientId,
+    prg: PrgId,
+) -> Result<Contribution, Decline> {
+    let key = |purpose| keys.key(purpose, round.0, client.0);
+    Ok(match grid {
+        Grid::Public(grid) => {
+            let numbers = Update::new(numbers).map_err(|_| Decline::Unencodable)?;
+            numbers.quantize_nearest(grid).map_err(|_| Decline::Unencodable)?.into()
+        }
+        Grid::Private(grid) => bounded(numbers, grid, &key(Purpose::Rounding)?, prg)?.0.into(),
+        Grid::Noised(grid) => {
+            let (bounded, _) = bounded(numbers, grid.exact(), &key(Purpose::Rounding)?, prg)?;
+            bounded.add_noise(grid, &key(Purpose::Noise)?, prg).map_err(|_| Decline::Unencodable)?.into()
+        }
+    })
+}
+
+/// Numbers within the clip norm and on the grid, and memory that is not needed any more.
+fn bounded(
+    numbers: Vec<f32>,
+    grid: &PrivateGrid,
+    rounding: &Key,
+    prg: PrgId,
+) -> Result<(QuantizedUpdate, Vec<f32>), Decline> {
+    let clipped = Update::new(numbers).map_err(|_| Decline::Unencodable)?.clip(grid.clip());
+    let quantized = clipped.quantize(grid, &mut rounding.substream_of(prg, 0));
+    Ok((quantized.map_err(|_| Decline::Unencodable)?, clipped.into_values()))
 }
 
 /// The bytes of an update as they travel, [`Plan::upload_bytes`] of them.

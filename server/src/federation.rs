@@ -43,7 +43,7 @@ use crate::strategy::{Next, ServerState, ServerStrategy};
 pub use encoding::{NoPromise, no_promise};
 pub use error::{FederationError, PlanningError, RoundError};
 pub use keys::ServerKeys;
-pub use query::Query;
+pub use query::{Query, Question};
 
 /// A federation between its first and its last round.
 #[derive(Debug)]
@@ -555,6 +555,12 @@ impl Federation {
             self.ledger.seal()?;
         }
         Ok(self.summary(outcome, open.invited, open.updates))
+    }
+
+    /// The same with everything that was spent meanwhile.
+    #[must_use]
+    pub fn up_to_date(&self, summary: &RoundSummary) -> RoundSummary {
+        self.summary(summary.outcome, summary.invited, summary.updates)
     }
 
     /// The last round, as it ended.

@@ -37,6 +37,9 @@ pub struct RoundRecord {
     /// The same after each client has fitted the model to its other examples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personalised_accuracy: Option<ClientAccuracy>,
+    /// How good clients say it is on examples of their own, with noise; only where they were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_answers: Option<ClientAnswers>,
     /// Spent against recipients of models, all rounds so far; null when nothing is promised.
     pub epsilon_release: Option<f64>,
     /// Spent against the server, all rounds so far; null when nothing is promised.
@@ -83,6 +86,20 @@ pub struct ClientAccuracy {
     pub median: f64,
     /// Nine tenths of them have at most this.
     pub percentile_90: f64,
+}
+
+/// How good a model is for clients on examples of their own that nobody trains on, by what they say together: each counts the same,
+/// and noise hides each.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientAnswers {
+    /// The mean of their accuracies.
+    pub accuracy: f64,
+    /// By how much the noise moves that in nineteen of twenty queries, at most.
+    pub accuracy_within: f64,
+    /// The mean of their losses, each of which counts up to a bound.
+    pub loss: f64,
+    /// Likewise of the loss.
+    pub loss_within: f64,
 }
 
 impl ClientAccuracy {
@@ -146,6 +163,7 @@ impl RoundRecord {
             loss: evaluation.map(|evaluation| evaluation.loss),
             client_accuracy: None,
             personalised_accuracy: None,
+            client_answers: None,
             epsilon_release: summary.epsilon_release.ok().map(|epsilon| epsilon.get()),
             epsilon_server: summary.epsilon_server.ok().map(|epsilon| epsilon.get()),
             epsilon_server_absent: summary.epsilon_server.err().map(|reason| reason.to_string()),

@@ -31,8 +31,10 @@ mod memory;
 mod network;
 mod parallel;
 mod participants;
+mod poll;
 pub mod population;
 mod private_layers;
+mod query;
 mod round;
 #[cfg(test)]
 mod scenarios;

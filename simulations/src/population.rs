@@ -7,6 +7,7 @@ use skep_learning::{Alpha, PartitionError, Scheme, Subset, partition};
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::experiment::{Data, Experiment, Partition};
 use skep_protocol::plan::Segment;
+use skep_protocol::{ClientId, Round};
 
 use crate::clients::generator;
 use crate::error::SimulationError;
@@ -74,6 +75,12 @@ pub fn check_private_layers(experiment: &Experiment) -> Result<(), SimulationErr
 /// The root from which everything that client `client` draws in secret follows.
 pub fn client_root(root: &Key, client: u64) -> Key {
     root.derive(Purpose::Client, 0, client)
+}
+
+/// The root from which follows what client `client` draws for a query; `number` tells queries after the same round apart.
+pub(crate) fn asked_root(root: &Key, after: Round, number: u64, client: ClientId) -> Key {
+    // Place 0 is that of its training.
+    root.derive(Purpose::Client, ((after.0 + 1) << 16) + number, client.0)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::checkpoint::{Checkpoint, Keeper};
 use crate::clients::public_cohort;
 use crate::error::SimulationError;
 use crate::held_out::Panel;
+use crate::poll::Poll;
 use crate::round::{Closed, World};
 use crate::workers::Trainer;
 
@@ -69,6 +70,7 @@ pub(crate) fn run<T: Trainer>(
     mut world: World<'_, T>,
     evaluator: &mut dyn Evaluator,
     mut panel: Option<&mut Panel<'_>>,
+    mut poll: Option<&mut Poll<'_>>,
     observer: &mut dyn Observer,
 ) -> Result<SimulationReport, SimulationError> {
     let started = Instant::now();
@@ -115,7 +117,11 @@ pub(crate) fn run<T: Trainer>(
             None => world.run(planned, observer)?,
             Some(arrived) => world.run_buffered(&arrived, &planned, opened, observer)?,
         };
-        match end_round(&mut world, closed, measures, observer, keeper.is_some())? {
+        let asks = poll.as_deref_mut().filter(|_| {
+            let experiment = world.federation.experiment();
+            experiment.evaluation.is_asked(next.0, experiment.rounds.count)
+        });
+        match end_round(&mut world, closed, (measures, asks), observer, keeper.is_some())? {
             Some(record) => rounds.push(record),
             None => break Ended::Interrupted,
         }
@@ -160,7 +166,7 @@ struct Measures<'e, 'p> {
 fn end_round<T: Trainer>(
     world: &mut World<'_, T>,
     closed: Closed,
-    measures: Option<Measures<'_, '_>>,
+    (measures, asks): (Option<Measures<'_, '_>>, Option<&mut Poll<'_>>),
     observer: &mut dyn Observer,
     goes_on: bool,
 ) -> Result<Option<RoundRecord>, SimulationError> {
@@ -170,7 +176,13 @@ fn end_round<T: Trainer>(
     let summary = world.federation.close(closed.outcome)?;
     let model = world.federation.model();
     // Who interrupts does not wait for a measurement.
-    let measures = measures.filter(|_| closed.outcome != Outcome::Aborted(AbortReason::Stopped));
+    let lasts = closed.outcome != Outcome::Aborted(AbortReason::Stopped);
+    let measures = measures.filter(|_| lasts);
+    let client_answers = match asks.filter(|_| lasts) {
+        None => None,
+        Some(poll) => poll.ask(&mut world.federation, &world.root)?,
+    };
+    let summary = world.federation.up_to_date(&summary);
     let (evaluation, clients) = match measures {
         None => (None, None),
         Some(Measures { evaluator, panel }) => {
@@ -185,6 +197,7 @@ fn end_round<T: Trainer>(
         dropped: dropped(&closed.progress),
         client_accuracy: clients.as_ref().map(|measured| measured.plain),
         personalised_accuracy: clients.and_then(|measured| measured.personalised),
+        client_answers,
         ..RoundRecord::new(&summary, &closed.progress, evaluation, closed.cost)
     };
     observer.round_closed(&record, &model);

@@ -10,22 +10,18 @@ use skep_client::task::architecture;
 use skep_learning::Subset;
 use skep_learning::text::{TextFault, Vocabulary};
 use skep_privacy::adversary::Adversary;
-use skep_privacy::grid::{Grid, GridError, PrivateGrid};
 use skep_privacy::ledger::Occasion;
-use skep_privacy::mechanism::{Mechanism, NoiseTooLarge};
-use skep_privacy::prg::{Key, PrgId, Purpose};
+use skep_privacy::prg::Key;
 use skep_privacy::quantities::{ClipNorm, Epsilon, NoiseMultiplier, QuantityError, Sampling};
-use skep_privacy::sum::Accumulator;
-use skep_privacy::update::Update;
-use skep_protocol::experiment::{self, Data, Experiment, Privacy, TextFeatures, Tokenizer};
-use skep_server::federation::digest_of;
+use skep_protocol::experiment::{self, Data, Experiment, TextFeatures, Tokenizer};
+use skep_server::federation::Question;
 use skep_server::ledger::Place;
-use skep_server::roster::Contiguous;
 use thiserror::Error;
 
 use crate::data::{DataError, data};
 use crate::error::SimulationError;
-use crate::population::{client_root, shares};
+use crate::population::shares;
+use crate::query::ask;
 use crate::simulate::federation;
 
 /// How a vocabulary is chosen.
@@ -64,9 +60,9 @@ pub enum ElectionError {
          and \"jieba\""
     )]
     OwnVocabulary,
-    /// Noise is added by the server.
+    /// Nothing hides a client.
     #[error(
-        "privacy.mode: a vocabulary is chosen with mode \"central\" only, where the server adds the noise"
+        "privacy: a vocabulary is chosen in private only, in a mode that hides whole clients: \"central\", \"distributed\" or \"local\""
     )]
     Mode,
     /// Nobody could find the charge again.
@@ -80,12 +76,6 @@ pub enum ElectionError {
     /// A number is out of range.
     #[error(transparent)]
     Quantity(#[from] QuantityError),
-    /// The votes fit no grid.
-    #[error(transparent)]
-    Grid(#[from] GridError),
-    /// The noise is beyond what is drawn.
-    #[error(transparent)]
-    Noise(#[from] NoiseTooLarge),
     /// The texts cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -123,7 +113,7 @@ pub fn elect_vocabulary(
     if let Tokenizer::File(_) = texts.tokenizer {
         return Err(ElectionError::OwnVocabulary);
     }
-    if !matches!(experiment.privacy, Privacy::Central { secure_aggregation: None, .. }) {
+    if experiment.privacy.terms().is_none() {
         return Err(ElectionError::Mode);
     }
     let ledger = experiment.population.ledger.as_ref().ok_or(ElectionError::NoLedger)?;
@@ -140,35 +130,23 @@ pub fn elect_vocabulary(
     let clients = shares(&asked, &train).map_err(SimulationError::from)?;
 
     let clip = ClipNorm::new(f64::from(election.votes).sqrt())?;
-    let grid = PrivateGrid::new(clip, candidates.len(), experiment.cohort_max())?;
-    let mechanism = Mechanism::rounded_gaussian(election.noise_multiplier, &grid)?;
     let model = architecture(&experiment.task).initial_parameters(*root.expose());
     let model = model.map_err(DataError::from)?;
     let mut federation = federation(experiment, model, root, &Place::Shared(ledger.into()), false)?;
-    let roster = Contiguous(experiment.population.clients);
-    let query = federation
-        .open_query(Occasion::Vocabulary, 0, mechanism, Sampling::All, &roster)
-        .map_err(SimulationError::Planning)?;
+    let question = Question {
+        occasion: Occasion::Vocabulary,
+        dimension: candidates.len(),
+        clip_norm: clip,
+        noise_multiplier: election.noise_multiplier,
+        sampling: Sampling::All,
+    };
+    let votes = ask(&mut federation, root, &question, 0, |client| match clients.get(client.0 as usize) {
+        Some(texts) => ballot(texts, candidates.len(), election.votes as usize),
+        None => vec![0.0; candidates.len()],
+    })?;
 
-    let mut sum = Accumulator::new(Grid::Private(grid));
-    for client in &query.cohort {
-        let Some(texts) = clients.get(client.0 as usize) else { continue };
-        let ballot = Update::new(ballot(texts, candidates.len(), election.votes as usize));
-        let mut rounding = client_root(root, client.0).derive(Purpose::Rounding, 0, 0).substream_of(PRG, 0);
-        let votes = ballot
-            .map_err(|_| BUG)
-            .and_then(|ballot| ballot.clip(clip).quantize(&grid, &mut rounding).map_err(|_| BUG));
-        votes.and_then(|votes| sum.add(&votes).map_err(|_| BUG)).map_err(SimulationError::OutOfStep)?;
-    }
-    let answers = sum.members();
-    let released = sum.finish().release(query.charge, &query.noise, PRG);
-    let released = released.map_err(|_| SimulationError::OutOfStep(BUG))?;
-    federation
-        .answer_query(query.record, digest_of(&released), answers)
-        .map_err(|error| SimulationError::Round(error.into()))?;
-
-    let least_votes = DEVIATIONS * election.noise_multiplier.get() * clip.get();
-    let mut counted: Vec<(f64, &String)> = released.decode().into_iter().zip(candidates.words()).collect();
+    let least_votes = DEVIATIONS * votes.deviation;
+    let mut counted: Vec<(f64, &String)> = votes.sum.into_iter().zip(candidates.words()).collect();
     counted.retain(|(votes, _)| *votes >= least_votes);
     counted.sort_by(|(one, first), (other, second)| other.total_cmp(one).then(first.cmp(second)));
     let words = counted.into_iter().take(election.size).map(|(_, word)| word.clone()).collect();
@@ -198,8 +176,6 @@ fn ballot(texts: &Subset, candidates: usize, votes: usize) -> Vec<f32> {
 
 /// Noise alone exceeds this with a probability of 0.13 %.
 const DEVIATIONS: f64 = 3.0;
-const PRG: PrgId = PrgId::ChaCha20;
-const BUG: &str = "a ballot does not fit the grid that was made for it";
 
 #[cfg(test)]
 mod tests {

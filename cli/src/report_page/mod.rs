@@ -14,7 +14,7 @@ use std::fmt::Write;
 use skep_learning::Evaluation;
 use skep_privacy::quantities::Sampling;
 use skep_protocol::experiment::{Experiment, Privacy};
-use skep_server::record::{ClientAccuracy, RoundRecord};
+use skep_server::record::{ClientAccuracy, ClientAnswers, RoundRecord};
 use skep_simulations::LabelCounts;
 
 use crate::page::{Chart, Look, Series, bytes, count, escaped, facts, keyed, number, page, percent};
@@ -212,6 +212,19 @@ impl Report<'_> {
                 series.push(Series::line("fine-tuned, in the mean", "soft", curve(&personalised)));
             }
             let title = "Accuracy for clients, on examples of their own";
+            charts += &Chart { top: Some(1.0), ..Chart::of_rounds(title, series) }.html();
+        }
+        if self.records.iter().any(|record| record.client_answers.is_some()) {
+            let of = |name: &str, colour: &str, value: fn(&ClientAnswers) -> f64| {
+                let value = |said: &ClientAnswers| value(said).clamp(0.0, 1.0);
+                Series::line(name, colour, curve(&|record| record.client_answers.as_ref().map(value)))
+            };
+            let series = vec![
+                of("at most", "soft", |said| said.accuracy + said.accuracy_within),
+                of("said", "teal", |said| said.accuracy),
+                of("at least", "honey", |said| said.accuracy - said.accuracy_within),
+            ];
+            let title = "Accuracy as clients say it together, with noise";
             charts += &Chart { top: Some(1.0), ..Chart::of_rounds(title, series) }.html();
         }
         charts += &one(

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use skep_privacy::quantities::NoiseMultiplier;
+
 use super::Privacy;
 use super::validate::{Invalid, invalid};
 
@@ -15,12 +17,15 @@ pub struct Evaluation {
     /// The part of the clients on whose own held-out examples the model is measured, too; of simulations only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<f64>,
-    /// The part of each client's examples that is held out; with `clients`, and of every client.
+    /// The part of each client's examples that is held out; with `clients` or `query`, and of every client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_out: Option<f64>,
     /// Passes over its own examples by which a client fits the model to them before it is measured once more; with `clients`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_tune_epochs: Option<u32>,
+    /// What clients are asked of the model on these examples, with noise; of simulations only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<EvaluationQuery>,
     /// The run ends after so many measurements without improvement; of simulations only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
@@ -30,6 +35,19 @@ pub struct Evaluation {
     /// What must improve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<Metric>,
+}
+
+/// `evaluation.query`: clients say how good the model is on examples of their own, hidden as their updates are, and charged to the
+/// same ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationQuery {
+    /// Rounds from one query to the next; there is one after the last round.
+    pub every: u64,
+    /// Standard deviation of the noise on what clients say, as a multiple of what one can say: as that of a round.
+    pub noise_multiplier: f64,
+    /// The largest mean loss of a client that counts, above 0; a larger one counts as this.
+    pub max_loss: f64,
 }
 
 /// `evaluation.metric`
@@ -65,6 +83,7 @@ impl Default for Evaluation {
             clients: None,
             hold_out: None,
             fine_tune_epochs: None,
+            query: None,
             patience: None,
             min_delta: None,
             metric: None,
@@ -87,6 +106,11 @@ impl Evaluation {
         round.is_multiple_of(self.every) || round == rounds
     }
 
+    /// Whether clients are asked about the model of this round, where there are `rounds`.
+    pub fn is_asked(&self, round: u64, rounds: u64) -> bool {
+        self.query.is_some_and(|query| round.is_multiple_of(query.every) || round == rounds)
+    }
+
     /// What makes no sense.
     ///
     /// # Errors
@@ -95,15 +119,18 @@ impl Evaluation {
         if self.every == 0 {
             return Err(invalid("evaluation.every", "is 0, but must be at least 1 round"));
         }
+        if let Some(query) = &self.query {
+            query.check(privacy)?;
+        }
         match (self.clients, self.hold_out) {
-            (None, None) => {}
-            (Some(_), None) => {
+            (None, None) if self.query.is_none() => {}
+            (_, None) => {
                 return Err(invalid(
                     "evaluation.hold_out",
                     "is missing: which part of a client's examples is it measured on?",
                 ));
             }
-            (None, Some(_)) => {
+            (None, Some(_)) if self.query.is_none() => {
                 return Err(invalid(
                     "evaluation.clients",
                     "is missing: which part of the clients is measured?",
@@ -173,6 +200,25 @@ impl Evaluation {
 
 /// More would be training, not fitting.
 const MOST_EPOCHS: u32 = 1000;
+impl EvaluationQuery {
+    fn check(&self, privacy: &Privacy) -> Result<(), Invalid> {
+        if privacy.terms().is_none() {
+            return Err(invalid(
+                "evaluation.query",
+                "is hidden as updates are, but here nothing hides those of a whole client: without privacy, `clients` measures exactly",
+            ));
+        }
+        if self.every == 0 {
+            return Err(invalid("evaluation.query.every", "is 0, but must be at least 1 round"));
+        }
+        NoiseMultiplier::new(self.noise_multiplier)
+            .map_err(|error| invalid("evaluation.query.noise_multiplier", error.to_string()))?;
+        if !(self.max_loss.is_finite() && self.max_loss > 0.0) {
+            return Err(invalid("evaluation.query.max_loss", "must be a finite number above 0"));
+        }
+        Ok(())
+    }
+}
 
 fn one_round() -> u64 {
     1

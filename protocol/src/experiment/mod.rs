@@ -28,7 +28,7 @@ pub use data::{
     CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, OwnData, TextColumn, TextData,
     TextFeatures, TextFormat, Tokenizer, VectorsFile, Vocabulary,
 };
-pub use evaluation::Evaluation;
+pub use evaluation::{Evaluation, EvaluationQuery};
 pub use layers::{Block, Layer, NormPlace, Summary, Transformer, simple_cnn};
 pub use simulation::Simulation;
 pub use strategy::{
@@ -211,6 +211,20 @@ impl Privacy {
             | Privacy::Distributed { terms, .. }
             | Privacy::Local { terms } => Some(terms),
         }
+    }
+
+    /// The same mode for other numbers than updates, with another bound and another noise.
+    #[must_use]
+    pub fn with_noise(&self, clip_norm: ClipNorm, noise_multiplier: NoiseMultiplier) -> Self {
+        let mut changed = self.clone();
+        match &mut changed {
+            Privacy::None => {}
+            Privacy::Central { terms, .. }
+            | Privacy::Distributed { terms, .. }
+            | Privacy::Local { terms }
+            | Privacy::Examples { terms } => *terms = Terms { clip_norm, noise_multiplier, ..*terms },
+        }
+        changed
     }
 
     /// The terms, whatever they promise.

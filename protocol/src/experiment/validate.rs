@@ -365,6 +365,7 @@ const MAX_DEADLINE_S: f64 = 604_800.0;
 
 #[cfg(test)]
 mod tests {
+    use super::super::EvaluationQuery;
     use super::*;
     use crate::experiment::Evaluation;
     use crate::experiment::evaluation::Metric;
@@ -435,6 +436,18 @@ mod tests {
         assert_eq!(key(|evaluation| evaluation.hold_out = Some(0.5)), "evaluation.clients");
         assert_eq!(key(|evaluation| evaluation.patience = Some(0)), "evaluation.patience");
         assert_eq!(key(|evaluation| evaluation.min_delta = Some(0.1)), "evaluation.patience");
+        let query = EvaluationQuery { every: 5, noise_multiplier: 1.0, max_loss: 4.0 };
+        let asked = |query, hold_out| {
+            let evaluation = Evaluation { query: Some(query), hold_out, ..Evaluation::default() };
+            refused_key(|file| file.evaluation = Some(evaluation))
+        };
+        assert_eq!(asked(query, None), "evaluation.hold_out");
+        let never = EvaluationQuery { every: 0, ..query };
+        assert_eq!(asked(never, Some(0.5)), "evaluation.query.every");
+        let negative = EvaluationQuery { noise_multiplier: -1.0, ..query };
+        assert_eq!(asked(negative, Some(0.5)), "evaluation.query.noise_multiplier");
+        let bottomless = EvaluationQuery { max_loss: f64::INFINITY, ..query };
+        assert_eq!(asked(bottomless, Some(0.5)), "evaluation.query.max_loss");
         // The digits are learned in private.
         let by_clients = |evaluation: &mut Evaluation| {
             (evaluation.clients, evaluation.hold_out) = (Some(0.5), Some(0.5));
@@ -445,6 +458,10 @@ mod tests {
         open.privacy = PrivacyFile::NONE;
         let mut evaluation = Evaluation::default();
         by_clients(&mut evaluation);
+        evaluation.query = Some(query);
+        open.evaluation = Some(evaluation.clone());
+        assert_eq!(Experiment::try_from(&open).unwrap_err().key, "evaluation.query");
+        evaluation.query = None;
         open.evaluation = Some(evaluation);
         assert_eq!(ExperimentFile::from(&Experiment::try_from(&open).unwrap()), open);
     }

@@ -9,7 +9,7 @@ use skep_protocol::experiment::{Experiment, Privacy, Terms};
 use skep_protocol::plan::{Claim, Promise};
 use thiserror::Error;
 
-use super::FederationError;
+use super::{FederationError, Question};
 
 /// Why there is no epsilon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -64,6 +64,23 @@ pub(super) fn encoding(
             Ok((grid.into(), grid.mechanism(0, least_released)))
         }
     }
+}
+
+/// The grid of the answers to a question, and what hides them, added by whom the experiment's mode says.
+///
+/// # Errors
+/// As [`encoding`], and [`FederationError::ExamplesOnly`].
+pub(super) fn of_answers(
+    experiment: &Experiment,
+    question: &Question,
+) -> Result<(Grid, Mechanism), FederationError> {
+    if let Privacy::Examples { .. } = experiment.privacy {
+        return Err(FederationError::ExamplesOnly);
+    }
+    let mut asked = experiment.clone();
+    asked.rounds.sampling = question.sampling;
+    asked.privacy = asked.privacy.with_noise(question.clip_norm, question.noise_multiplier);
+    encoding(&asked, question.dimension)
 }
 
 /// What a plan promises: the terms of the experiment, the noise of the round, and what it has cost by then.

@@ -58,6 +58,11 @@ pub enum FederationError {
     /// There is no sampler for this much noise.
     #[error(transparent)]
     Noise(#[from] NoiseTooLarge),
+    /// A query is about whole clients.
+    #[error(
+        "with unit = \"example\" nothing hides a whole client, and what a query tells is about whole clients"
+    )]
+    ExamplesOnly,
     /// The ledger is another population's.
     #[error(
         "the ledger is that of a population of {expected} clients, the experiment has {found}: begin a new epoch with \
@@ -166,6 +171,9 @@ pub enum PlanningError {
     /// The cohort was chosen elsewhere, although secrecy is what its sampling amplifies by, or it has another size.
     #[error("the cohort must be drawn in secret, or have the fixed size that the experiment says")]
     PublicCohort,
+    /// The answers to a query fit no grid, or nothing hides them.
+    #[error("a query cannot be asked: {0}")]
+    Query(#[from] FederationError),
     /// No keys.
     #[error(transparent)]
     Randomness(#[from] PrgError),

@@ -1,24 +1,42 @@
 //! Asking clients' data for something else than an update: statistics, a vocabulary, an evaluation.
 //!
 //! ```text
-//! open_query ──▶ clients are asked, their answers summed ──▶ Sum::release(charge) ──▶ answer_query
-//!            ╰──────────────────────────────────────────────────────────────────────▶ abandon_query
+//! open_query ──▶ clients are asked, their answers summed ──▶ answer_query
+//!            ╰─────────────────────────────────────────────▶ abandon_query
 //! ```
 //!
-//! What it costs is on the population's ledger before anybody is asked, as for a round, and stays there.
+//! What it costs is on the population's ledger before anybody is asked, as for a round, and stays there. Answers are bounded,
+//! rounded and hidden as updates are, by whom the experiment's mode says.
 
 use std::collections::BTreeSet;
 
 use skep_privacy::budget::Charge;
+use skep_privacy::grid::Grid;
 use skep_privacy::ledger::{Abort, Hash, LedgerError, Occasion, Request, RoundTerms, Settle};
 use skep_privacy::mechanism::Mechanism;
-use skep_privacy::prg::Key;
-use skep_privacy::quantities::Sampling;
-use skep_protocol::{ClientId, Digest};
+use skep_privacy::prg::{Key, PrgId};
+use skep_privacy::quantities::{ClipNorm, NoiseMultiplier, Sampling};
+use skep_privacy::sum::{Release, Sum};
+use skep_protocol::ClientId;
 
-use super::{Federation, PlanningError, mode};
+use super::{Federation, PlanningError, RoundError, digest_of, encoding, mode};
 use crate::roster::Roster;
 use crate::select;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Question {
+    /// What for.
+    pub occasion: Occasion,
+    /// Numbers of an answer.
+    pub dimension: usize,
+    /// The L2 bound of an answer.
+    pub clip_norm: ClipNorm,
+    /// The noise on the sum of all answers as a multiple of that; in mode local, on each answer. Of no meaning in mode none.
+    pub noise_multiplier: NoiseMultiplier,
+    /// Who is asked.
+    pub sampling: Sampling,
+}
 
 /// A query that is charged; now its cohort may be asked.
 #[derive(Debug)]
@@ -26,12 +44,27 @@ use crate::select;
 pub struct Query {
     /// Who is asked. Secret.
     pub cohort: BTreeSet<ClientId>,
-    /// What opens the sum of the answers.
-    pub charge: Charge,
-    /// The key of the noise of that sum. Secret.
-    pub noise: Key,
+    /// On which grid answers are integers.
+    pub grid: Grid,
     /// The record of the ledger that charged it.
     pub record: u64,
+    /// The generator of noise and rounding.
+    pub prg: PrgId,
+    charge: Charge,
+    noise: Key,
+}
+
+impl Query {
+    /// The standard deviation of the noise on each number of the sum of so many answers, in the unit of the answers.
+    pub fn deviation(&self, answers: u32) -> f64 {
+        let steps = match self.charge.mechanism() {
+            Mechanism::None => 0.0,
+            Mechanism::RoundedGaussian { sigma, .. } => sigma as f64,
+            Mechanism::NoiseShares { variance, .. } => (variance.get() * f64::from(answers)).sqrt(),
+            Mechanism::LocalGaussian { sigma, .. } => sigma as f64 * f64::from(answers).sqrt(),
+        };
+        steps * self.grid.step()
+    }
 }
 
 impl Federation {
@@ -39,54 +72,64 @@ impl Federation {
     /// with keys from a root, equal ones would have equal noise.
     ///
     /// # Errors
-    /// [`PlanningError::Busy`] while a round is open, [`PlanningError::Budget`] when the budget does not allow it, or
-    /// another one; nobody may be asked.
+    /// [`PlanningError::Busy`] while a round is open, [`PlanningError::Query`] when answers fit no grid,
+    /// [`PlanningError::Budget`] when the budget does not allow it, or another one; nobody may be asked.
     pub fn open_query(
         &mut self,
-        occasion: Occasion,
+        question: &Question,
         number: u64,
-        mechanism: Mechanism,
-        sampling: Sampling,
         roster: &dyn Roster,
     ) -> Result<Query, PlanningError> {
         self.check_idle(roster)?;
+        let (grid, mechanism) = encoding::of_answers(&self.experiment, question)?;
         let [drawing, noise] = self.keys.query(self.round, number)?;
-        let cohort = select::cohort(sampling, roster, &drawing);
+        let cohort = select::cohort(question.sampling, roster, &drawing);
+        let is_about_the_model = question.occasion == Occasion::Evaluation;
         let request = Request {
-            occasion,
+            occasion: question.occasion,
             round: self.round.0,
             task: Hash(self.task.0),
-            terms: RoundTerms { mode: mode(&self.experiment), mechanism, sampling },
-            model_in: if occasion == Occasion::Evaluation { Hash(self.model_digest.0) } else { Hash::ZERO },
+            terms: RoundTerms { mode: mode(&self.experiment), mechanism, sampling: question.sampling },
+            model_in: if is_about_the_model { Hash(self.model_digest.0) } else { Hash::ZERO },
             limit: self.experiment.privacy.terms().map(|terms| terms.epsilon_limit),
             noise_commitment: None,
         };
         let reserved = self.ledger.reserve(&request, cohort.iter().map(|client| client.0))?;
-        Ok(Query { cohort, charge: self.ledger.charge(reserved.reservation), noise, record: reserved.record })
+        let (record, prg) = (reserved.record, self.keys.generator());
+        Ok(Query { cohort, grid, record, prg, charge: self.ledger.charge(reserved.reservation), noise })
     }
 
-    /// Writes down what a query released: the digest of the integers, and of how many answers they are the sum.
-    /// Only then may anybody see them.
+    /// Opens the sum of a query's answers with the noise that was paid for, unless clients have added it. What comes out is written
+    /// down before anybody sees it: the digest of the integers, and of how many answers they are the sum.
     ///
     /// # Errors
-    /// [`LedgerError`].
-    pub fn answer_query(&mut self, record: u64, aggregate: Digest, answers: u32) -> Result<(), LedgerError> {
+    /// [`RoundError`]; the sum is lost, and the query stays charged.
+    pub fn answer_query(&mut self, query: Query, sum: Sum) -> Result<Release, RoundError> {
+        let answers = sum.members();
+        let release = match query.charge.mechanism() {
+            Mechanism::None => sum.release_exact(query.charge)?,
+            Mechanism::RoundedGaussian { .. } => sum.release(query.charge, &query.noise, query.prg)?,
+            Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. } => {
+                sum.release_noised(query.charge)?
+            }
+        };
         let settle = Settle {
-            reserve: record,
+            reserve: query.record,
             plan: Hash::ZERO,
-            aggregate: Hash(aggregate.0),
+            aggregate: Hash(digest_of(&release).0),
             model_out: Hash::ZERO,
             updates: Some(answers),
             sealed: Vec::new(),
         };
-        self.ledger.settle(settle, None)
+        self.ledger.settle(settle, None)?;
+        Ok(release)
     }
 
     /// Writes down that a query has ended without an answer, and why. It stays charged.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn abandon_query(&mut self, record: u64, reason: &str) -> Result<(), LedgerError> {
-        self.ledger.abort(Abort { reserve: record, reason: reason.to_owned(), refunded: false })
+    pub fn abandon_query(&mut self, query: Query, reason: &str) -> Result<(), LedgerError> {
+        self.ledger.abort(Abort { reserve: query.record, reason: reason.to_owned(), refunded: false })
     }
 }

@@ -7,7 +7,6 @@ use crate::testing::{
 use skep_privacy::audit::{Given, Verdict, audit, audit_sealed};
 use skep_privacy::budget::BudgetKeeper;
 use skep_privacy::client_noise::{ClientNoise, NoisedGrid};
-use skep_privacy::grid::PrivateGrid;
 use skep_privacy::ledger::{Auditor, AuditorSecret};
 use skep_privacy::mechanism::ShareVariance;
 use skep_privacy::prg::PrgId;
@@ -435,25 +434,31 @@ fn noise_that_no_grid_carries_is_refused_by_name() {
 #[test]
 fn a_query_is_charged_to_the_ledger_of_the_rounds_and_opens_its_sum_once() {
     let mut federation = federation(&private_file(), seeded(1));
-    let grid = PrivateGrid::new(ClipNorm::new(1.0).unwrap(), 3, 4).unwrap();
-    let noise = Mechanism::rounded_gaussian(NoiseMultiplier::new(8.0).unwrap(), &grid).unwrap();
-    let ask = |federation: &mut Federation, number| {
-        federation.open_query(Occasion::Vocabulary, number, noise, Sampling::All, &Contiguous(4))
+    let question = Question {
+        occasion: Occasion::Vocabulary,
+        dimension: 3,
+        clip_norm: ClipNorm::new(1.0).unwrap(),
+        noise_multiplier: NoiseMultiplier::new(8.0).unwrap(),
+        sampling: Sampling::All,
     };
+    let ask = |federation: &mut Federation, number| federation.open_query(&question, number, &Contiguous(4));
     let query = ask(&mut federation, 0).unwrap();
     assert_eq!((query.cohort.len(), query.record), (4, 1));
     let one = federation.epsilon(Adversary::Recipients).unwrap();
     assert!(one > Epsilon::ZERO);
     let other = ask(&mut federation, 1).unwrap();
-    assert_ne!(query.noise.expose(), other.noise.expose());
-    federation.abandon_query(other.record, "a test").unwrap();
+    assert!((query.deviation(4) - 8.0).abs() < 0.01, "{}", query.deviation(4));
+    let draw = |federation: &mut Federation, query: Query| {
+        let nobody = Accumulator::new(query.grid).finish();
+        federation.answer_query(query, nobody).unwrap().decode()
+    };
+    let of_other = draw(&mut federation, other);
+    let abandoned = ask(&mut federation, 2).unwrap();
+    federation.abandon_query(abandoned, "a test").unwrap();
     assert!(federation.epsilon(Adversary::Recipients).unwrap() > one, "what was charged stays charged");
-    let sum = Accumulator::new(Grid::Private(grid)).finish();
-    let release = sum.release(query.charge, &query.noise, PrgId::ChaCha20).unwrap();
-    federation.answer_query(query.record, digest_of(&release), 4).unwrap();
-    assert!(federation.answer_query(query.record, digest_of(&release), 4).is_err(), "once");
+    assert_ne!(draw(&mut federation, query), of_other, "each has noise of its own");
     federation.plan(&Contiguous(4)).unwrap();
-    assert!(matches!(ask(&mut federation, 2), Err(PlanningError::Busy(Round(1)))));
+    assert!(matches!(ask(&mut federation, 3), Err(PlanningError::Busy(Round(1)))));
 }
 
 /// Who is invited to each round of a run, with participation limits.

@@ -1,0 +1,192 @@
+//! How good a model is for clients on examples of their own, as they say it together: with the noise that hides each of them.
+//!
+//! A client with held-out examples answers (a − ½, ℓ/L − ½, ½), a being its accuracy, ℓ its mean loss and L the largest loss
+//! that counts; one without answers zeros. No answer is longer than √¾. The last number counts the answers, so that the means
+//! need nothing that is not in the sum.
+
+use skep_learning::Learner;
+use skep_privacy::ledger::Occasion;
+use skep_privacy::prg::Key;
+use skep_privacy::quantities::{ClipNorm, NoiseMultiplier};
+use skep_protocol::ClientId;
+use skep_protocol::experiment::{EvaluationQuery, Experiment};
+use skep_server::federation::{Federation, PlanningError, Question};
+use skep_server::record::ClientAnswers;
+
+use crate::clients::Clients;
+use crate::error::SimulationError;
+use crate::held_out::HoldOut;
+use crate::query::{Answers, ask};
+
+/// What clients are asked of the model.
+pub(crate) struct Poll<'a> {
+    clients: &'a Clients,
+    hold_out: HoldOut,
+    query: EvaluationQuery,
+    question: Question,
+    learner: Box<dyn Learner>,
+}
+
+impl<'a> Poll<'a> {
+    /// As the experiment says, if it does.
+    ///
+    /// # Errors
+    /// [`SimulationError`] when the task cannot be learned.
+    pub(crate) fn of(experiment: &Experiment, clients: &'a Clients) -> Result<Option<Self>, SimulationError> {
+        let (Some(query), Some(hold_out)) = (experiment.evaluation.query, HoldOut::of(experiment)) else {
+            return Ok(None);
+        };
+        let unchecked = || SimulationError::OutOfStep("evaluation.query was not checked");
+        let question = Question {
+            occasion: Occasion::Evaluation,
+            dimension: 3,
+            clip_norm: ClipNorm::new(0.75_f64.sqrt()).map_err(|_| unchecked())?,
+            noise_multiplier: NoiseMultiplier::new(query.noise_multiplier).map_err(|_| unchecked())?,
+            sampling: experiment.rounds.sampling,
+        };
+        let learner = skep_client::task::learner_for(&experiment.task)?;
+        Ok(Some(Poll { clients, hold_out, query, question, learner }))
+    }
+
+    /// Asks clients about the federation's model. None where noise drowns how many they are, and where the budget allows no
+    /// more questions.
+    ///
+    /// # Errors
+    /// [`SimulationError`].
+    pub(crate) fn ask(
+        &mut self,
+        federation: &mut Federation,
+        root: &Key,
+    ) -> Result<Option<ClientAnswers>, SimulationError> {
+        let (round, model, question) = (federation.round(), federation.model(), self.question);
+        match ask(federation, root, &question, 0, |client| self.answer(client, &model)) {
+            Ok(answers) => Ok(means(&answers, self.query.max_loss)),
+            Err(SimulationError::Planning(PlanningError::Budget(exhausted))) => {
+                tracing::warn!(%round, %exhausted, "clients are not asked about the model");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn answer(&mut self, client: ClientId, model: &[f32]) -> Vec<f32> {
+        let measured = self.clients.get(client).and_then(|examples| {
+            let (_, held_out) = self.hold_out.divide(client, &examples);
+            self.learner.evaluate(model, &held_out).ok()
+        });
+        // What is not a number says nothing of a client, and a model of which it is said nothing good.
+        let Some(measured) = measured else { return vec![0.0; 3] };
+        let loss = (measured.loss / self.query.max_loss).clamp(0.0, 1.0);
+        let loss = if loss.is_nan() { 1.0 } else { loss };
+        vec![(measured.accuracy - 0.5) as f32, (loss - 0.5) as f32, 0.5]
+    }
+}
+
+/// The means over clients, and how far noise alone moves them in nineteen of twenty queries.
+fn means(answers: &Answers, max_loss: f64) -> Option<ClientAnswers> {
+    let [accuracy, loss, halves] = answers.sum[..] else { return None };
+    let clients = 2.0 * halves;
+    // Below that the count says nothing.
+    if clients < 2.0 * NINETEEN_OF_TWENTY * answers.deviation || clients < 0.5 {
+        return None;
+    }
+    let mean = |sum: f64| (sum / clients).clamp(-0.5, 0.5);
+    // By the delta method, of a quotient whose two parts have the same, independent noise; the count is twice its part.
+    let within =
+        |mean: f64| NINETEEN_OF_TWENTY * answers.deviation / clients * (1.0 + 4.0 * mean * mean).sqrt();
+    let (accuracy, loss) = (mean(accuracy), mean(loss));
+    Some(ClientAnswers {
+        accuracy: accuracy + 0.5,
+        accuracy_within: within(accuracy),
+        loss: (loss + 0.5) * max_loss,
+        loss_within: within(loss) * max_loss,
+    })
+}
+
+/// Standard deviations.
+const NINETEEN_OF_TWENTY: f64 = 1.96;
+
+#[cfg(test)]
+mod tests {
+    use skep_privacy::adversary::Adversary;
+    use skep_privacy::quantities::Epsilon;
+    use skep_protocol::experiment::file::{ModeFile, PrivacyFile, SecureAggregationFile};
+    use skep_server::ledger::Place;
+
+    use super::*;
+    use crate::population;
+    use crate::simulate::federation;
+    use crate::testing::file;
+
+    #[test]
+    fn means_are_those_of_the_sum_and_their_bounds_those_of_the_noise() {
+        // Ten clients of accuracy 0.8 and loss 1 of at most 4.
+        let sum = vec![10.0 * 0.3, 10.0 * -0.25, 5.0];
+        let said = means(&Answers { sum: sum.clone(), deviation: 0.0 }, 4.0).unwrap();
+        let (accuracy, loss) = (said.accuracy, said.loss);
+        assert!((accuracy - 0.8).abs() < 1e-12 && (loss - 1.0).abs() < 1e-12, "{said:?}");
+        assert_eq!((said.accuracy_within, said.loss_within), (0.0, 0.0));
+        let said = means(&Answers { sum: sum.clone(), deviation: 0.1 }, 4.0).unwrap();
+        assert!((said.accuracy_within - 0.0196 * 1.36_f64.sqrt()).abs() < 1e-12, "{said:?}");
+        assert!((said.loss_within - 4.0 * 0.0196 * 1.25_f64.sqrt()).abs() < 1e-12, "{said:?}");
+        assert_eq!(means(&Answers { sum, deviation: 3.0 }, 4.0), None, "drowned in noise");
+    }
+
+    /// Asks everybody of the digits' population `times` times with noise, and once without.
+    fn asked(mode: ModeFile, times: u64) -> (Vec<(ClientAnswers, Epsilon)>, ClientAnswers) {
+        let mut file = file();
+        file.population.clients = 100;
+        file.rounds.min_updates = 60;
+        file.privacy = PrivacyFile {
+            mode,
+            unit: Some("client".into()),
+            adjacency: Some("zero-out".into()),
+            clip_norm: Some(1.0),
+            noise_multiplier: Some(4.0),
+            delta: Some(1e-5),
+            epsilon_limit: Some(f64::INFINITY),
+        };
+        if mode == ModeFile::Distributed {
+            file.secure_aggregation =
+                Some(SecureAggregationFile { max_corrupt_fraction: 0.05, min_cohort: 10, groups: None });
+        }
+        let mut experiment = Experiment::try_from(&file).unwrap();
+        experiment.evaluation.hold_out = Some(0.25);
+        let query = |noise_multiplier| EvaluationQuery { every: 1, noise_multiplier, max_loss: 4.0 };
+        let train = population::data(&experiment).unwrap().train;
+        let clients = Clients::new(&experiment, &train).unwrap();
+        let model = population::initial_model(&experiment).unwrap();
+        let root = Key::from_seed(1);
+        let mut federation = federation(&experiment, model, &root, &Place::Memory, false).unwrap();
+        let mut ask_with = |noise, number| {
+            experiment.evaluation.query = Some(query(noise));
+            let mut poll = Poll::of(&experiment, &clients).unwrap().unwrap();
+            let (model, question) = (federation.model(), poll.question);
+            let answers =
+                ask(&mut federation, &root, &question, number, |client| poll.answer(client, &model));
+            let said = means(&answers.unwrap(), 4.0).unwrap();
+            (said, federation.epsilon(Adversary::Recipients).unwrap())
+        };
+        let noisy = (0..times).map(|number| ask_with(4.0, number)).collect();
+        // So little noise, and so much budget, that the rest is rounding.
+        let exact = ask_with(0.2, times).0;
+        (noisy, exact)
+    }
+
+    /// A model of zeros takes everything for class 0: its loss is ln 10.
+    #[test]
+    fn clients_say_together_how_good_the_model_is_and_every_question_is_charged() {
+        for mode in [ModeFile::Central, ModeFile::Distributed] {
+            let (noisy, exact) = asked(mode, 3);
+            assert!((exact.loss - 10_f64.ln()).abs() < 3.0 * exact.loss_within, "{mode:?}: {exact:?}");
+            let mut spent = Epsilon::ZERO;
+            for (said, epsilon) in noisy {
+                assert!(epsilon > spent, "{mode:?}: the budget falls");
+                spent = epsilon;
+                // Four standard deviations of 2 · 4 · √¾/100: these keys are fixed, and so is what comes of them.
+                assert!((said.accuracy - exact.accuracy).abs() < 0.15, "{mode:?}: {said:?} {exact:?}");
+                assert!((0.06..0.1).contains(&said.accuracy_within), "{mode:?}: {said:?}");
+            }
+        }
+    }
+}
