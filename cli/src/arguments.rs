@@ -486,6 +486,12 @@ pub enum DataCommand {
     Seal(Seal),
     /// Decrypt a file that was sealed.
     Unseal(Unseal),
+    /// Let simulated clients state means and standard deviations of their columns, under differential privacy.
+    ///
+    /// Every client answers with the means of its own numbers and of their squares, within bounds that are declared before. The
+    /// sum of the answers is charged to the experiment's ledger before anybody is asked, and released with noise; what is
+    /// written down is what `task.data.standardize` names.
+    Statistics(Statistics),
     /// Let simulated clients choose the vocabulary of an experiment, under differential privacy.
     ///
     /// Every client votes for the candidates that it uses most. The sum of the votes is charged to the experiment's
@@ -493,10 +499,34 @@ pub enum DataCommand {
     Vocabulary(Vocabulary),
 }
 
+/// Arguments of `skep data statistics`.
+#[derive(Debug, Args)]
+pub struct Statistics {
+    /// An experiment file with data of kind "csv", a mode that hides whole clients, and population.ledger.
+    pub file: PathBuf,
+    /// A TOML file with a line `NAME = [LOW, HIGH]` for each column of features; what lies beyond counts as the bound.
+    ///
+    /// Chosen without looking at anybody's data: by what the column means.
+    #[arg(long, value_name = "FILE")]
+    pub bounds: PathBuf,
+    /// The standard deviation of the noise divided by what one client can add to the sum.
+    #[arg(long, value_name = "Z")]
+    pub noise_multiplier: f64,
+    /// The file to write; must not be there yet.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Where files are that the experiment names by relative paths; beside the experiment file if not given.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
 /// Arguments of `skep data vocabulary`.
 #[derive(Debug, Args)]
 pub struct Vocabulary {
-    /// An experiment file with texts, mode "central" and population.ledger.
+    /// An experiment file with texts, a mode that hides whole clients, and population.ledger.
     pub file: PathBuf,
     /// A public file with a candidate on each line; no other word can be chosen.
     #[arg(long, value_name = "FILE")]

@@ -111,6 +111,16 @@ impl Price {
         if let Some(hidden) = privacy_words::hidden(experiment) {
             lines.push(format!("hidden      {hidden}"));
         }
+        if let Some(query) = experiment.evaluation.query {
+            let questions = (1..=rounds.count)
+                .filter(|&round| experiment.evaluation.is_asked(round, rounds.count))
+                .count();
+            lines.push(format!(
+                "asked       clients are asked about the model {questions} times, noise multiplier {}: charged besides what stands here, and \
+                 from the first question on by the more cautious rule for rounds that were not all planned",
+                query.noise_multiplier
+            ));
+        }
         if let Some(accountant) = self.cost.accountant {
             lines.push(format!("accountant  {accountant}"));
         }

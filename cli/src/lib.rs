@@ -58,6 +58,7 @@ mod seal;
 mod serve;
 mod server_state;
 mod simulate;
+mod statistics;
 mod status;
 mod summary;
 mod sweep;
@@ -88,6 +89,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Data(DataCommand::Seal(arguments)) => seal::run(&arguments, secret),
         Command::Data(DataCommand::Unseal(arguments)) => seal::undo(&arguments, secret),
         Command::Data(DataCommand::Scrub(arguments)) => scrub::run(&arguments),
+        Command::Data(DataCommand::Statistics(arguments)) => statistics::run(&arguments),
         Command::Data(DataCommand::Vocabulary(arguments)) => vocabulary::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

@@ -71,16 +71,19 @@ pub(crate) fn run(arguments: &Vocabulary) -> Result<(), Failure> {
 
 fn failure(error: ElectionError) -> Failure {
     match error {
-        ElectionError::Federation(error) => match *error {
-            SimulationError::Planning(PlanningError::Budget(exhausted)) => {
-                Failure::Budget(exhausted.to_string())
-            }
-            SimulationError::Ledger(error) => ledger_failure(error),
-            error @ (SimulationError::Partition(_) | SimulationError::Federation(_)) => {
-                Failure::configuration(error)
-            }
-            error => Failure::other(error),
-        },
+        ElectionError::Federation(error) => federation_failure(*error),
         error => Failure::configuration(error),
+    }
+}
+
+/// Which failure it is that a query was not asked, or not answered.
+pub(crate) fn federation_failure(error: SimulationError) -> Failure {
+    match error {
+        SimulationError::Planning(PlanningError::Budget(exhausted)) => Failure::Budget(exhausted.to_string()),
+        SimulationError::Ledger(error) => ledger_failure(error),
+        error @ (SimulationError::Partition(_)
+        | SimulationError::Federation(_)
+        | SimulationError::Planning(PlanningError::Query(_))) => Failure::configuration(error),
+        error => Failure::other(error),
     }
 }

@@ -22,6 +22,7 @@ fn model(directory: &Path) -> PathBuf {
         (0..architecture.parameter_count()).map(|at| ((at * 37 % 23) as f32 - 11.0) / 7.0).collect();
     let interface = Interface {
         input: Input::Numbers { columns: Some(vec!["age".into(), "heat".into()]), divisor: 3.0 },
+        standardization: None,
         classes: vec!["well".into(), "ill".into(), "dead, or \"gone\"".into()],
     };
     let model = ModelFile::new(architecture, parameters, [("task".to_owned(), "ward".to_owned())].into());

@@ -154,6 +154,16 @@ impl Dataset {
         Ok(Self { owners: Some(owners), ..self })
     }
 
+    /// The same with other features: `change` gets all of them, one row after the other.
+    ///
+    /// # Errors
+    /// [`DatasetError::NotFinite`] when it makes one that is no finite number.
+    pub(crate) fn with_features(mut self, change: impl FnOnce(&mut [f32])) -> Result<Self, DatasetError> {
+        change(self.features.as_slice_mut().expect("made in standard layout"));
+        check_finite(&self.features)?;
+        Ok(self)
+    }
+
     /// Whose example each row is, if anybody's.
     pub fn owners(&self) -> Option<&Owners> {
         self.owners.as_ref()

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::Architecture;
 use crate::text::Preparation;
+use crate::{Architecture, Standardization};
 
 /// How an example becomes the numbers that a model takes, and what its classes are called.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,6 +14,9 @@ use crate::text::Preparation;
 pub struct Interface {
     /// What an example is before anything is done to it.
     pub input: Input,
+    /// What is done to all numbers of an example last, before the model sees them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standardization: Option<Standardization>,
     /// The names of the classes, in the order of their numbers.
     pub classes: Vec<String>,
 }
@@ -64,6 +67,14 @@ pub enum InterfaceError {
         /// Numbers that a text becomes.
         made: usize,
     },
+    /// It standardizes another number of columns.
+    #[error("the interface standardizes {standardized} numbers, the architecture takes {inputs}")]
+    Standardization {
+        /// Numbers that the architecture takes.
+        inputs: usize,
+        /// Numbers that are standardized.
+        standardized: usize,
+    },
     /// Numbers cannot be divided by that.
     #[error("the interface divides numbers by what is not finite and above 0")]
     Divisor,
@@ -110,7 +121,7 @@ impl Interface {
     /// alone tells.
     pub fn of(architecture: &Architecture) -> Self {
         let classes = (0..architecture.classes()).map(|class| class.to_string()).collect();
-        Interface { input: Input::Numbers { columns: None, divisor: 1.0 }, classes }
+        Interface { input: Input::Numbers { columns: None, divisor: 1.0 }, standardization: None, classes }
     }
 
     /// Refuses what is not the interface of a model of `architecture`.
@@ -123,6 +134,10 @@ impl Interface {
             return Err(InterfaceError::Classes { classes, named });
         }
         let inputs = architecture.inputs();
+        let standardized = self.standardization.as_ref().map(|standardized| standardized.columns().len());
+        if let Some(standardized) = standardized.filter(|&standardized| standardized != inputs) {
+            return Err(InterfaceError::Standardization { inputs, standardized });
+        }
         match &self.input {
             Input::Numbers { columns: Some(columns), .. } if columns.len() != inputs => {
                 Err(InterfaceError::Columns { inputs, named: columns.len() })
@@ -157,6 +172,9 @@ impl Interface {
     pub(crate) fn prepare(&self, numbers: &mut [f32]) {
         if let Input::Numbers { divisor, .. } = self.input {
             numbers.iter_mut().for_each(|number| *number /= divisor);
+        }
+        if let Some(standardization) = &self.standardization {
+            standardization.apply(numbers);
         }
     }
 
@@ -235,6 +253,7 @@ mod tests {
         let columns = columns.map(|columns| columns.iter().map(|&column| column.to_owned()).collect());
         Interface {
             input: Input::Numbers { columns, divisor: 2.0 },
+            standardization: None,
             classes: vec!["no".into(), "yes".into()],
         }
     }
@@ -250,6 +269,18 @@ mod tests {
         let mut numbers = vec![61.0, 38.5];
         named.prepare(&mut numbers);
         assert_eq!(numbers, [30.5, 19.25]);
+        let columns = vec!["age".into(), "heat".into()];
+        let standardization = Standardization::new(columns, vec![30.0, 19.0], vec![2.0, 0.5]).unwrap();
+        let standardized = Interface { standardization: Some(standardization), ..named };
+        let mut numbers = vec![61.0, 38.5];
+        standardized.prepare(&mut numbers);
+        assert_eq!(numbers, [0.25, 0.5]);
+        let json = serde_json::to_string(&standardized).unwrap();
+        assert_eq!(serde_json::from_str::<Interface>(&json).unwrap(), standardized);
+        let other = Architecture::Softmax { inputs: 3, classes: 2 };
+        let fault = Interface { input: Input::Numbers { columns: None, divisor: 1.0 }, ..standardized };
+        let expected = InterfaceError::Standardization { inputs: 3, standardized: 2 };
+        assert_eq!(fault.check(&other), Err(expected));
     }
 
     #[test]

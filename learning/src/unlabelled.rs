@@ -278,6 +278,7 @@ mod tests {
         let columns = columns.map(|columns| columns.iter().map(|&column| column.to_owned()).collect());
         Interface {
             input: Input::Numbers { columns, divisor: 1.0 },
+            standardization: None,
             classes: vec!["no".into(), "yes".into()],
         }
     }

@@ -44,7 +44,8 @@ fn number(at: usize, salt: usize) -> f32 {
 fn model(architecture: Architecture, divisor: f32) -> ModelFile {
     let parameters = (0..architecture.parameter_count()).map(|at| number(at, 1)).collect();
     let classes = (0..architecture.classes()).map(|class| format!("class {class}")).collect();
-    let interface = Interface { input: Input::Numbers { columns: None, divisor }, classes };
+    let interface =
+        Interface { input: Input::Numbers { columns: None, divisor }, standardization: None, classes };
     ModelFile::new(architecture, parameters, Default::default()).unwrap().with_interface(interface).unwrap()
 }
 

@@ -11,7 +11,8 @@ use skep_learning::npy::{self, NpyError};
 use skep_learning::own::OwnError;
 use skep_learning::scrub::{RecordReport, Scrubber};
 use skep_learning::{
-    ArchitectureError, Classes, Dataset, DatasetError, Input, Interface, Split, Subset, digits, own,
+    ArchitectureError, Classes, Dataset, DatasetError, Input, Interface, Split, Standardization,
+    StandardizationError, Subset, digits, own,
 };
 use skep_protocol::experiment::{
     CountOrNames, CsvData, Data, Experiment, Files, IdxPair, NpzData, OwnData, TextData,
@@ -33,6 +34,17 @@ pub enum DataError {
     /// Texts, their vocabulary or its vectors cannot be used.
     #[error(transparent)]
     Text(#[from] TextDataError),
+    /// The file of means and standard deviations cannot be used.
+    #[error("task.data.standardize: {0}")]
+    Standardization(#[from] StandardizationError),
+    /// A feature leaves the range of numbers.
+    #[error("{}: task.data.standardize: {source}", path.display())]
+    Standardized {
+        /// The file of the examples.
+        path: PathBuf,
+        /// Where.
+        source: DatasetError,
+    },
     /// The model is impossible.
     #[error("task.model cannot be trained: {0}")]
     Architecture(#[from] ArchitectureError),
@@ -203,11 +215,14 @@ pub fn class_names(experiment: &Experiment) -> Vec<String> {
 /// [`DataError`] when the header of a table, a vocabulary or its vectors cannot be read.
 pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
     let numbers = |columns, divisor| Input::Numbers { columns, divisor };
+    let mut standardized = None;
     let input = match &experiment.data {
         Data::Digits => numbers(None, digits::DARKEST),
         Data::Csv(csv) => {
             let (Files::Apart { test: file, .. } | Files::HeldOut { all: file, .. }) = &csv.files;
-            numbers(Some(csv::feature_names(file, &columns(csv))?), 1.0)
+            let names = csv::feature_names(file, &columns(csv))?;
+            standardized = standardization(csv, &names)?;
+            numbers(Some(names), 1.0)
         }
         Data::Idx(_) => numbers(None, idx::BRIGHTEST),
         Data::Npz(npz) => {
@@ -224,7 +239,7 @@ pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
         }
         _ => class_names(experiment),
     };
-    Ok(Interface { input, classes })
+    Ok(Interface { input, standardization: standardized, classes })
 }
 
 /// Reads `files`; `path` says which file is at fault when nothing can be held out.
@@ -248,7 +263,20 @@ fn whole(dataset: Dataset) -> Subset {
 }
 
 fn table(experiment: &Experiment, csv: &CsvData, path: &Path) -> Result<Dataset, DataError> {
-    expected(experiment, path, csv::read(path, &columns(csv), &classes(&csv.classes))?.dataset)
+    let table = csv::read(path, &columns(csv), &classes(&csv.classes))?;
+    let dataset = expected(experiment, path, table.dataset)?;
+    match standardization(csv, &table.features)? {
+        None => Ok(dataset),
+        Some(standardization) => standardization
+            .of_dataset(dataset)
+            .map_err(|source| DataError::Standardized { path: path.to_owned(), source }),
+    }
+}
+
+/// How the columns of a table are standardized, if they are.
+fn standardization(csv: &CsvData, columns: &[String]) -> Result<Option<Standardization>, DataError> {
+    let read = |path: &PathBuf| Standardization::read(path, columns);
+    Ok(csv.standardize.as_ref().map(read).transpose()?)
 }
 
 fn columns(csv: &CsvData) -> Columns {
@@ -321,6 +349,7 @@ mod tests {
             client: Some("ward".into()),
             features: CountOrNames::Count(2),
             classes: CountOrNames::Names(vec!["no".into(), "yes".into()]),
+            standardize: None,
         };
         change(&mut csv);
         let mut file = file();
@@ -367,6 +396,26 @@ mod tests {
         assert_eq!(test_data(&held).unwrap().rows(), [2, 3]);
         let too_few = data(&experiment(directory.path(), TABLE, hold_out(5))).unwrap_err();
         assert!(too_few.to_string().contains("task.data.hold_out_every"), "{too_few}");
+    }
+
+    #[test]
+    fn columns_are_standardized_for_training_and_for_whoever_uses_the_model() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("statistics.json");
+        let write = |text: &str| std::fs::write(&file, text).unwrap();
+        write(r#"{"columns":["age","heat"],"mean":[8.0,37.0],"deviation":[2.0,0.5]}"#);
+        let experiment = experiment(directory.path(), TABLE, |csv| csv.standardize = Some(file.clone()));
+        let data = data(&experiment).unwrap().train;
+        assert_eq!(data.dataset().features().row(2).to_vec(), [0.0, 0.0]);
+        assert_eq!(data.dataset().features().row(3).to_vec(), [0.5, 4.0]);
+        let interface = interface(&experiment).unwrap();
+        assert_eq!(interface.standardization.unwrap().mean(), [8.0, 37.0]);
+        write(r#"{"columns":["heat","age"],"mean":[37.0,8.0],"deviation":[0.5,2.0]}"#);
+        let told = test_data(&experiment).unwrap_err().to_string();
+        assert!(
+            told.starts_with("task.data.standardize: ") && told.contains("is about the columns"),
+            "{told}"
+        );
     }
 
     #[test]

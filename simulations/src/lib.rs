@@ -41,6 +41,7 @@ mod scenarios;
 mod schedule;
 mod seat;
 mod simulate;
+mod statistics;
 mod test_set;
 #[cfg(test)]
 mod testing;
@@ -59,6 +60,7 @@ pub use fault::{Corruption, Fault, FaultError, FaultKind, Moment};
 pub use membership::{MembershipError, MembershipReport, membership};
 pub use schedule::{Ended, SimulationReport};
 pub use simulate::{SimulationOptions, simulate};
+pub use statistics::{Bounds, SurveyError, Surveyed, survey};
 pub use test_set::TestSet;
 pub use text::TextDataError;
 pub use vocabulary::{Elected, Election, ElectionError, elect_vocabulary};

@@ -183,9 +183,11 @@ mod tests {
             for (said, epsilon) in noisy {
                 assert!(epsilon > spent, "{mode:?}: the budget falls");
                 spent = epsilon;
-                // Four standard deviations of 2 · 4 · √¾/100: these keys are fixed, and so is what comes of them.
-                assert!((said.accuracy - exact.accuracy).abs() < 0.15, "{mode:?}: {said:?} {exact:?}");
-                assert!((0.06..0.1).contains(&said.accuracy_within), "{mode:?}: {said:?}");
+                // Four standard deviations: these keys are fixed, and so is what comes of them.
+                let within = 2.1 * said.accuracy_within;
+                assert!((said.accuracy - exact.accuracy).abs() < within, "{mode:?}: {said:?} {exact:?}");
+                // 1.96 · 4 · √¾/100, somewhat more the farther from ½; shares are planned for the fewest honest survivors, 55 of 100.
+                assert!((0.06..0.15).contains(&said.accuracy_within), "{mode:?}: {said:?}");
             }
         }
     }

@@ -43,6 +43,13 @@ pub fn encode(model: &ModelFile) -> Result<Vec<u8>, OnnxError> {
         let divisor = graph.floats("divisor", &[], &[divisor]);
         graph.push("Div", "features", &[divisor], |node| node);
     }
+    if let Some(standardization) = &interface.standardization {
+        let columns = [standardization.columns().len()];
+        let mean = graph.floats("mean", &columns, standardization.mean());
+        let deviation = graph.floats("deviation", &columns, standardization.deviation());
+        graph.push("Sub", "centred", &[mean], |node| node);
+        graph.push("Div", "standardized", &[deviation], |node| node);
+    }
     let mut offset = 0;
     for stacked in architecture.stack()? {
         let len: usize = stacked

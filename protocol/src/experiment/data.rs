@@ -38,6 +38,8 @@ pub struct CsvData {
     pub features: CountOrNames,
     /// The classes that labels name: integers from 0, or these texts.
     pub classes: CountOrNames,
+    /// A public file of means and standard deviations, by which the features are made alike.
+    pub standardize: Option<PathBuf>,
 }
 
 /// Images with labels in the IDX format, plain or compressed with gzip.
@@ -284,7 +286,10 @@ impl Data {
         let place = |path: &mut PathBuf| *path = directory.join(&*path);
         match self {
             Data::Digits | Data::Workload(_) => {}
-            Data::Csv(csv) => csv.files.each_mut(place),
+            Data::Csv(csv) => {
+                csv.files.each_mut(place);
+                csv.standardize.iter_mut().for_each(place);
+            }
             Data::Npz(npz) => npz.files.each_mut(place),
             Data::Own(own) => own.files.each_mut(place),
             Data::Idx(idx) => idx.files.each_mut(|pair| {

@@ -56,6 +56,9 @@ pub struct CsvFile {
     pub features: CountOrNames,
     /// How many classes there are, or what their labels are.
     pub classes: CountOrNames,
+    /// A public file of means and standard deviations, as `skep data statistics` writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standardize: Option<PathBuf>,
 }
 
 /// Images with labels.
@@ -248,6 +251,7 @@ impl TryFrom<&DataFile> for Data {
                 client: csv.client.as_ref().map(|name| named("task.data.client", name)).transpose()?,
                 features: several("task.data.features", &csv.features, 1)?,
                 classes: several("task.data.classes", &csv.classes, 2)?,
+                standardize: csv.standardize.clone(),
             }),
             DataFile::Workload(workload) => Data::Workload(*workload),
             DataFile::Text(text) => Data::Text(self::text(text)?),
@@ -312,6 +316,7 @@ impl From<&Data> for DataFile {
                     client: csv.client.clone(),
                     features: csv.features.clone(),
                     classes: csv.classes.clone(),
+                    standardize: csv.standardize.clone(),
                 })
             }
             Data::Idx(idx) => {
@@ -529,6 +534,7 @@ mod tests {
             client: Some("ward".into()),
             features: CountOrNames::Count(3),
             classes: CountOrNames::Names(vec!["no".into(), "yes".into()]),
+            standardize: Some("statistics.json".into()),
         }
     }
 

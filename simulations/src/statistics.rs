@@ -1,0 +1,277 @@
+//! Means and standard deviations of columns that clients state together, while nobody's examples leave their client.
+//!
+//! With u the number of a column, mapped from its declared bounds to [−1, 1] and no further, a client answers for each column with the
+//! mean of u over its examples and with the mean of u² less a half, and once with a half, which counts the answers. Of a column
+//! these are never longer than √1.25, so an answer to d columns is never longer than √(1.25 d + ¼).
+
+use skep_learning::{Standardization, Subset};
+use skep_privacy::adversary::Adversary;
+use skep_privacy::ledger::Occasion;
+use skep_privacy::prg::Key;
+use skep_privacy::quantities::{ClipNorm, Epsilon, NoiseMultiplier, Sampling};
+use skep_protocol::experiment::{Data, Experiment};
+use skep_server::federation::Question;
+use skep_server::ledger::Place;
+use thiserror::Error;
+
+use crate::data::{DataError, data, interface};
+use crate::error::SimulationError;
+use crate::population::{initial_model, shares};
+use crate::query::{Answers, ask};
+use crate::simulate::federation;
+
+/// What is declared of a column, before anybody has seen it: its numbers are taken to be within these bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounds {
+    /// The column.
+    pub column: String,
+    /// A smaller number counts as this.
+    pub low: f64,
+    /// A larger number counts as this.
+    pub high: f64,
+}
+
+/// What came of it; public.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// Means and standard deviations.
+    pub standardization: Standardization,
+    /// By how much the noise moves each mean in nineteen of twenty queries, at most.
+    pub mean_within: Vec<f64>,
+    /// Columns whose variance cannot be told from noise: their standard deviation is what the noise alone would make.
+    pub drowned: Vec<String>,
+    /// What all queries and rounds on the ledger cost so far, against recipients of models.
+    pub epsilon: Epsilon,
+}
+
+/// Why there are no statistics.
+#[derive(Debug, Error)]
+pub enum SurveyError {
+    /// Only tables have columns.
+    #[error("task.data: only data of kind \"csv\" have columns to standardize")]
+    NoTable,
+    /// Nothing hides a client.
+    #[error(
+        "privacy: statistics are asked in private only, in a mode that hides whole clients: \"central\", \"distributed\" or \"local\""
+    )]
+    Mode,
+    /// Nobody could find the charge again.
+    #[error(
+        "population.ledger is missing: name the file to which the statistics and the training are both charged"
+    )]
+    NoLedger,
+    /// The bounds are about other columns than the data.
+    #[error("bounds are needed for each of the columns {columns:?}, and were given for {given:?}")]
+    Columns {
+        /// Features of the data.
+        columns: Vec<String>,
+        /// Columns with bounds.
+        given: Vec<String>,
+    },
+    /// There is nothing between bounds.
+    #[error("column `{0}`: the lower bound must be below the upper one, and both finite")]
+    Bounds(String),
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Noise drowns even how many clients there are.
+    #[error(
+        "the noise drowns what clients say: more clients, fewer columns or less noise would tell it apart; the query is charged all the same"
+    )]
+    Drowned,
+    /// The ledger or the budget does not allow it, or another step failed.
+    #[error(transparent)]
+    Federation(Box<SimulationError>),
+}
+
+impl From<SimulationError> for SurveyError {
+    fn from(error: SimulationError) -> Self {
+        SurveyError::Federation(Box::new(error))
+    }
+}
+
+/// Asks all clients of a simulated population for the means and standard deviations of their tables' columns, within bounds that are
+/// given in any order. Before anybody is asked it is charged to the experiment's ledger, which must be a file.
+///
+/// # Errors
+/// [`SurveyError`]. Once the query is charged it stays charged.
+pub fn survey(
+    experiment: &Experiment,
+    root: &Key,
+    bounds: &[Bounds],
+    noise_multiplier: NoiseMultiplier,
+) -> Result<Surveyed, SurveyError> {
+    let mut asked = experiment.clone();
+    let Data::Csv(table) = &mut asked.data else { return Err(SurveyError::NoTable) };
+    // What is asked for may be named there already.
+    table.standardize = None;
+    if experiment.privacy.terms().is_none() {
+        return Err(SurveyError::Mode);
+    }
+    let ledger = experiment.population.ledger.as_ref().ok_or(SurveyError::NoLedger)?;
+    let columns = interface(&asked)?.columns().unwrap_or_default().to_vec();
+    let bounds = in_order(&columns, bounds)?;
+    let train = data(&asked)?.train;
+    let clients = shares(&asked, &train).map_err(SimulationError::from)?;
+
+    let impossible = |_| SimulationError::OutOfStep("the length of an answer is no clip norm");
+    let question = Question {
+        occasion: Occasion::Statistics,
+        dimension: 2 * columns.len() + 1,
+        clip_norm: ClipNorm::new((1.25 * columns.len() as f64 + 0.25).sqrt()).map_err(impossible)?,
+        noise_multiplier,
+        sampling: Sampling::All,
+    };
+    let model = initial_model(&asked)?;
+    let mut federation = federation(&asked, model, root, &Place::Shared(ledger.into()), false)?;
+    let nothing = vec![0.0; question.dimension];
+    let answers = ask(&mut federation, root, &question, 0, |client| {
+        clients.get(client.0 as usize).map_or_else(|| nothing.clone(), |own| stated(own, &bounds))
+    })?;
+    let epsilon = federation.epsilon(Adversary::Recipients);
+    let epsilon = epsilon.map_err(|_| SimulationError::OutOfStep("this mode promises nothing"))?;
+    surveyed(&answers, &bounds, epsilon)
+}
+
+/// The bounds in the order of the columns.
+fn in_order(columns: &[String], bounds: &[Bounds]) -> Result<Vec<Bounds>, SurveyError> {
+    let given: Vec<String> = bounds.iter().map(|bounds| bounds.column.clone()).collect();
+    let find = |column: &String| bounds.iter().find(|bounds| bounds.column == *column).cloned();
+    let ordered: Option<Vec<Bounds>> = columns.iter().map(find).collect();
+    let Some(ordered) = ordered.filter(|ordered| ordered.len() == bounds.len()) else {
+        return Err(SurveyError::Columns { columns: columns.to_vec(), given });
+    };
+    match ordered.iter().find(|Bounds { low, high, .. }| !(low.is_finite() && high.is_finite() && low < high))
+    {
+        Some(wrong) => Err(SurveyError::Bounds(wrong.column.clone())),
+        None => Ok(ordered),
+    }
+}
+
+/// A client's answer.
+fn stated(own: &Subset, bounds: &[Bounds]) -> Vec<f32> {
+    let mut sums = vec![0.0_f64; 2 * bounds.len()];
+    for &row in own.rows() {
+        let numbers = own.dataset().features().row(row);
+        for ((sums, bounds), &number) in sums.chunks_exact_mut(2).zip(bounds).zip(numbers) {
+            let mapped = 2.0 * (f64::from(number) - bounds.low) / (bounds.high - bounds.low) - 1.0;
+            let mapped = mapped.clamp(-1.0, 1.0);
+            sums[0] += mapped;
+            sums[1] += mapped * mapped - 0.5;
+        }
+    }
+    let examples = own.len().max(1) as f64;
+    sums.iter().map(|sum| (sum / examples) as f32).chain([0.5]).collect()
+}
+
+/// What the answers say, in the units of the columns.
+fn surveyed(answers: &Answers, bounds: &[Bounds], epsilon: Epsilon) -> Result<Surveyed, SurveyError> {
+    let clients = 2.0 * answers.sum.last().copied().unwrap_or(0.0);
+    let of_clients = 2.0 * NINETEEN_OF_TWENTY * answers.deviation;
+    if clients < of_clients || clients < 0.5 {
+        return Err(SurveyError::Drowned);
+    }
+    let noise = NINETEEN_OF_TWENTY * answers.deviation / clients;
+    let (mut mean, mut deviation, mut mean_within, mut drowned) = (vec![], vec![], vec![], vec![]);
+    for (sums, Bounds { column, low, high }) in answers.sum.chunks_exact(2).zip(bounds) {
+        let (half, centre) = ((high - low) / 2.0, f64::midpoint(*low, *high));
+        let mapped = (sums[0] / clients).clamp(-1.0, 1.0);
+        let squares = (sums[1] / clients + 0.5).clamp(0.0, 1.0);
+        // What noise makes of a variance of 0.
+        let least = noise * (1.0 + 4.0 * mapped * mapped).sqrt();
+        let variance = squares - mapped * mapped;
+        if variance <= least {
+            drowned.push(column.clone());
+        }
+        mean.push((centre + half * mapped) as f32);
+        deviation.push((half * variance.max(least).max(f64::EPSILON).sqrt()) as f32);
+        mean_within.push(half * noise * (1.0 + 4.0 * mapped * mapped).sqrt());
+    }
+    let columns = bounds.iter().map(|bounds| bounds.column.clone()).collect();
+    let standardization = Standardization::new(columns, mean, deviation);
+    let standardization =
+        standardization.map_err(|_| SimulationError::OutOfStep("statistics are not finite"))?;
+    Ok(Surveyed { standardization, mean_within, drowned, epsilon })
+}
+
+/// Standard deviations.
+const NINETEEN_OF_TWENTY: f64 = 1.96;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use skep_protocol::experiment::CountOrNames;
+    use skep_protocol::experiment::file::{
+        CsvFile, DataFile, ModeFile, PartitionFile, PrivacyFile, SamplingFile,
+    };
+
+    use super::*;
+    use crate::testing::file;
+
+    /// 400 clients with two lines each: ages of 40 and 60, a heat that is always 37.
+    fn experiment(directory: &Path) -> Experiment {
+        let lines: String = (0..400).map(|n| format!("40,37,no,{n}\n60,37,yes,{n}\n")).collect();
+        let table = directory.join("table.csv");
+        std::fs::write(&table, format!("age,heat,sick,who\n{lines}")).unwrap();
+        let mut file = file();
+        file.task.data = DataFile::Csv(CsvFile {
+            train: Some(table.clone()),
+            test: Some(table),
+            hold_out_every: None,
+            label: "sick".into(),
+            client: Some("who".into()),
+            features: CountOrNames::Count(2),
+            classes: CountOrNames::Names(vec!["no".into(), "yes".into()]),
+            standardize: Some(directory.join("statistics.json")),
+        });
+        file.population.clients = 400;
+        file.population.partition = PartitionFile::Column {};
+        file.population.ledger = Some(directory.join("population.skep").display().to_string());
+        file.rounds.sampling = SamplingFile::All {};
+        file.rounds.min_updates = 1;
+        file.secure_aggregation = None;
+        file.privacy = PrivacyFile {
+            mode: ModeFile::Central,
+            unit: Some("client".into()),
+            adjacency: Some("zero-out".into()),
+            clip_norm: Some(1.0),
+            noise_multiplier: Some(5.0),
+            delta: Some(1e-5),
+            epsilon_limit: Some(8.0),
+        };
+        Experiment::try_from(&file).unwrap()
+    }
+
+    fn bounds(column: &str, low: f64, high: f64) -> Bounds {
+        Bounds { column: column.into(), low, high }
+    }
+
+    /// The noise on each mean of u is 2 · √2.75/400 ≈ 0.0083: of age, whose bounds are 100 apart, 0.41 years.
+    #[test]
+    fn columns_are_measured_within_their_bounds_and_the_budget_falls() {
+        let directory = tempfile::tempdir().unwrap();
+        let experiment = experiment(directory.path());
+        let noise = NoiseMultiplier::new(2.0).unwrap();
+        let declared = [bounds("heat", 30.0, 45.0), bounds("age", 0.0, 100.0)];
+        let first = survey(&experiment, &Key::from_seed(1), &declared, noise).unwrap();
+        let said = &first.standardization;
+        assert_eq!(said.columns(), ["age", "heat"]);
+        let close = |found: f32, expected: f32, within: f32| (found - expected).abs() < within;
+        assert!(close(said.mean()[0], 50.0, 1.7) && close(said.deviation()[0], 10.0, 5.0), "{said:?}");
+        assert!(close(said.mean()[1], 37.0, 0.25), "{said:?}");
+        assert!((0.5..1.0).contains(&first.mean_within[0]), "{:?}", first.mean_within);
+        assert_eq!(first.drowned, ["heat"], "it is always the same");
+        let second = survey(&experiment, &Key::from_seed(2), &declared, noise).unwrap();
+        assert!(first.epsilon > Epsilon::ZERO && second.epsilon > first.epsilon);
+
+        let refused = |declared: &[Bounds]| {
+            survey(&experiment, &Key::from_seed(1), declared, noise).unwrap_err().to_string()
+        };
+        assert!(refused(&declared[..1]).contains("for each of the columns"), "{}", refused(&declared[..1]));
+        let upside_down = refused(&[bounds("age", 9.0, 3.0), bounds("heat", 0.0, 1.0)]);
+        assert!(upside_down.contains("column `age`"), "{upside_down}");
+        let dear = survey(&experiment, &Key::from_seed(1), &declared, NoiseMultiplier::new(0.1).unwrap());
+        assert!(matches!(dear, Err(SurveyError::Federation(_))), "the budget does not allow it");
+    }
+}
