@@ -169,6 +169,11 @@ impl Command {
         }
     }
 
+    /// Whether it reads or writes the store of a client, which may be sealed.
+    pub fn has_client_store(&self) -> bool {
+        matches!(self, Command::Join(_) | Command::Audit(_))
+    }
+
     /// Whether another process of ours started this one, and tells its failure.
     pub fn is_child(&self) -> bool {
         matches!(self, Command::LocalServer | Command::LocalClients)

@@ -79,6 +79,9 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let (log, log_format) = (arguments.log, arguments.log_format);
     let secret = seal::secret(&arguments.sealed_data)?;
     seal::unlock(secret.as_ref())?;
+    if arguments.command.has_client_store() {
+        seal::seal_stores(secret.as_ref());
+    }
     let ran = match arguments.command {
         Command::Simulate(arguments) if arguments.sweep => sweep::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments, &log),

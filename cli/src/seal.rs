@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
+use skep_client::store::SealedStores;
 use skep_learning::seal::{self, Secret, Unsealed};
 use skep_protocol::net::files;
 
@@ -33,6 +34,13 @@ pub(crate) fn secret(data: &SealedData) -> Result<Option<Secret>, Failure> {
 /// [`Failure::Other`] where they can be sealed already.
 pub(crate) fn unlock(secret: Option<&Secret>) -> Result<(), Failure> {
     secret.map_or(Ok(()), |secret| seal::unlock(secret.clone()).map_err(Failure::other))
+}
+
+/// Keeps a client's store encrypted, too, if there is a secret.
+pub(crate) fn seal_stores(secret: Option<&Secret>) {
+    if let Some(secret) = secret {
+        files::encrypt_with(SealedStores::new(secret.clone()));
+    }
 }
 
 /// Runs `skep data seal`.

@@ -40,6 +40,74 @@ fn sealed_data_are_read_with_their_key_and_with_nothing_else() {
     assert!(open.code == 2 && open.err.contains("chmod 600"), "{}", open.err);
 }
 
+/// The files in a directory, by name.
+fn kept(directory: &std::path::Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+}
+
+#[test]
+fn a_client_with_a_key_leaves_nothing_open_on_the_disk() {
+    let changes = [
+        ("clients = 100", "clients = 2"),
+        ("count = 60", "count = 3"),
+        ("min_updates = 50", "min_updates = 2"),
+    ];
+    let site = harness::running::Site::new(&changes);
+    let server = site.serve(&[]);
+    let (rows, key, data) = (site.path("rows.csv"), site.path("data.key"), site.path("rows.sealed"));
+    // Rows of the digits' shape whose text would be found again.
+    let header: Vec<String> = (0..64).map(|column| format!("p{column}")).collect();
+    let row = |label: usize| format!("{}{label}\n", "0.31415926,".repeat(64));
+    fs::write(&rows, format!("{},label\n{}", header.join(","), (0..10).map(row).collect::<String>()))
+        .unwrap();
+    let seal = skep(&["data", "seal", path(&rows), "--out", path(&data), "--new-key", path(&key)]);
+    assert_eq!(seal.code, 0, "{}", seal.err);
+    fs::remove_file(&rows).unwrap();
+
+    let (state, scratch) = (site.path("sealed-client"), site.path("scratch"));
+    fs::create_dir(&scratch).unwrap();
+    let invitation = site.invite(&[]).out.trim().to_owned();
+    let policy = site.path("policy.toml");
+    fs::write(&policy, "rounds = 100\n[privacy]\ntrust_server = true\n").unwrap();
+    let own = ["--data", path(&data), "--classes", "10", "--state", path(&state), "--policy", path(&policy)];
+    let join = |first: &[&str], last: &[&str]| {
+        let mut command = harness::command(&[&["join"], first, &own[..], last].concat());
+        command.env("TMPDIR", &scratch).output().unwrap()
+    };
+    let other = site.join(1, 2, &[]);
+    let joined = harness::transcript(join(&[&invitation], &["--data-key", path(&key)]));
+    assert_eq!(joined.code, 0, "{}", joined.err);
+    assert!(joined.out.contains("took part in 3 rounds"), "{}", joined.out);
+    assert_eq!((other.end().code, server.end().code), (0, 0));
+
+    // Who it is, what it may, and what it gave away; nothing else is kept, and nothing of it can be read.
+    assert_eq!(kept(&scratch).len(), 0);
+    let files = kept(&state);
+    assert!(files.contains_key("store.key") && files.contains_key("usage.json"), "{:?}", files.keys());
+    for (name, contents) in &files {
+        let is_list = name.starts_with("participations-") && !name.ends_with(".head");
+        let sealed = contents.windows(8).filter(|window| *window == b"SKEPSEAL").count();
+        match is_list {
+            true => assert_eq!(sealed, 3, "each entry of {name}"),
+            false => assert!(contents.starts_with(b"SKEPSEAL"), "{name}"),
+        }
+        for open in [&b"0.31415"[..], b"127.0.0.1", b"skep/", b"rounds", b"digits"] {
+            assert!(!contents.windows(open.len()).any(|window| window == open), "{name} tells {open:?}");
+        }
+    }
+    let audit = |more: &[&str]| {
+        let ledger = site.path("state/ledger.skep");
+        skep(&[&["audit", path(&ledger), "--store", path(&state)], more].concat())
+    };
+    assert_eq!(audit(&["--data-key", path(&key)]).code, 0);
+    let locked = audit(&[]);
+    assert!(locked.code == 64 && locked.err.contains("--data-key"), "{}{}", locked.out, locked.err);
+    // Without its key the client does not even know who it is.
+    let keyless = harness::transcript(join(&[], &[]));
+    assert!(keyless.code != 0 && keyless.err.contains("sealed"), "{}", keyless.err);
+}
+
 #[test]
 fn a_changed_file_and_another_passphrase_write_nothing() {
     let directory = tempfile::tempdir().unwrap();

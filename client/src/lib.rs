@@ -18,6 +18,7 @@ pub mod participations;
 pub mod policy;
 pub mod privacy_policy;
 mod session;
+pub mod store;
 pub mod task;
 pub mod terms;
 pub mod trainer;

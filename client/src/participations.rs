@@ -11,6 +11,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use skep_privacy::canonical::{CanonicalError, Reader, Writer};
 use skep_privacy::ledger::{FrameError, Frames, Hash, frame};
 use skep_privacy::quantities::Epsilon;
@@ -127,8 +129,7 @@ impl Participations {
         }
         let mut contents = Vec::new();
         file.read_to_end(&mut contents).map_err(fail)?;
-        let (hashes, entries, whole) =
-            parse(&contents).map_err(|reason| ParticipationsError::Damaged { path: path.clone(), reason })?;
+        let Parsed { hashes, entries, whole } = parse(&path, &contents)?;
         if whole < contents.len() {
             file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(fail)?;
         }
@@ -153,8 +154,7 @@ impl Participations {
     pub fn read(path: &Path) -> Result<Vec<Entry>, ParticipationsError> {
         let contents = std::fs::read(path)
             .map_err(|source| ParticipationsError::Io { path: path.to_owned(), source })?;
-        let (hashes, entries, _) = parse(&contents)
-            .map_err(|reason| ParticipationsError::Damaged { path: path.to_owned(), reason })?;
+        let Parsed { hashes, entries, .. } = parse(path, &contents)?;
         if !continues(&path.with_extension("head"), &hashes)? {
             return Err(ParticipationsError::RolledBack { path: path.to_owned() });
         }
@@ -171,7 +171,10 @@ impl Participations {
         }
         let bytes = entry.to_bytes(self.last);
         let fail = |source| ParticipationsError::Io { path: self.head.with_extension(""), source };
-        self.file.write_all(&frame(&bytes)).and_then(|()| self.file.sync_data()).map_err(fail)?;
+        files::to_disk(&self.head, &bytes)
+            .and_then(|bytes| self.file.write_all(&frame(&bytes)))
+            .and_then(|()| self.file.sync_data())
+            .map_err(fail)?;
         self.last = Hash::of(&bytes);
         self.entries.push(entry);
         let mut writer = Writer::new(HEAD);
@@ -262,28 +265,40 @@ impl Entry {
     }
 }
 
-/// The hashes and entries of a list, and how much of it is whole.
-fn parse(contents: &[u8]) -> Result<(Vec<Hash>, Vec<Entry>, usize), String> {
-    let (mut hashes, mut entries) = (Vec::new(), Vec::new());
+/// A list as it was read.
+#[derive(Default)]
+struct Parsed {
+    hashes: Vec<Hash>,
+    entries: Vec<Entry>,
+    /// How many bytes of it are whole.
+    whole: usize,
+}
+
+/// The list in the file `path`, each entry of which may be encrypted.
+fn parse(path: &Path, contents: &[u8]) -> Result<Parsed, ParticipationsError> {
+    let damaged = |reason: String| ParticipationsError::Damaged { path: path.to_owned(), reason };
+    let mut parsed = Parsed::default();
     let frames = match Frames::behind(&MAGIC, contents) {
         Ok(frames) => frames,
-        Err(FrameError::Incomplete { .. }) => return Ok((hashes, entries, 0)),
-        Err(error) => return Err(error.to_string()),
+        Err(FrameError::Incomplete { .. }) => return Ok(parsed),
+        Err(error) => return Err(damaged(error.to_string())),
     };
     for bytes in frames {
         let bytes = match bytes {
-            Ok(bytes) => bytes,
-            Err(FrameError::Incomplete { offset, .. }) => return Ok((hashes, entries, offset)),
-            Err(error) => return Err(error.to_string()),
+            Ok(bytes) => Zeroizing::new(bytes.to_vec()),
+            Err(FrameError::Incomplete { offset, .. }) => return Ok(Parsed { whole: offset, ..parsed }),
+            Err(error) => return Err(damaged(error.to_string())),
         };
-        let (previous, entry) = Entry::read(bytes).map_err(|error| error.to_string())?;
-        if previous != hashes.last().copied().unwrap_or(Hash::ZERO) {
-            return Err(format!("entry {} does not follow the one before it", entries.len()));
+        let bytes = files::from_disk(path, bytes)
+            .map_err(|source| ParticipationsError::Io { path: path.to_owned(), source })?;
+        let (previous, entry) = Entry::read(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if previous != parsed.hashes.last().copied().unwrap_or(Hash::ZERO) {
+            return Err(damaged(format!("entry {} does not follow the one before it", parsed.entries.len())));
         }
-        hashes.push(Hash::of(bytes));
-        entries.push(entry);
+        parsed.hashes.push(Hash::of(&bytes));
+        parsed.entries.push(entry);
     }
-    Ok((hashes, entries, contents.len()))
+    Ok(Parsed { whole: contents.len(), ..parsed })
 }
 
 /// Whether the list is as long as the file beside it says, or by one entry longer, for which that was not yet written.

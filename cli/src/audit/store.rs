@@ -38,6 +38,7 @@ pub(super) fn compare(named: &Path, ledger: &[u8], report: &mut Report) -> Resul
                 report.findings.push(Finding { kind: Kind::Tampered, record: None, what: error.to_string() });
                 audit_store(ledger, &name, &[], report);
             }
+            Err(ParticipationsError::Io { path, source }) => return Err(unusable(&path, source)),
             Err(error) => return Err(unusable(&path, error)),
         }
     }

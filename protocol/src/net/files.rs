@@ -2,10 +2,14 @@
 //!
 //! A file appears under its name only once it is complete and synced. [`create`] never replaces: of several
 //! processes that create the same name, exactly one succeeds, which is all the locking that enrolment needs.
+//!
+//! A process may [encrypt](encrypt_with) what it writes here. What is encrypted begins with a mark, so that both kinds are read.
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use data_encoding::HEXLOWER;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -32,6 +36,60 @@ impl FileError {
     /// True when the file exists although it should not.
     pub fn exists_already(&self) -> bool {
         self.source.kind() == io::ErrorKind::AlreadyExists
+    }
+}
+
+/// Keeps the contents of private files from whoever gets the disk or a copy of it.
+pub trait Cipher: Send + Sync {
+    /// The contents of a file in `directory` as they are written, beginning with the mark of sealed files.
+    ///
+    /// # Errors
+    /// What keeps them from being encrypted.
+    fn seal(&self, directory: &Path, contents: &[u8]) -> io::Result<Vec<u8>>;
+
+    /// What [`Cipher::seal`] has made of these contents.
+    ///
+    /// # Errors
+    /// When they were changed, or sealed elsewhere or with another secret.
+    fn open(&self, directory: &Path, sealed: &[u8]) -> io::Result<Zeroizing<Vec<u8>>>;
+}
+
+static CIPHER: OnceLock<Box<dyn Cipher>> = OnceLock::new();
+
+/// Encrypts everything that this process writes by this module from now on. A process has one cipher: what it was given first.
+pub fn encrypt_with(cipher: impl Cipher + 'static) {
+    // A second one would be of the same owner.
+    let _ = CIPHER.set(Box::new(cipher));
+}
+
+/// Whether contents are encrypted.
+pub fn is_sealed(contents: &[u8]) -> bool {
+    contents.starts_with(SEALED)
+}
+
+/// Contents for the file `path` as this process writes them.
+///
+/// # Errors
+/// As for [`Cipher::seal`].
+pub fn to_disk<'a>(path: &Path, contents: &'a [u8]) -> io::Result<Cow<'a, [u8]>> {
+    match CIPHER.get() {
+        None => Ok(contents.into()),
+        Some(cipher) => cipher.seal(parent(path), contents).map(Cow::from),
+    }
+}
+
+/// What was written into the file `path`, whether or not it was encrypted.
+///
+/// # Errors
+/// As for [`Cipher::open`]; when it is encrypted, and this process has no cipher.
+pub fn from_disk(path: &Path, contents: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<Vec<u8>>> {
+    match CIPHER.get() {
+        _ if !is_sealed(&contents) => Ok(contents),
+        Some(cipher) => cipher.open(parent(path), &contents),
+        None => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is sealed: name its key with --data-key or its passphrase with --data-passphrase",
+        )),
     }
 }
 
@@ -64,6 +122,14 @@ pub fn private() -> OpenOptions {
 /// # Errors
 /// [`FileError`] when it is absent, larger, unreadable, or open to others.
 pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    read_limited(path).and_then(|contents| from_disk(path, contents)).map_err(failed("read", path))
+}
+
+/// [`read`], without decrypting anything.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_as_it_is(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     read_limited(path).map_err(failed("read", path))
 }
 
@@ -72,6 +138,14 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
 /// # Errors
 /// [`FileError`], whose [`FileError::exists_already`] tells a name that is taken from other failures.
 pub fn create(path: &Path, contents: &[u8]) -> Result<(), FileError> {
+    create_as_it_is(path, &to_disk(path, contents).map_err(failed("create", path))?)
+}
+
+/// [`create`], without encrypting anything.
+///
+/// # Errors
+/// As for [`create`].
+pub fn create_as_it_is(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     let temporary = temporary_beside(path).map_err(failed("create", path))?;
     // A hard link is the atomic step that refuses to replace; a rename would replace in silence.
     let result = write_synced(&temporary, contents)
@@ -87,7 +161,8 @@ pub fn create(path: &Path, contents: &[u8]) -> Result<(), FileError> {
 /// [`FileError`]; the former contents are then still there.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     let temporary = temporary_beside(path).map_err(failed("replace", path))?;
-    let result = write_synced(&temporary, contents)
+    let result = to_disk(path, contents)
+        .and_then(|contents| write_synced(&temporary, &contents))
         .and_then(|()| fs::rename(&temporary, path))
         .and_then(|()| sync_parent(path));
     if result.is_err() {
@@ -181,6 +256,8 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileEr
 }
 
 const SIZE_LIMIT: u64 = 64 << 10;
+/// How encrypted contents begin.
+const SEALED: &[u8] = b"SKEPSEAL";
 
 #[cfg(test)]
 mod tests {
