@@ -216,7 +216,7 @@ impl Privacy {
     /// The same mode for other numbers than updates, with another bound and another noise.
     #[must_use]
     pub fn with_noise(&self, clip_norm: ClipNorm, noise_multiplier: NoiseMultiplier) -> Self {
-        let mut changed = self.clone();
+        let mut changed = *self;
         match &mut changed {
             Privacy::None => {}
             Privacy::Central { terms, .. }
