@@ -157,11 +157,15 @@ fn grouped_file(fidelity: FidelityFile) -> ExperimentFile {
 /// The full protocol in groups, where nine clients of each of the first `disturbed` groups vanish, after making sure that the fast
 /// path comes to the same.
 fn both_grouped(disturbed: usize, at: Moment) -> SimulationReport {
-    let plan = crate::testing::first_plan(&grouped_file(FidelityFile::Sum), 1);
+    both_of(grouped_file, disturbed, at)
+}
+
+fn both_of(file: fn(FidelityFile) -> ExperimentFile, disturbed: usize, at: Moment) -> SimulationReport {
+    let plan = crate::testing::first_plan(&file(FidelityFile::Sum), 1);
     let groups = masked::groups(&plan).unwrap();
     let gone: Vec<_> = groups.all()[..disturbed].iter().flat_map(|group| &group.clients[..9]).collect();
     let run = |fidelity| {
-        let mut run = Run::of(grouped_file(fidelity));
+        let mut run = Run::of(file(fidelity));
         run.options.faults =
             gone.iter().map(|client| Fault { round: Round(1), ..vanish(client.0, at, None) }).collect();
         run.report()
@@ -214,6 +218,23 @@ fn a_median_over_group_sums_is_the_same_in_both_fidelities_and_costs_what_one_gr
         mean.epsilon_release
     );
     assert!(median.epsilon_release < median.epsilon_server);
+}
+
+#[test]
+fn a_median_is_over_the_groups_that_are_left() {
+    let four = |fidelity| {
+        let mut file = median_file(fidelity);
+        file.population.clients = 80;
+        file.rounds.count = 1;
+        file
+    };
+    let whole = both_of(four, 0, Moment::Opening).model_sha256;
+    for at in [Moment::Sharing, Moment::Uploading, Moment::Revealing] {
+        let report = both_of(four, 1, at);
+        let record = &report.rounds[0];
+        assert_eq!((record.outcome, record.updates), (OutcomeKind::Degraded, 60), "{at:?}");
+        assert_ne!(report.model_sha256, whole, "{at:?}");
+    }
 }
 
 #[test]
