@@ -111,6 +111,7 @@ fn several_ledgers_are_added_and_copies_are_not() {
     assert_eq!(report["together"]["same_roster"], serde_json::json!([[0, 1]]), "the same clients");
     let text = skep(&["audit", path(&first), path(&second)]).out;
     assert!(text.contains(&format!("together    epsilon {sum:.6}")), "{text}");
+    assert!(text.contains("against the servers at delta 0.00002, for whoever"), "{text}");
     let copies = skep(&["audit", path(&first), path(&first.join("ledger.skep"))]);
     assert_eq!(copies.code, 64, "{}", copies.err);
     assert!(copies.err.contains("the same ledger"), "{}", copies.err);

@@ -27,11 +27,16 @@ pub(super) fn pages(reports: &[(String, &Report)], together: &Together) -> Strin
         reports.len(),
         verdict_line(gravest)
     );
-    let _ = writeln!(body, "<h2>Together</h2>\n<p>{}.</p>", sentence(&text::together(together.sum.as_ref())));
+    let _ = writeln!(
+        body,
+        "<h2>Together</h2>\n<div class=\"card promise\"><p>{}.</p>",
+        sentence(&text::together(together.sum.as_ref()))
+    );
     for (one, other) in &together.same_roster {
         let [one, other] = [one, other].map(|at| escaped(&reports[*at].0));
         let _ = writeln!(body, "<p>{one} and {other} are about the same clients.</p>");
     }
+    body += "</div>\n";
     for (name, report) in reports {
         let _ = writeln!(
             body,

@@ -118,7 +118,7 @@ pub(super) fn all_epochs(report: &Report) -> String {
             "epsilon {} against recipients, {} against the server at delta {}, for whoever was in all of them",
             number(sum.epsilon_release),
             number(sum.epsilon_server),
-            sum.delta
+            in_short(sum.delta)
         ),
         None => "not added: they are about different units, adjacencies or deltas".to_owned(),
     }
@@ -131,10 +131,15 @@ pub(super) fn together(sum: Option<&Summed>) -> String {
             "epsilon {} against recipients, {} against the servers at delta {}, for whoever is in all of them",
             number(sum.epsilon_release),
             number(sum.epsilon_server),
-            sum.delta
+            in_short(sum.delta)
         ),
         None => "not added: they promise nothing, or are about different units or adjacencies".to_owned(),
     }
+}
+
+/// A sum of deltas, without the last digits that adding leaves.
+fn in_short(delta: f64) -> f64 {
+    format!("{delta:.9e}").parse().unwrap_or(delta)
 }
 
 /// An epsilon with six digits behind the point.
