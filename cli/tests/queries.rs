@@ -107,6 +107,8 @@ fn the_budget_falls_for_statistics_vocabularies_and_evaluations() {
     let audit = skep(&["audit", path(&ledger), "--model", path(&results.join("model.safetensors"))]);
     assert_eq!(audit.code, 0, "{}{}", audit.out, audit.err);
 
+    let shown = skep(&["model", "show", path(&results.join("model.safetensors"))]).out;
+    assert!(shown.contains("2: age, heat, each less its mean and divided by its standard"), "{shown}");
     // Whoever uses the model gives numbers as they stand in the data.
     let new = place("new.csv");
     std::fs::write(&new, "age,heat\n60,39\n40,37\n").unwrap();

@@ -77,6 +77,7 @@ impl<'a> Shown<'a> {
             "model_sha256": self.digest,
             "digest_as_in_metadata": self.said("model_sha256").map(|said| said == self.digest),
             "input": interface.input,
+            "standardization": interface.standardization,
             "classes": interface.classes,
             "has_interface": model.has_interface(),
             "privacy": privacy,
@@ -115,7 +116,12 @@ impl<'a> Shown<'a> {
     }
 
     fn takes(&self) -> String {
-        let (columns, divisor) = match self.model.interface().input {
+        let interface = self.model.interface();
+        let standardized = match interface.standardization {
+            Some(_) => ", each less its mean and divided by its standard deviation",
+            None => "",
+        };
+        let (columns, divisor) = match interface.input {
             Input::Numbers { columns, divisor } => (columns, divisor),
             Input::Text { preparation } => {
                 let made = match preparation.features {
@@ -139,7 +145,7 @@ impl<'a> Shown<'a> {
         let divided = if divisor == 1.0 { String::new() } else { format!(", each divided by {divisor}") };
         let unsaid =
             if self.model.has_interface() { "" } else { "; the file does not say how they are made" };
-        format!("numbers, {named}{divided}{unsaid}")
+        format!("numbers, {named}{divided}{standardized}{unsaid}")
     }
 
     fn classes(&self) -> String {
