@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use serde_json::json;
@@ -14,6 +14,7 @@ use skep_simulations::{Bounds, SurveyError, Surveyed, survey};
 use crate::arguments::{Output, Statistics};
 use crate::experiment_file;
 use crate::failure::Failure;
+use crate::new_file::write_new;
 use crate::vocabulary::federation_failure;
 
 /// Runs `skep data statistics`.
@@ -26,23 +27,15 @@ pub(crate) fn run(arguments: &Statistics) -> Result<(), Failure> {
     let noise_multiplier = NoiseMultiplier::new(arguments.noise_multiplier)
         .map_err(|error| Failure::configuration(format!("--noise-multiplier: {error}")))?;
     let bounds = bounds(&arguments.bounds)?;
-    // Before anything is charged: what cannot be written must not cost anything.
-    let mut out = File::create_new(&arguments.out).map_err(|error| Failure::file(&arguments.out, error))?;
-    let surveyed = Key::from_os()
-        .map_err(Failure::other)
-        .and_then(|root| survey(&experiment, &root, &bounds, noise_multiplier).map_err(failure));
-    let surveyed = match surveyed {
-        Ok(surveyed) => surveyed,
-        Err(failure) => {
-            // It is empty, and the failure is what matters.
-            let _ = std::fs::remove_file(&arguments.out);
-            return Err(failure);
-        }
+    // Begun before anything is charged: what cannot be written must not cost anything.
+    let ask = |out: &mut BufWriter<&File>| {
+        let root = Key::from_os().map_err(Failure::other)?;
+        let surveyed = survey(&experiment, &root, &bounds, noise_multiplier).map_err(failure)?;
+        let text = serde_json::to_string_pretty(&surveyed.standardization).map_err(Failure::other)?;
+        writeln!(out, "{text}").map_err(|error| Failure::file(&arguments.out, error))?;
+        Ok(surveyed)
     };
-    let text = serde_json::to_string_pretty(&surveyed.standardization).map_err(Failure::other)?;
-    writeln!(out, "{text}")
-        .and_then(|()| out.sync_all())
-        .map_err(|error| Failure::file(&arguments.out, error))?;
+    let surveyed = write_new(&arguments.out, ask, |failure| failure)?;
     tell(arguments, &experiment, &surveyed);
     Ok(())
 }

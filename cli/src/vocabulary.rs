@@ -1,7 +1,7 @@
 //! `skep data vocabulary`: a vocabulary that clients choose together under differential privacy.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 
 use serde_json::json;
 use skep_privacy::prg::Key;
@@ -12,6 +12,7 @@ use skep_simulations::{Election, ElectionError, SimulationError, elect_vocabular
 use crate::arguments::{Output, Vocabulary};
 use crate::experiment_file;
 use crate::failure::Failure;
+use crate::new_file::write_new;
 use crate::serve::ledger_failure;
 
 /// Runs `skep data vocabulary`.
@@ -29,24 +30,16 @@ pub(crate) fn run(arguments: &Vocabulary) -> Result<(), Failure> {
         noise_multiplier,
         size: arguments.size,
     };
-    // Before anything is charged: what cannot be written must not cost anything.
-    let mut out = File::create_new(&arguments.out).map_err(|error| Failure::file(&arguments.out, error))?;
-    let elected = Key::from_os()
-        .map_err(Failure::other)
-        .and_then(|root| elect_vocabulary(&experiment, &root, election).map_err(failure));
-    let elected = match elected {
-        Ok(elected) => elected,
-        Err(failure) => {
-            // It is empty, and the failure is what matters.
-            let _ = std::fs::remove_file(&arguments.out);
-            return Err(failure);
-        }
+    // Begun before anything is charged: what cannot be written must not cost anything.
+    let elect = |out: &mut BufWriter<&File>| {
+        let root = Key::from_os().map_err(Failure::other)?;
+        let elected = elect_vocabulary(&experiment, &root, election).map_err(failure)?;
+        let text: String = elected.vocabulary.words().iter().flat_map(|word| [word, "\n"]).collect();
+        out.write_all(text.as_bytes()).map_err(|error| Failure::file(&arguments.out, error))?;
+        Ok(elected)
     };
+    let elected = write_new(&arguments.out, elect, |failure| failure)?;
     let words = elected.vocabulary.words();
-    let text: String = words.iter().flat_map(|word| [word, "\n"]).collect();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.sync_all())
-        .map_err(|error| Failure::file(&arguments.out, error))?;
     let delta = experiment.privacy.terms().map(|terms| terms.delta.get());
     let epsilon = elected.epsilon.get();
     match arguments.output {

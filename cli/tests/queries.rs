@@ -74,6 +74,9 @@ fn the_budget_falls_for_statistics_vocabularies_and_evaluations() {
     close(&statistics["statistics"]["mean"][0], 50.0, 16.6);
     close(&statistics["statistics"]["mean"][1], 38.0, 2.5);
 
+    let again = skep(&[&asked[..], &["--noise-multiplier", "10"]].concat());
+    assert!(again.code == 2 && again.err.contains("is there already"), "{}", again.err);
+
     let (candidates, words) = (place("candidates.txt"), place("words.txt"));
     let asked = ["data", "vocabulary", path(&news_file), "--candidates", path(&candidates), "--votes", "2"];
     let more = ["--noise-multiplier", "10", "--size", "3", "--out", path(&words), "--output", "json"];
