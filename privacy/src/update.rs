@@ -109,6 +109,18 @@ impl Update {
         Err(NonFinite { index })
     }
 
+    /// [`Update::new`] and [`Update::clip`] in one pass: the norm is finite where all numbers are, because it cannot overflow.
+    ///
+    /// # Errors
+    /// [`NonFinite`], as [`Update::new`].
+    pub fn clipped(values: Vec<f32>, clip: ClipNorm) -> Result<ClippedUpdate, NonFinite> {
+        let norm = norm(&values);
+        if norm.is_finite() {
+            return Ok(ClippedUpdate { values, factor: shrinking_factor(norm, clip), clip, norm });
+        }
+        Self::new(values).map(|update| update.clip(clip))
+    }
+
     /// The numbers.
     #[must_use]
     pub fn values(&self) -> &[f32] {
@@ -386,6 +398,12 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             assert_eq!(Update::new(vec![1.0, 2.0, bad, bad]), Err(NonFinite { index: 2 }));
         }
+        for values in [vec![f32::MAX; 1000], vec![], vec![0.6, -0.8, f32::from_bits(1)]] {
+            let clipped = Update::new(values.clone()).unwrap().clip(clip(0.5));
+            assert_eq!(Update::clipped(values, clip(0.5)), Ok(clipped));
+        }
+        assert_eq!(Update::clipped(vec![1.0, f32::NAN], clip(1.0)), Err(NonFinite { index: 1 }));
+        assert_eq!(Update::clipped(vec![f32::MAX, f32::INFINITY], clip(1.0)), Err(NonFinite { index: 1 }));
         assert_eq!(update(&[1.0, 3e38]).scaled(2.0), Err(NonFinite { index: 1 }));
         assert_eq!(update(&[1.0]).scaled(f64::NAN), Err(NonFinite { index: 0 }));
         assert_eq!(update(&[1.0, -2.0]).scaled(0.5).unwrap().values(), [0.5, -1.0]);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use scripted::{Client, PATIENCE, Server, TIMEOUTS, constant, private_file, public_file, refusals, within};
 use skep_privacy::adversary::Adversary;
 use skep_privacy::quantities::{Sampling, SamplingRate};
-use skep_protocol::experiment::file::SamplingFile;
+use skep_protocol::experiment::file::{Evaluation, SamplingFile};
 use skep_protocol::message::{ServerMessage, TurnAway};
 use skep_protocol::net::enrolment::enrol;
 use skep_protocol::net::rate::Rate;
@@ -59,6 +59,23 @@ async fn two_rounds_over_tls_average_the_updates_and_count_the_bytes() {
     let recorded: u64 = notes.records.iter().map(|record| record.bytes_up).sum();
     // The rest are goodbyes.
     assert!(recorded <= sent && sent - recorded < 500, "{recorded} of {sent}");
+}
+
+#[tokio::test]
+async fn a_server_whose_model_gets_no_better_ends_early() {
+    let mut file = public_file(1, 9, 60.0);
+    file.evaluation = Some(Evaluation { patience: Some(2), ..Evaluation::default() });
+    let server = Server::start(&file, 1).await;
+    let mut client = server.join(0).await;
+    // The first measurement is the best so far, and two more are no better.
+    for _ in 0..3 {
+        client.take_part(|plan| constant(plan, ONE)).await;
+    }
+    assert_eq!(client.hear().await, ServerMessage::Finished);
+    client.goodbye().await;
+    let (report, notes) = server.report().await;
+    assert_eq!((report.end, report.rounds), (End::StoppedEarly, 3));
+    assert!(notes.records.iter().all(|record| record.accuracy == Some(0.5)));
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ use skep_protocol::round::Refusal;
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, codec};
 use skep_server::authority::{Authority, CLIENT_VALIDITY};
 use skep_server::enrolment::{Conditions, Enrolment, decide};
+use skep_server::evaluate::{Evaluation, Evaluator};
 use skep_server::federation::{Federation, ServerKeys};
 use skep_server::ledger;
 use skep_server::record::{Observer, RoundRecord};
@@ -137,6 +138,20 @@ impl Observer for Notes {
     }
 }
 
+/// Whoever ends a run early has its models measured.
+fn is_patient(file: &ExperimentFile) -> bool {
+    file.evaluation.as_ref().is_some_and(|evaluation| evaluation.patience.is_some())
+}
+
+/// Finds every model as good as the last.
+struct Unchanging;
+
+impl Evaluator for Unchanging {
+    fn evaluate(&mut self, _: &[f32]) -> Result<Evaluation, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Evaluation { accuracy: 0.5, loss: 1.0, examples: 1 })
+    }
+}
+
 pub struct Server {
     pub state: TempDir,
     pub authority: Arc<Authority>,
@@ -169,7 +184,7 @@ impl Server {
         let deployment = Deployment {
             federation: federation(file, state.path()),
             roster: Arc::new(Contiguous(file.population.clients)),
-            evaluator: None,
+            evaluator: is_patient(file).then(|| Box::new(Unchanging) as Box<dyn Evaluator>),
             authority: Arc::clone(&authority),
             enrolment: enrolment.clone(),
             journal: None,
