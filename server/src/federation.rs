@@ -353,6 +353,24 @@ impl Federation {
         Ok(())
     }
 
+    /// Whether the updates of the open round are added up as they come, and nothing else is done with them.
+    pub fn adds_up(&self) -> bool {
+        let stage = self.open.as_ref().map(|open| &open.stage);
+        matches!(stage, Some(Stage::Collecting { updates: Updates::Seen(_), .. }))
+    }
+
+    /// Adds updates to the open round's sum that somebody has added up.
+    ///
+    /// # Errors
+    /// As [`Federation::commit`].
+    pub fn commit_sum(&mut self, sum: Accumulator) -> Result<(), RoundError> {
+        let grid = self.grid;
+        let (sums, open) = self.seen()?;
+        sums.entry(0).or_insert_with(|| Accumulator::new(grid)).merge(sum)?;
+        *open = sums.values().map(Accumulator::members).sum();
+        Ok(())
+    }
+
     /// Drops the sum of a group that [`Federation::commit_to`] has made.
     ///
     /// # Errors

@@ -198,9 +198,9 @@ impl<T: Trainer> World<'_, T> {
             }
             match self.workers.take(arrived.due, &job(arrived)) {
                 Err(reason) => drop(progress.insert(client, Progress::Declined(reason))),
-                Ok(update) => {
-                    self.federation.commit(&update)?;
-                    self.trainer.committed(client, &update);
+                Ok(made) => {
+                    self.federation.commit(&made.update)?;
+                    self.trainer.committed(client, &made.update);
                     updates += 1;
                     progress.insert(client, Progress::Committed);
                     observer.update_committed(planned.plan.plan().round, updates);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use skep_privacy::client_noise::Contribution;
+use skep_privacy::sum::{Accumulator, SumError};
 use skep_protocol::ClientId;
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::Decline;
@@ -53,14 +54,48 @@ pub(crate) struct Workers<'a, T> {
     ahead: usize,
     state: Mutex<State>,
     changed: Condvar,
+    /// By helper.
+    sums: Vec<Mutex<PartialSum>>,
 }
 
 #[derive(Default)]
 struct State {
     waiting: BTreeMap<Due, Job>,
     running: BTreeSet<Due>,
-    finished: BTreeMap<Due, thread::Result<Result<Contribution, Decline>>>,
+    finished: BTreeMap<Due, thread::Result<Result<Made, Decline>>>,
     over: bool,
+}
+
+/// An update, and the number of the helper that has computed it, if one has.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) update: Contribution,
+    helper: Option<usize>,
+}
+
+impl From<Contribution> for Made {
+    fn from(update: Contribution) -> Self {
+        Made { update, helper: None }
+    }
+}
+
+/// What a helper has added up of its own updates, whose numbers are in its cache and in no other, and what it is yet to add.
+#[derive(Default)]
+struct PartialSum {
+    waiting: Vec<Contribution>,
+    sum: Option<Accumulator>,
+    failed: Option<SumError>,
+}
+
+impl PartialSum {
+    fn add_waiting(&mut self) {
+        for update in self.waiting.drain(..) {
+            let sum = self.sum.get_or_insert_with(|| Accumulator::new(*update.grid()));
+            if let Err(error) = sum.add(&update) {
+                self.failed = Some(error);
+            }
+        }
+    }
 }
 
 impl<'a, T: Trainer> Workers<'a, T> {
@@ -76,10 +111,12 @@ impl<'a, T: Trainer> Workers<'a, T> {
             ahead: (AHEAD_PER_THREAD * threads).max(AHEAD_COORDINATES / dimension.max(1)),
             state: Mutex::default(),
             changed: Condvar::new(),
+            sums: (1..threads).map(|_| Mutex::default()).collect(),
         };
         thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(|| workers.help());
+            for helper in 0..workers.sums.len() {
+                let workers = &workers;
+                scope.spawn(move || workers.help(helper));
             }
             let _release_helpers = Dismissal(&workers);
             engine(&workers)
@@ -105,7 +142,7 @@ impl<'a, T: Trainer> Workers<'a, T> {
     ///
     /// # Panics
     /// With the panic of the training, whichever thread it ran on.
-    pub(crate) fn take(&self, due: Due, job: &Job) -> Result<Contribution, Decline> {
+    pub(crate) fn take(&self, due: Due, job: &Job) -> Result<Made, Decline> {
         let mut state = self.lock();
         loop {
             if let Some(result) = state.finished.remove(&due) {
@@ -115,29 +152,71 @@ impl<'a, T: Trainer> Workers<'a, T> {
             if !state.running.contains(&due) {
                 state.waiting.remove(&due);
                 drop(state);
-                return self.trainer.train(job);
+                return self.trainer.train(job).map(Made::from);
             }
             state = match state.next(self.ahead) {
-                Some((other, job)) => self.run(state, other, &job),
+                Some((other, job)) => self.run(state, other, &job, None),
                 None => self.wait(state),
             };
         }
+    }
+
+    /// Has the helper that has computed an update add it to the sum; gives back what none has, and the engine has to add.
+    pub(crate) fn add(&self, made: Made) -> Option<Contribution> {
+        match made.helper {
+            None => Some(made.update),
+            Some(helper) => {
+                self.sum_of(helper).waiting.push(made.update);
+                None
+            }
+        }
+    }
+
+    /// The sums of all helpers, which begin anew.
+    ///
+    /// # Errors
+    /// [`SumError`] of an update that a helper was to add.
+    pub(crate) fn sums(&self) -> Result<Vec<Accumulator>, SumError> {
+        let mut sums = Vec::new();
+        for helper in 0..self.sums.len() {
+            let mut partial = std::mem::take(&mut *self.sum_of(helper));
+            partial.add_waiting();
+            if let Some(error) = partial.failed {
+                return Err(error);
+            }
+            sums.extend(partial.sum);
+        }
+        Ok(sums)
+    }
+
+    fn sum_of(&self, helper: usize) -> MutexGuard<'_, PartialSum> {
+        self.sums[helper].lock().expect("no thread panics while it holds the lock")
     }
 
     /// Works ahead of the engine until it is done.
-    fn help(&self) {
+    fn help(&self, helper: usize) {
         let mut state = self.lock();
         while !state.over {
             state = match state.next(self.ahead) {
-                Some((due, job)) => self.run(state, due, &job),
+                Some((due, job)) => self.run(state, due, &job, Some(helper)),
                 None => self.wait(state),
             };
         }
     }
 
-    fn run<'s>(&'s self, state: MutexGuard<'s, State>, due: Due, job: &Job) -> MutexGuard<'s, State> {
+    fn run<'s>(
+        &'s self,
+        state: MutexGuard<'s, State>,
+        due: Due,
+        job: &Job,
+        helper: Option<usize>,
+    ) -> MutexGuard<'s, State> {
         drop(state);
-        let result = catch_unwind(AssertUnwindSafe(|| self.trainer.train(job)));
+        if let Some(helper) = helper {
+            self.sum_of(helper).add_waiting();
+        }
+        let train = || self.trainer.train(job).map(|update| Made { update, helper });
+        let result = catch_unwind(AssertUnwindSafe(train));
         let mut state = self.lock();
         if state.running.remove(&due) {
             state.finished.insert(due, result);
@@ -206,7 +285,8 @@ mod tests {
             }
             let (tenth, _) = announced.remove(10);
             workers.cancel(tenth);
-            announced.iter().map(|(due, job)| workers.take(*due, job)).collect()
+            let taken = announced.iter().map(|(due, job)| workers.take(*due, job));
+            taken.map(|made| made.map(|made| made.update)).collect()
         })
     }
 
@@ -218,6 +298,40 @@ mod tests {
         for threads in 2..5 {
             assert_eq!(results(threads), alone);
         }
+    }
+
+    #[test]
+    fn helpers_and_engine_add_up_every_update_once() {
+        let plan = plan();
+        let grid = plan.plan().grid().unwrap();
+        let sum = |threads| {
+            Workers::with(&Fake::default(), threads, AHEAD_COORDINATES, |workers| {
+                let mut network = Network::new();
+                let job = |client| Job {
+                    client: ClientId(client),
+                    plan: plan.clone(),
+                    base: Arc::new(vec![0.0; 650]),
+                    weight: 1.0,
+                };
+                let due: Vec<_> = (0..20).map(|_| network.send(skep_protocol::Time::ZERO, ())).collect();
+                due.iter().zip(0..).for_each(|(&due, client)| workers.announce(due, job(client)));
+                let (mut own, mut helped) = (Accumulator::new(grid), 0);
+                for (&due, client) in due.iter().zip(0..) {
+                    match workers.add(workers.take(due, &job(client)).unwrap()) {
+                        Some(update) => own.add(&update).unwrap(),
+                        None => helped += 1,
+                    }
+                }
+                for sum in workers.sums().unwrap() {
+                    own.merge(sum).unwrap();
+                }
+                assert!(workers.sums().unwrap().is_empty(), "they begin anew");
+                assert!(threads > 1 || helped == 0);
+                own.members()
+            })
+        };
+        // What the sums are is the same model on any number of threads.
+        assert_eq!([1, 2, 3].map(sum), [20; 3]);
     }
 
     struct Counted {
@@ -251,7 +365,7 @@ mod tests {
                 thread::yield_now();
             }
             for &due in &due {
-                assert_eq!(workers.take(due, &job), Err(Decline::TrainingFailed));
+                assert_eq!(workers.take(due, &job).unwrap_err(), Decline::TrainingFailed);
                 trainer.begun.fetch_sub(1, Ordering::SeqCst);
             }
         });
@@ -269,7 +383,7 @@ mod tests {
                     let due = Network::new().send(skep_protocol::Time::ZERO, ());
                     let job = Job { client: ClientId(99), plan: plan(), base: Arc::default(), weight: 1.0 };
                     workers.announce(due, job.clone());
-                    workers.take(due, &job)
+                    workers.take(due, &job).map(|made| made.update)
                 })
             };
             assert!(catch_unwind(AssertUnwindSafe(engine)).is_err());

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use skep_client::masking::Masks;
-use skep_privacy::client_noise::Contribution;
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Task;
 use skep_protocol::experiment::simulation::Devices;
@@ -34,7 +33,7 @@ use crate::error::SimulationError;
 use crate::fault::{Moment, Script};
 use crate::network::Network;
 use crate::seat::{Connection, Seat};
-use crate::workers::{Trainer, Workers};
+use crate::workers::{Made, Trainer, Workers};
 use masked::Masked;
 
 /// What lasts from round to round.
@@ -110,7 +109,7 @@ struct OpenRound<'w, 'a, T> {
     opened: Time,
     seats: BTreeMap<ClientId, Seat>,
     /// The update that the server's machine was just told of.
-    staged: Option<Contribution>,
+    staged: Option<Made>,
     updates: u32,
     /// Of a masked round: what is computed of its masks.
     masked: Masked,
@@ -199,6 +198,8 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
             }
         }
         self.world.network.clear();
+        // Of a round that is aborted; a release has taken the others.
+        let _ = self.world.workers.sums();
         let (outcome, progress) =
             self.closed.ok_or(SimulationError::OutOfStep("a round ended without an outcome"))?;
         let time = self.world.now.since(self.opened);

@@ -1,18 +1,17 @@
 //! What the driver does for the server: its messages, staging, the sum and the release.
 
-use skep_privacy::client_noise::Contribution;
 use skep_privacy::packing;
 use skep_protocol::message::ServerMessage;
 use skep_protocol::plan::Plan;
 use skep_protocol::round::server::{Action, Event, Job};
-use skep_protocol::round::{Refusal, client};
+use skep_protocol::round::{AbortReason, Refusal, client};
 use skep_protocol::{ClientId, Round, Time};
 
 use super::OpenRound;
 use crate::error::SimulationError;
 use crate::fault::Corruption;
 use crate::network::Due;
-use crate::workers::Trainer;
+use crate::workers::{Made, Trainer};
 
 impl<T: Trainer> OpenRound<'_, '_, T> {
     pub(super) fn handle_at_server(&mut self, event: Event) {
@@ -30,7 +29,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         let (round, job) = (self.plan.plan().round, self.job(client));
         let event = match self.world.workers.take(work, &job) {
             Err(reason) => Event::Declined { client, round, reason },
-            Ok(update) => match self.stage(update, corruption) {
+            Ok(made) => match self.stage(made, corruption) {
                 Err(reason) => Event::UploadFailed { client, round, reason },
                 Ok(update) => {
                     self.staged = Some(update);
@@ -42,13 +41,15 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     }
 
     /// An honest update needs no test: its type is the proof. A corrupt one goes the way of every upload.
-    fn stage(&self, update: Contribution, corrupt: Option<Corruption>) -> Result<Contribution, Refusal> {
+    fn stage(&self, made: Made, corrupt: Option<Corruption>) -> Result<Made, Refusal> {
         match corrupt {
-            None | Some(Corruption::Mask) => Ok(update),
+            None | Some(Corruption::Mask) => Ok(made),
             // Found when it was offered, so it is not here.
             Some(Corruption::Length) => Err(Refusal::WrongLength),
             Some(Corruption::Digest) => Err(Refusal::DigestMismatch),
-            Some(Corruption::Norm) => self.world.federation.stager().stage(&too_long(self.plan.plan())),
+            Some(Corruption::Norm) => {
+                self.world.federation.stager().stage(&too_long(self.plan.plan())).map(Made::from)
+            }
         }
     }
 
@@ -115,23 +116,32 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     }
 
     fn commit(&mut self, client: ClientId) -> Result<(), SimulationError> {
-        let update = self.staged.take().ok_or(SimulationError::OutOfStep("a commit without an update"))?;
-        match self.masked.is_computed() {
-            true => self.commit_masked(client, &update)?,
-            false if self.masked.is_grouped() => {
-                self.world.federation.commit_to(self.group(client), &update)?;
-            }
-            false => self.world.federation.commit(&update)?,
+        let made = self.staged.take().ok_or(SimulationError::OutOfStep("a commit without an update"))?;
+        self.world.trainer.committed(client, &made.update);
+        if self.masked.is_computed() {
+            self.commit_masked(client, &made.update)?;
+        } else if self.masked.is_grouped() {
+            self.world.federation.commit_to(self.group(client), &made.update)?;
+        } else if !self.world.federation.adds_up() {
+            self.world.federation.commit(&made.update)?;
+        } else if let Some(update) = self.world.workers.add(made) {
+            self.world.federation.commit(&update)?;
         }
         self.count_update(client);
-        self.world.trainer.committed(client, &update);
         self.updates += 1;
         self.observer.update_committed(self.plan.plan().round, self.updates);
         Ok(())
     }
 
+    /// Adds to the sum what helpers have added up.
+    fn gathered(&mut self) -> Result<(), AbortReason> {
+        let sums = self.world.workers.sums().map_err(|_| AbortReason::ReleaseFailed)?;
+        let mut sums = sums.into_iter();
+        sums.try_for_each(|sum| self.world.federation.commit_sum(sum)).map_err(|error| error.abort_reason())
+    }
+
     fn release(&mut self, job: Job) {
-        let result = self.unmasked().and_then(|()| {
+        let result = self.gathered().and_then(|()| self.unmasked()).and_then(|()| {
             self.world.federation.release().map_err(|error| {
                 tracing::warn!(round = self.plan.plan().round.0, %error, "nothing was released");
                 error.abort_reason()
