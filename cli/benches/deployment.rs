@@ -302,6 +302,7 @@ fn experiment(mode: &str, clients: u64, rounds: u64) -> ExperimentFile {
             data: DataFile::Digits,
             model: ModelFile::Mlp { hidden: vec![HIDDEN], activation: Activation::Relu },
             training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),
+            tuning: None,
         },
         population: PopulationFile {
             clients,

@@ -57,7 +57,7 @@ pub(crate) fn membership_inference(arguments: &AuditMembership) -> Result<(), Fa
     let shadows = arguments.shadows;
     eprintln!("training {shadows} shadow models");
     let flag = interrupt::flag()?;
-    let report = membership(&experiment, &data, model.parameters(), shadows, &root, &options, flag)
+    let report = membership(&experiment, &data, model.released(), shadows, &root, &options, flag)
         .map_err(membership_failure)?;
     match arguments.output {
         Output::Text => print!("{}", membership_text(&report)),

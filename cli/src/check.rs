@@ -81,8 +81,9 @@ impl Price {
         let rounds = &experiment.rounds;
         let mut lines = vec![
             format!(
-                "model       {} parameters, {} bytes to each client of a round",
-                self.parameters, self.model_bytes
+                "model       {}, {} bytes to each client of a round",
+                self.trained(experiment),
+                self.model_bytes
             ),
             format!(
                 "update      {} bytes from each client of a round, {} bits a coordinate",
@@ -132,6 +133,19 @@ impl Price {
             ));
         }
         lines.join("\n") + "\n"
+    }
+
+    /// How many parameters there are, and travel.
+    fn trained(&self, experiment: &Experiment) -> String {
+        match (&experiment.task.tuning, experiment.task.model_parameters()) {
+            (Some(_), Some(all)) => {
+                format!(
+                    "{} of {all} parameters are trained; the others are everybody's and do not travel",
+                    self.parameters
+                )
+            }
+            _ => format!("{} parameters", self.parameters),
+        }
     }
 
     fn refuse_beyond_budget(&self, experiment: &Experiment) -> Result<(), Failure> {

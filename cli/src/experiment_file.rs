@@ -7,6 +7,7 @@ use std::sync::Arc;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use skep_protocol::experiment::file::ExperimentFile;
 use skep_protocol::experiment::{Experiment, Invalid};
+use skep_simulations::population;
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -34,6 +35,9 @@ pub enum ExperimentFileError {
         /// Its path.
         path: String,
     },
+    /// The weights that training starts from cannot be used, or what is to be trained is no part of the model.
+    #[error("{0}")]
+    Weights(String),
     /// The file says something that is not understood or makes no sense.
     #[error("{problem}")]
     Wrong {
@@ -76,8 +80,9 @@ pub(crate) fn parse_beside(
 ) -> Result<Experiment, ExperimentFileError> {
     let mut experiment = parse(name, text)?;
     let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    experiment.data.place_below(&directory(data_dir.unwrap_or(beside))?);
+    experiment.place_below(&directory(data_dir.unwrap_or(beside))?);
     experiment.simulation.place_below(&directory(beside)?);
+    population::prepare(&mut experiment).map_err(|error| ExperimentFileError::Weights(error.to_string()))?;
     Ok(experiment)
 }
 

@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use skep_client::task;
+use skep_client::{task, weights};
 use skep_learning::{Evaluation, Interface, ModelFile};
 use skep_protocol::experiment::Experiment;
 use skep_server::record::RoundRecord;
@@ -143,10 +143,15 @@ impl Results {
             simulated_clients: shown.simulated_clients.as_deref(),
         };
         write_whole(&self.directory, "report.html", report.html().as_bytes())?;
-        let model =
-            ModelFile::new(task::architecture(&experiment.task), model, metadata(experiment, summary))
-                .and_then(|model| model.with_interface(self.interface))
-                .map_err(Failure::other)?;
+        let whole = population::assembled(experiment, &model).map_err(Failure::other)?;
+        let architecture = task::architecture(&experiment.task);
+        let file =
+            ModelFile::new(architecture, whole, metadata(experiment, summary)).map_err(Failure::other)?;
+        let file = match weights::tuning(&experiment.task) {
+            Some(tuning) => file.with_tuning(tuning, model).map_err(Failure::other)?,
+            None => file,
+        };
+        let model = file.with_interface(self.interface).map_err(Failure::other)?;
         write_whole(&self.directory, "model.safetensors", &model.encode())?;
         let mut json = serde_json::to_vec_pretty(summary).map_err(Failure::other)?;
         json.push(b'\n');

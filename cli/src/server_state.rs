@@ -91,7 +91,7 @@ pub(crate) fn journal(state: &Path, experiment: &Experiment) -> Result<Journal, 
         Err(error) => return Err(Failure::file(path, error)),
         Ok(text) => {
             let known = experiment_file::parse(&path.display().to_string(), &text)?;
-            if known != *experiment {
+            if experiment_file::to_toml(&known) != experiment_file::to_toml(experiment) {
                 return Err(another_experiment(&known, &directory));
             }
         }

@@ -96,6 +96,9 @@ struct CommandLearner {
 
 impl CommandLearner {
     fn new(program: TrainCommand, task: &Task) -> Result<Self, TaskError> {
+        if task.tuning.is_some() {
+            return Err(TaskError::PartByCommand);
+        }
         let (architecture, evaluator) = (task::architecture(task), task::learner_for(task)?);
         Ok(CommandLearner { program, task: task.clone(), architecture, evaluator })
     }

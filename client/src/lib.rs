@@ -23,3 +23,4 @@ pub mod task;
 pub mod terms;
 pub mod trainer;
 mod weighing;
+pub mod weights;

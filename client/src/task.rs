@@ -9,6 +9,7 @@ use skep_protocol::experiment::{self, Model, Task};
 use thiserror::Error;
 
 use crate::example_privacy::{ExamplePrivacyError, PrivateSteps};
+use crate::weights::{self, WeightsError};
 
 /// Why a task cannot be learned here.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -60,6 +61,14 @@ pub enum TaskError {
     /// The task hides single examples, and cannot hide those here.
     #[error("the privacy of examples cannot be kept: {0}")]
     Examples(#[from] ExamplePrivacyError),
+    /// The task trains a part of the model, and what it starts from is not here.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A program trains, and knows the whole model only.
+    #[error(
+        "the federation trains a part of a model, and a training command trains whole ones: join without it"
+    )]
+    PartByCommand,
     /// There is nothing to learn from.
     #[error("the data hold no examples")]
     NoExamples,
@@ -196,6 +205,9 @@ pub fn check_privacy(task: &Task, examples: usize) -> Result<(), TaskError> {
 /// [`TaskError::Architecture`], or [`TaskError::OtherModel`].
 pub fn learner_for(task: &Task) -> Result<Box<dyn Learner>, TaskError> {
     check_own(task)?;
+    if let Some(tuned) = weights::learner(task)? {
+        return Ok(Box::new(tuned));
+    }
     Ok(architecture(task).learner()?)
 }
 
@@ -236,7 +248,7 @@ mod tests {
 
     fn task(model: Model) -> Task {
         let training = TrainingOfTask::plain(0.5, 2, experiment::Batch::Size(8));
-        Task { name: "digits".into(), seed: 1, inputs: 64, classes: 10, model, training }
+        Task { name: "digits".into(), seed: 1, inputs: 64, classes: 10, model, training, tuning: None }
     }
 
     #[test]

@@ -14,7 +14,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::torch;
-use crate::{Architecture, ArchitectureError, Interface, InterfaceError, MAX_PARAMETERS, Segment};
+use crate::{
+    Architecture, ArchitectureError, Coordinates, Interface, InterfaceError, MAX_PARAMETERS, Segment, Tuning,
+    TuningError,
+};
 
 /// A model with what is to be said about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +25,8 @@ pub struct ModelFile {
     architecture: Architecture,
     parameters: Vec<f32>,
     interface: Option<Interface>,
+    /// What was trained of it, if not all, and the coordinates that were.
+    tuned: Option<(Tuning, Vec<f32>)>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -40,8 +45,14 @@ pub enum ModelFileError {
         actual: usize,
     },
     /// The caller's metadata uses a key of ours.
-    #[error("the metadata keys `{ARCHITECTURE}` and `{INTERFACE}` are reserved")]
+    #[error("the metadata keys `{ARCHITECTURE}`, `{INTERFACE}` and `{TUNING}` are reserved")]
     ReservedKey,
+    /// What was trained of it is no part of the architecture.
+    #[error("the metadata `{TUNING}`: {0}")]
+    Tuning(#[from] TuningError),
+    /// The metadata describes no part of a model.
+    #[error("the metadata `{TUNING}` is not understood: {0}")]
+    UnknownTuning(serde_json::Error),
     /// The interface is not that of the architecture.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
@@ -117,10 +128,10 @@ impl ModelFile {
         if expected != actual {
             return Err(ModelFileError::ParameterCount { expected, actual });
         }
-        if metadata.contains_key(ARCHITECTURE) || metadata.contains_key(INTERFACE) {
+        if [ARCHITECTURE, INTERFACE, TUNING].iter().any(|key| metadata.contains_key(*key)) {
             return Err(ModelFileError::ReservedKey);
         }
-        Ok(Self { architecture, parameters, interface: None, metadata })
+        Ok(Self { architecture, parameters, interface: None, tuned: None, metadata })
     }
 
     /// The same model, which says how it is used.
@@ -130,6 +141,42 @@ impl ModelFile {
     pub fn with_interface(self, interface: Interface) -> Result<Self, ModelFileError> {
         interface.check(&self.architecture)?;
         Ok(Self { interface: Some(interface), ..self })
+    }
+
+    /// The same model, of which the part that `tuning` says was trained, and is `coordinates`. The parameters are those of the whole model,
+    /// adapters included.
+    ///
+    /// # Errors
+    /// [`ModelFileError::Tuning`] if it is no part of the architecture, [`ModelFileError::ParameterCount`] if there are other
+    /// coordinates.
+    pub fn with_tuning(self, tuning: Tuning, coordinates: Vec<f32>) -> Result<Self, ModelFileError> {
+        let (expected, actual) = (Coordinates::new(&self.architecture, &tuning)?.len(), coordinates.len());
+        match expected == actual {
+            true => Ok(Self { tuned: Some((tuning, coordinates)), ..self }),
+            false => Err(ModelFileError::ParameterCount { expected, actual }),
+        }
+    }
+
+    /// What was trained of it, if not all.
+    pub fn tuning(&self) -> Option<&Tuning> {
+        self.tuned.as_ref().map(|(tuning, _)| tuning)
+    }
+
+    /// What a federation released: the parameters, or the coordinates of the part that was trained.
+    pub fn released(&self) -> &[f32] {
+        self.tuned.as_ref().map_or(&self.parameters, |(_, coordinates)| coordinates)
+    }
+
+    /// The tensors of adapters, which are no part of the architecture, with their values.
+    fn adapters(&self) -> Vec<(Segment, &[f32])> {
+        let Some((tuning, coordinates)) = &self.tuned else { return vec![] };
+        let segments =
+            Coordinates::new(&self.architecture, tuning).map(|all| all.segments()).unwrap_or_default();
+        let own = |segment: Segment| {
+            let values = &coordinates[segment.offset..segment.offset + segment.len()];
+            is_adapter(&segment.name).then_some((segment, values))
+        };
+        segments.into_iter().filter_map(own).collect()
     }
 
     /// How it is used; by what its architecture tells where the file says nothing.
@@ -169,7 +216,11 @@ impl ModelFile {
             let values = &self.parameters[segment.offset..segment.offset + segment.len()];
             (segment.name.as_str(), segment.shape.as_slice(), values)
         });
-        encode(&self.all_metadata(), tensors)
+        let adapters = self.adapters();
+        let adapters = adapters
+            .iter()
+            .map(|(segment, values)| (segment.name.as_str(), segment.shape.as_slice(), *values));
+        encode(&self.all_metadata(), tensors.chain(adapters))
     }
 
     /// The bytes of a safetensors file with the parameters in the names and the order of PyTorch: see [`torch`].
@@ -191,6 +242,9 @@ impl ModelFile {
         if let Some(interface) = &self.interface {
             metadata.insert(INTERFACE.into(), json(interface));
         }
+        if let Some((tuning, _)) = &self.tuned {
+            metadata.insert(TUNING.into(), json(tuning));
+        }
         metadata
     }
 
@@ -207,8 +261,25 @@ impl ModelFile {
         architecture.check()?;
         let interface = metadata.remove(INTERFACE).map(|text| serde_json::from_str(&text)).transpose();
         let interface = interface.map_err(ModelFileError::UnknownInterface)?;
-        let parameters = read_segments(&architecture.segments(), &SafeTensors::deserialize(bytes)?)?;
-        let model = Self::new(architecture, parameters, metadata)?;
+        let tuning: Option<Tuning> = metadata
+            .remove(TUNING)
+            .map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(ModelFileError::UnknownTuning)?;
+        let trained = match &tuning {
+            Some(tuning) => Coordinates::new(&architecture, tuning)?.segments(),
+            None => vec![],
+        };
+        let mut segments = architecture.segments();
+        segments.extend(trained.iter().filter(|segment| is_adapter(&segment.name)).cloned());
+        let tensors = SafeTensors::deserialize(bytes)?;
+        let mut parameters = read_segments(&segments, &tensors)?;
+        let coordinates = read_values(&trained, &tensors)?;
+        parameters.truncate(architecture.parameter_count());
+        let mut model = Self::new(architecture, parameters, metadata)?;
+        if let Some(tuning) = tuning {
+            model = model.with_tuning(tuning, coordinates)?;
+        }
         match interface {
             Some(interface) => model.with_interface(interface),
             None => Ok(model),
@@ -298,6 +369,12 @@ fn read_segments(segments: &[Segment], tensors: &SafeTensors) -> Result<Vec<f32>
     if let Some(name) = tensors.names().into_iter().filter(|name| !known.contains(name)).min() {
         return Err(fail(name, TensorFault::Unknown));
     }
+    read_values(segments, tensors)
+}
+
+/// The tensors of all `segments`, one after the other.
+fn read_values(segments: &[Segment], tensors: &SafeTensors) -> Result<Vec<f32>, ModelFileError> {
+    let fail = |name: &str, fault| ModelFileError::Tensor { name: name.to_owned(), fault };
     let mut parameters = Vec::new();
     for Segment { name, shape, .. } in segments {
         let tensor = tensors.tensor(name).map_err(|_| fail(name, TensorFault::Missing))?;
@@ -316,6 +393,12 @@ fn read_segments(segments: &[Segment], tensors: &SafeTensors) -> Result<Vec<f32>
 
 const ARCHITECTURE: &str = "architecture";
 const INTERFACE: &str = "interface";
+const TUNING: &str = "tuning";
+
+/// Whether a tensor stands beside one of the architecture.
+fn is_adapter(name: &str) -> bool {
+    name.ends_with(".lora_a") || name.ends_with(".lora_b")
+}
 
 /// All parameters, and as much header as the safetensors format allows.
 const MAX_BYTES: u64 = 8 + 100_000_000 + 4 * MAX_PARAMETERS as u64;
@@ -364,6 +447,29 @@ mod tests {
         model().save(&path).unwrap();
         assert_eq!(ModelFile::load(&path).unwrap(), model());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_was_trained_of_a_model_survives_its_file() {
+        let lora = crate::Lora { rank: 1, alpha: 2.0, targets: vec!["hidden.0.weight".into()] };
+        let tuning = Tuning { frozen: vec!["*".into(), "!output.bias".into()], lora: Some(lora) };
+        let coordinates = Coordinates::new(&mlp(), &tuning).unwrap();
+        assert_eq!(coordinates.len(), 5 + 4);
+        let mut released: Vec<f32> = (0..9).map(|at| at as f32 + 0.5).collect();
+        let base = model().into_parameters();
+        let mut merged = Vec::new();
+        coordinates.assemble(&base, &released, &mut merged);
+        let tuned = ModelFile::new(mlp(), merged.clone(), BTreeMap::new()).unwrap();
+        let tuned = tuned.with_tuning(tuning.clone(), released.clone()).unwrap();
+        let read = ModelFile::decode(&tuned.encode()).unwrap();
+        assert_eq!(
+            (read.parameters(), read.released(), read.tuning()),
+            (&*merged, &*released, Some(&tuning))
+        );
+        assert_eq!(read, tuned);
+        assert_eq!(model().released(), model().parameters());
+        released.pop();
+        assert!(model().with_tuning(tuning, released).is_err());
     }
 
     #[test]

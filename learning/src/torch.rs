@@ -189,7 +189,7 @@ impl Naming {
     }
 
     /// The name of a tensor of a layer, and which third of the tensor it is; `number` counts the layers of this kind from 0.
-    fn name(self, layer: Layer, module: usize, number: usize, kind: &str) -> (String, usize) {
+    fn name(self, layer: Layer, is_last: bool, module: usize, number: usize, kind: &str) -> (String, usize) {
         let plain = match kind {
             "scale" => "weight",
             "shift" => "bias",
@@ -207,7 +207,8 @@ impl Naming {
             (Naming::Bert, Layer::TransformerBlock(_)) => {
                 (format!("encoder.layer.{number}.{}", of_bert_layer(kind)), 0)
             }
-            (Naming::Bert, _) => (format!("classifier.{plain}"), 0),
+            (Naming::Bert, _) if is_last => (format!("classifier.{plain}"), 0),
+            (Naming::Bert, _) => (format!("pooler.dense.{plain}"), 0),
         }
     }
 }
@@ -325,14 +326,22 @@ fn places(architecture: &Architecture, naming: Naming) -> Result<Vec<Place>, Tor
         for (kind, shape) in layer.tensors(input) {
             // Of a convolution a bias is one number a channel, and of a dense layer one an output.
             let of_inputs = shape.len() == 2 || matches!(layer, Layer::LayerNorm);
-            let (name, part) = naming.name(layer, module, blocks, kind);
+            let (place_name, part) = naming.name(layer, name == "output", module, blocks, kind);
             let is_table =
                 matches!(layer, Layer::EmbeddingBag { .. } | Layer::Embedding { .. } | Layer::Positions);
-            let parts = if name.contains("in_proj_") { 3 } else { 1 };
+            let parts = if place_name.contains("in_proj_") { 3 } else { 1 };
             let image = image.filter(|_| of_inputs);
             let may_be_longer = layer == Layer::Positions;
-            let place =
-                Place { name, shape, offset, is_transposed: !is_table, image, part, parts, may_be_longer };
+            let place = Place {
+                name: place_name,
+                shape,
+                offset,
+                is_transposed: !is_table,
+                image,
+                part,
+                parts,
+                may_be_longer,
+            };
             offset += place.len();
             places.push(place);
         }

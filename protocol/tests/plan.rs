@@ -71,6 +71,7 @@ fn task() -> Task {
         classes: 10,
         model: Model::Softmax,
         training: Training::plain(1.0, 1, Batch::Full),
+        tuning: None,
     }
 }
 

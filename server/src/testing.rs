@@ -25,6 +25,7 @@ pub(crate) fn private_file() -> ExperimentFile {
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),
+            tuning: None,
         },
         population: PopulationFile {
             clients: 4,

@@ -19,6 +19,9 @@ use skep_protocol::experiment::{
 };
 use thiserror::Error;
 
+use skep_client::weights::WeightsError;
+use skep_learning::pretrained::PretrainedError;
+
 use crate::clients::generator;
 use crate::text::{self, TextDataError};
 
@@ -62,6 +65,12 @@ pub enum DataError {
         /// What the reader says.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Weights are not here, or a part of a model is none.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A file has no weights for the model.
+    #[error("task.tuning.weights: {0}")]
+    Pretrained(#[from] PretrainedError),
     /// The model that the program brings along is not that of the task.
     #[error(transparent)]
     Task(#[from] TaskError),

@@ -3,6 +3,8 @@
 //! Simulations and federations of local processes share this, so that both learn the same.
 
 use skep_client::task::{architecture, check_own};
+use skep_client::weights;
+use skep_learning::pretrained::{self, Pretrained};
 use skep_learning::{Alpha, PartitionError, Scheme, Subset, partition};
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::experiment::{Data, Experiment, Partition};
@@ -45,12 +47,61 @@ pub fn shares(experiment: &Experiment, train: &Subset) -> Result<Vec<Subset>, Pa
 /// # Errors
 /// [`DataError`] when the model cannot be trained, or vectors that it starts from do not fit it.
 pub fn initial_model(experiment: &Experiment) -> Result<Vec<f32>, DataError> {
+    let whole = match &experiment.task.tuning {
+        Some(_) => weights::of(&experiment.task)?.to_vec(),
+        None => whole_model(experiment)?.parameters,
+    };
+    Ok(match weights::coordinates(&experiment.task)? {
+        // A key of their own: the whole model may follow from the other one.
+        Some(coordinates) => {
+            let key = Key::from_seed(experiment.seed).derive(Purpose::InitialModel, 0, 1);
+            coordinates.start(&whole, *key.expose())
+        }
+        None => whole,
+    })
+}
+
+/// Reads the weights that the experiment starts from, and counts what it trains of the model. Whoever reads an experiment file
+/// calls this before the experiment is used.
+///
+/// # Errors
+/// [`DataError`] when there is no such file, or it is about another model.
+pub fn prepare(experiment: &mut Experiment) -> Result<(), DataError> {
+    let Some(coordinates) = weights::coordinates(&experiment.task)? else { return Ok(()) };
+    let digest = weights::keep(whole_model(experiment)?.parameters);
+    if let Some(tuning) = &mut experiment.task.tuning {
+        (tuning.weights, tuning.parameters) = (digest, coordinates.len() as u64);
+    }
+    Ok(())
+}
+
+/// What is released of a model in the end, as the whole of it.
+///
+/// # Errors
+/// [`DataError`] when it is no part of the experiment's model.
+pub fn assembled(experiment: &Experiment, released: &[f32]) -> Result<Vec<f32>, DataError> {
+    let Some(coordinates) = weights::coordinates(&experiment.task)? else { return Ok(released.to_vec()) };
+    let mut model = Vec::new();
+    coordinates.assemble(&weights::of(&experiment.task)?, released, &mut model);
+    Ok(model)
+}
+
+/// Every parameter of the model before the first round.
+fn whole_model(experiment: &Experiment) -> Result<Pretrained, DataError> {
+    let drawn = drawn_model(experiment)?;
+    match &experiment.weights {
+        Some(path) => Ok(pretrained::read(path, &architecture(&experiment.task), drawn)?),
+        None => Ok(Pretrained { parameters: drawn, missing: vec![] }),
+    }
+}
+
+fn drawn_model(experiment: &Experiment) -> Result<Vec<f32>, DataError> {
     check_own(&experiment.task)?;
     let architecture = architecture(&experiment.task);
     if let Data::Workload(workload) = experiment.data {
         return Ok(generator(workload).initial_parameters(&architecture)?);
     }
-    let key = Key::from_seed(experiment.seed).derive(Purpose::InitialModel, 0, 0);
+    let key = weights::initial_key(experiment.seed);
     let mut model = architecture.initial_parameters(*key.expose())?;
     if let Data::Text(data) = &experiment.data {
         text::start_from_vectors(data, &architecture, &mut model).map_err(DataError::Text)?;
@@ -60,7 +111,10 @@ pub fn initial_model(experiment: &Experiment) -> Result<Vec<f32>, DataError> {
 
 /// The parts of the model, in the order of its parameters.
 pub fn segments(experiment: &Experiment) -> Vec<Segment> {
-    let segments = architecture(&experiment.task).segments();
+    let segments = match weights::coordinates(&experiment.task) {
+        Ok(Some(coordinates)) => coordinates.segments(),
+        _ => architecture(&experiment.task).segments(),
+    };
     segments.into_iter().map(|segment| Segment { len: segment.len() as u64, name: segment.name }).collect()
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn file() -> ExperimentFile {
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(2.0, 5, BatchFile::Word(BatchWord::Full)),
+            tuning: None,
         },
         population: PopulationFile {
             clients: 20,

@@ -33,6 +33,7 @@ fn file(strategy: StrategyFile, attack: Option<AttackFile>) -> ExperimentFile {
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(0.5, 2, BatchFile::Size(16)),
+            tuning: None,
         },
         population: PopulationFile {
             clients: 20,

@@ -34,6 +34,7 @@ fn file(strategy: StrategyFile, rounds: u64) -> ExperimentFile {
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(0.3, 3, BatchFile::Size(16)),
+            tuning: None,
         },
         population: PopulationFile {
             clients: 20,

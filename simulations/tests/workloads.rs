@@ -29,6 +29,7 @@ fn workload(
             data: DataFile::Workload(name),
             model,
             training: TrainingFile::plain(0.1, 1, batch_size),
+            tuning: None,
         },
         population: PopulationFile {
             clients,

@@ -24,6 +24,7 @@ pub fn task() -> Task {
         classes: 2,
         model: Model::Softmax,
         training: Training::plain(0.1, 1, Batch::Full),
+        tuning: None,
     }
 }
 

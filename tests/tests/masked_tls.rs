@@ -49,6 +49,7 @@ fn file(deadline_s: f64) -> ExperimentFile {
             data: DataFile::Digits,
             model: ModelFile::Mlp { hidden: vec![WIDTH as u32], activation: Activation::Relu },
             training: TrainingFile::plain(1e-30, 1, BatchFile::Word(BatchWord::Full)),
+            tuning: None,
         },
         population: PopulationFile {
             clients: CLIENTS,

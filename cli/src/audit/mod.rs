@@ -211,7 +211,7 @@ fn model(path: &Path) -> Result<ModelClaim, Failure> {
     let metadata = file.metadata();
     let number = |key: &str| metadata.get(key).and_then(|value| value.parse::<f64>().ok());
     Ok(ModelClaim {
-        digest: Hash(Digest::of_model(file.parameters()).0),
+        digest: Hash(Digest::of_model(file.released()).0),
         epsilon: number("epsilon").and_then(|epsilon| Epsilon::new(epsilon).ok()),
         delta: metadata.get("delta").and_then(|delta| delta.parse().ok()),
         checkpoint: metadata.get("ledger_checkpoint").cloned(),

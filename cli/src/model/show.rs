@@ -49,7 +49,7 @@ const EPSILONS: [(&str, &str); 3] = [
 
 impl<'a> Shown<'a> {
     fn new(model: &'a ModelFile) -> Self {
-        Shown { model, digest: Digest::of_model(model.parameters()).to_string() }
+        Shown { model, digest: Digest::of_model(model.released()).to_string() }
     }
 
     /// What the metadata say; `none` counts as nothing.
@@ -106,9 +106,16 @@ impl<'a> Shown<'a> {
                 0 => String::new(),
                 parameters => format!(", {parameters} parameters"),
             };
-            line("layer", format!("{:<20}{:<14}gives {}{learned}", layer.name, layer.kind, layer.output));
+            line("layer", format!("{:<22}{:<18}gives {}{learned}", layer.name, layer.kind, layer.output));
         }
         line("parameters", format!("{}, {} bytes", parameters.len(), size_of_val(parameters)));
+        if self.model.tuning().is_some() {
+            let trained = self.model.released().len();
+            line(
+                "trained",
+                format!("{trained} of them or of adapters beside them; the others are as they were given"),
+            );
+        }
         line("classes", self.classes());
         self.privacy(&mut line);
         self.lineage(&mut line);

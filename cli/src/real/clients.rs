@@ -53,7 +53,8 @@ async fn all(mut members: JoinSet<Result<Masks, Failure>>) -> Result<Masks, Fail
 
 /// Every client as a task.
 fn members(bootstrap: ClientsBootstrap) -> Result<JoinSet<Result<Masks, Failure>>, Failure> {
-    let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
+    let mut experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
+    population::prepare(&mut experiment).map_err(Failure::configuration)?;
     let data = population::data(&experiment).map_err(Failure::configuration)?;
     let clients = Clients::new(&experiment, &data.train).map_err(Failure::configuration)?;
     let mut options = JoinOptions::new(TrainingSlots::new(bootstrap.threads));

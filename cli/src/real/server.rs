@@ -29,7 +29,8 @@ use crate::serve::{deployment, failure, ledger_failure};
 pub(crate) fn run() -> Result<(), Failure> {
     child::run(async {
         let (bootstrap, launcher) = Launcher::meet::<ServerBootstrap>()?;
-        let experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
+        let mut experiment = Experiment::try_from(&bootstrap.experiment).map_err(Failure::configuration)?;
+        population::prepare(&mut experiment).map_err(Failure::configuration)?;
         let keys = ServerKeys::from_derived(bootstrap.cohort.key(), bootstrap.noise.key());
         let test = population::test_data(&experiment).map_err(Failure::configuration)?;
         let state = bootstrap.state();

@@ -32,6 +32,7 @@ pub fn task() -> Task {
         classes: digits::CLASSES as u32,
         model: Model::Softmax,
         training: Training::plain(0.5, 2, Batch::Size(8)),
+        tuning: None,
     }
 }
 

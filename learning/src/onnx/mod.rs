@@ -5,6 +5,7 @@
 //! `logits` and `probabilities` of shape `[batch, classes]`. Images have their channels last here and first there, so the
 //! weights of convolutions are turned, and pixels are on the way in and out. Opset 17, ONNX 1.12 (2022).
 
+mod sequence;
 mod wire;
 
 use thiserror::Error;
@@ -36,7 +37,14 @@ pub enum OnnxError {
 pub fn encode(model: &ModelFile) -> Result<Vec<u8>, OnnxError> {
     let architecture = model.architecture();
     let interface = model.interface();
-    let mut graph = Graph { nodes: Vec::new(), initializers: Vec::new(), value: INPUT.into(), image: None };
+    let mut graph = Graph {
+        nodes: Vec::new(),
+        initializers: Vec::new(),
+        value: INPUT.into(),
+        image: None,
+        mask: String::new(),
+        wide_mask: String::new(),
+    };
     if let Input::Numbers { divisor, .. } = interface.input
         && divisor != 1.0
     {
@@ -72,9 +80,10 @@ pub fn encode(model: &ModelFile) -> Result<Vec<u8>, OnnxError> {
     for tensor in graph.initializers {
         body.message(5, tensor);
     }
-    body.message(11, value_info(INPUT, architecture.inputs()));
-    body.message(12, value_info(LOGITS, classes));
-    body.message(12, value_info(PROBABILITIES, classes));
+    body.message(11, value_info(INPUT, &[architecture.inputs()]));
+    let each: Vec<usize> = architecture.predicted_words().into_iter().chain([classes]).collect();
+    body.message(12, value_info(LOGITS, &each));
+    body.message(12, value_info(PROBABILITIES, &each));
 
     let mut opset = Message::default();
     opset.text(1, "").int(2, OPSET);
@@ -102,6 +111,9 @@ struct Graph {
     value: String,
     /// Height, width and channels, if `value` is `[batch, channels, height, width]`; else it is `[batch, numbers]`.
     image: Option<[usize; 3]>,
+    /// Which places of sequences are words, `[batch, length]`, and the same with one more dimension.
+    mask: String,
+    wide_mask: String,
 }
 
 impl Graph {
@@ -137,7 +149,15 @@ impl Graph {
         let Stacked { name, layer, input, output } = stacked;
         let named = |what: &str| format!("{name}.{what}");
         match *layer {
+            Layer::Dense { outputs } if matches!(input, Shape::Each { .. }) => {
+                let value = std::mem::take(&mut self.value);
+                self.value = self.project(name, &value, [input.row(), outputs], parameters);
+            }
             Layer::Dense { outputs } => {
+                if let Shape::Sequence { .. } = input {
+                    let sizes = self.ints(&named("sizes"), &[0, input.len() as i64]);
+                    self.push("Reshape", &named("numbers"), &[sizes], |node| node);
+                }
                 self.flatten(name);
                 let (weight, bias) = parameters.split_at(input.len() * outputs);
                 let weight = self.floats(&named("weight"), &[input.len(), outputs], weight);
@@ -177,20 +197,23 @@ impl Graph {
                 self.bag(name, weight);
             }
             Layer::LayerNorm => {
-                let (scale, shift) = parameters.split_at(input.len());
-                let scale = self.floats(&named("scale"), &[input.len()], scale);
-                let shift = self.floats(&named("shift"), &[input.len()], shift);
+                let (scale, shift) = parameters.split_at(input.vector());
+                let scale = self.floats(&named("scale"), &[input.vector()], scale);
+                let shift = self.floats(&named("shift"), &[input.vector()], shift);
                 self.push("LayerNormalization", &named("normal"), &[scale, shift], |node| {
                     node.int("axis", -1).float("epsilon", EPSILON)
                 });
             }
-            Layer::Embedding { .. }
-            | Layer::Ngrams { .. }
-            | Layer::Positions
-            | Layer::TransformerBlock(_)
-            | Layer::Mean
-            | Layer::First
-            | Layer::NextWord => {
+            Layer::Embedding { vocabulary, width } => self.embed(name, [vocabulary, width], parameters),
+            Layer::Positions => {
+                let shape = [input.len() / input.vector(), input.vector()];
+                self.add_positions(name, &shape, parameters);
+            }
+            Layer::TransformerBlock(block) => self.block(name, block, *input, parameters),
+            Layer::Mean | Layer::First => self.summarize(name, *layer),
+            // Every place goes on by itself.
+            Layer::NextWord => {}
+            Layer::Ngrams { .. } => {
                 return Err(OnnxError::Layer { layer: name.clone(), kind: layer.kind() });
             }
         }

@@ -130,13 +130,16 @@ pub(super) fn int_tensor(name: &str, values: &[i64]) -> Message {
     tensor(name, &[values.len()], INT64, &data)
 }
 
-/// A `ValueInfoProto` of so many `f32` for each example of a batch.
-pub(super) fn value_info(name: &str, width: usize) -> Message {
-    let [mut batch, mut numbers, mut shape, mut tensor, mut kind, mut info] =
-        std::array::from_fn(|_| Message::default());
+/// A `ValueInfoProto` of `f32` with these dimensions for each example of a batch.
+pub(super) fn value_info(name: &str, sizes: &[usize]) -> Message {
+    let [mut batch, mut shape, mut tensor, mut kind, mut info] = std::array::from_fn(|_| Message::default());
     batch.text(2, "batch");
-    numbers.int(1, width as i64);
-    shape.message(1, batch).message(1, numbers);
+    shape.message(1, batch);
+    for &size in sizes {
+        let mut numbers = Message::default();
+        numbers.int(1, size as i64);
+        shape.message(1, numbers);
+    }
     tensor.int(1, FLOAT).message(2, shape);
     kind.message(1, tensor);
     info.text(1, name).message(2, kind);

@@ -16,6 +16,7 @@ pub use super::task::Activation;
 pub use super::training_file::{
     BatchFile, BatchWord, InOrderFile, OptimizerFile, Precision, ScheduleFile, TrainingFile,
 };
+pub use super::tuning::{Lora, TuningFile};
 pub use super::workload::Workload;
 
 /// The whole file.
@@ -57,6 +58,9 @@ pub struct TaskFile {
     pub model: ModelFile,
     /// The local training.
     pub training: TrainingFile,
+    /// Which weights it starts from, and what of the model is trained; all of it, if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<TuningFile>,
 }
 
 /// `[task.model]`

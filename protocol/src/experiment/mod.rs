@@ -15,8 +15,11 @@ mod strategy_file;
 mod task;
 mod training;
 mod training_file;
+mod tuning;
 mod validate;
 mod workload;
+
+use std::path::{Path, PathBuf};
 
 use skep_privacy::ledger::Participation;
 use skep_privacy::quantities::{
@@ -36,6 +39,7 @@ pub use strategy::{
 };
 pub use task::{Activation, Model, Task};
 pub use training::{Batch, ExamplePrivacy, Optimizer, Schedule, Training};
+pub use tuning::{Lora, Tuning};
 pub use validate::Invalid;
 pub use workload::Workload;
 
@@ -53,6 +57,8 @@ pub struct Experiment {
     pub seed: u64,
     /// The data set that the server evaluates on and that simulated clients share.
     pub data: Data,
+    /// The file of weights that training starts from, where it does.
+    pub weights: Option<PathBuf>,
     /// What every client is asked to do.
     pub task: Task,
     /// Who takes part.
@@ -265,6 +271,12 @@ pub enum Fidelity {
 }
 
 impl Experiment {
+    /// Places files of data and weights that are named by a relative path below `directory`.
+    pub fn place_below(&mut self, directory: &Path) {
+        self.data.place_below(directory);
+        self.weights.iter_mut().for_each(|path| *path = directory.join(&*path));
+    }
+
     /// The largest cohort that a round can invite: everyone, or the fixed size.
     pub fn cohort_max(&self) -> u32 {
         let clients = u32::try_from(self.population.clients).expect("validated: at most u32::MAX clients");

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Training;
 use super::layers::{self, Layer};
+use super::{Training, Tuning};
 use crate::canonical::Writer;
 use crate::ids::Digest;
 
@@ -22,6 +22,8 @@ pub struct Task {
     pub model: Model,
     /// The local training.
     pub training: Training,
+    /// What of the model is trained, if not all.
+    pub tuning: Option<Box<Tuning>>,
 }
 
 /// The shape of a model between its inputs and classes.
@@ -75,8 +77,17 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 impl Task {
-    /// How many parameters the model has; `None` where they exceed what Skep handles (2^31).
+    /// How many parameters an update is about: those of the model, or the coordinates of the part that is trained. `None` where
+    /// they exceed what Skep handles (2^31).
     pub fn parameter_count(&self) -> Option<u64> {
+        match &self.tuning {
+            Some(tuning) => (tuning.parameters <= MAX_PARAMETERS).then_some(tuning.parameters),
+            None => self.model_parameters(),
+        }
+    }
+
+    /// How many parameters the whole model has; `None` as above.
+    pub fn model_parameters(&self) -> Option<u64> {
         if let Model::Layers { image, layers } = &self.model {
             let count = layers::count_parameters(self.inputs, *image, layers, self.classes).ok()?;
             return (count <= MAX_PARAMETERS).then_some(count);
@@ -134,6 +145,12 @@ impl Task {
         if self.parameter_count().is_none() {
             return Err(("task.model", format!("has more than {MAX_PARAMETERS} parameters")));
         }
+        if self.tuning.as_ref().is_some_and(|tuning| tuning.parameters == 0) {
+            return Err(("task.tuning", "leaves nothing to train".into()));
+        }
+        if self.model_parameters().is_none() {
+            return Err(("task.model", format!("has more than {MAX_PARAMETERS} parameters")));
+        }
         self.training.check()
     }
 
@@ -165,6 +182,7 @@ impl Task {
             }
         }
         self.training.write(&mut writer);
+        self.tuning.iter().for_each(|tuning| tuning.write(&mut writer));
         Digest::of(&writer.finish())
     }
 }

@@ -11,12 +11,12 @@ use thiserror::Error;
 
 use super::file::{
     AttackFile, DataFile, ExperimentFile, FidelityFile, ModelFile, PartitionFile, PopulationFile, Precision,
-    RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile,
+    RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile, TrainingFile, TuningFile,
 };
 use super::task::is_name;
 use super::{
     Attack, Data, Experiment, Fidelity, Model, Partition, Population, Privacy, Rounds, Simulation, Strategy,
-    Task, Training, simple_cnn,
+    Task, Training, Tuning, simple_cnn,
 };
 use crate::time::Span;
 
@@ -45,6 +45,7 @@ impl TryFrom<&ExperimentFile> for Experiment {
             seed: file.seed,
             task: task(file, &data, &privacy)?,
             attack: attack(file, &data)?,
+            weights: file.task.tuning.as_ref().and_then(|tuning| tuning.weights.clone()),
             data,
             rounds: rounds(&file.rounds, population.clients)?,
             strategy: Strategy::try_from(&file.strategy)?,
@@ -72,7 +73,7 @@ fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, I
              would save neither time nor memory; micro_batch_size bounds the memory of a step",
         ));
     }
-    let task = Task {
+    let mut task = Task {
         name: file.name.clone(),
         seed: file.seed,
         inputs: data.features(),
@@ -92,7 +93,17 @@ fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, I
             ModelFile::Own { name, parameters } => Model::Own { name: name.clone(), parameters: *parameters },
         },
         training: Training { example_privacy, ..Training::from(&file.task.training) },
+        tuning: None,
     };
+    if let (Some(tuning), Some(parameters)) = (&file.task.tuning, task.model_parameters()) {
+        if matches!(task.model, Model::Own { .. }) {
+            return Err(invalid(
+                "task.tuning",
+                "is for models of layers; one of a program's own starts and freezes what it says",
+            ));
+        }
+        task.tuning = Tuning::of(tuning, parameters)?;
+    }
     task.check().map_err(|(key, problem)| invalid(key, problem))?;
     Ok(task)
 }
@@ -355,6 +366,19 @@ fn task_file(experiment: &Experiment) -> TaskFile {
             Model::Own { name, parameters } => ModelFile::Own { name: name.clone(), parameters: *parameters },
         },
         training: TrainingFile::from(&experiment.task.training),
+        tuning: tuning_file(experiment),
+    }
+}
+
+fn tuning_file(experiment: &Experiment) -> Option<TuningFile> {
+    let (weights, tuning) = (experiment.weights.clone(), experiment.task.tuning.as_deref());
+    match (&weights, tuning) {
+        (None, None) => None,
+        (_, tuning) => Some(TuningFile {
+            weights,
+            frozen: tuning.map(|tuning| tuning.frozen.clone()).unwrap_or_default(),
+            lora: tuning.and_then(|tuning| tuning.lora.clone()),
+        }),
     }
 }
 
@@ -382,6 +406,7 @@ mod tests {
                 data: DataFile::Digits,
                 model: ModelFile::Softmax {},
                 training: TrainingFile::plain(2.0, 5, BatchFile::Word(BatchWord::Full)),
+                tuning: None,
             },
             population: PopulationFile {
                 clients: 100,

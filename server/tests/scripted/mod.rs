@@ -58,6 +58,7 @@ pub fn public_file(clients: u64, rounds: u64, deadline_s: f64) -> ExperimentFile
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),
+            tuning: None,
         },
         population: PopulationFile {
             clients,

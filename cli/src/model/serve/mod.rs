@@ -129,7 +129,7 @@ impl Service {
         };
         let model = load(&arguments.model)?;
         let task = model.metadata().get("task").cloned().unwrap_or_default();
-        let digest = Digest::of_model(model.parameters()).to_string();
+        let digest = Digest::of_model(model.released()).to_string();
         let predictor = Predictor::new(model).map_err(Failure::configuration)?;
         let (interface, inputs) = (predictor.interface().clone(), predictor.inputs());
         let machine = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
