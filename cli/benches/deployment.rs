@@ -299,6 +299,7 @@ fn experiment(mode: &str, clients: u64, rounds: u64) -> ExperimentFile {
         name: "deployment".into(),
         seed: 1,
         task: TaskFile {
+            initial_weights: Default::default(),
             data: DataFile::Digits,
             model: ModelFile::Mlp { hidden: vec![HIDDEN], activation: Activation::Relu },
             training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),

@@ -131,7 +131,7 @@ fn images_are_scaled_as_they_were_for_training() {
     table += &(0..64).map(|pixel| format!("p{pixel}")).collect::<Vec<_>>().join(",");
     table.push('\n');
     for &row in test.rows() {
-        let pixels = test.dataset().example(row).unwrap().mapv(|pixel| (pixel * 16.0) as u8);
+        let pixels = test.dataset().features().row(row).mapv(|pixel| (pixel * 16.0) as u8);
         table += &pixels.iter().map(u8::to_string).collect::<Vec<_>>().join(",");
         table.push('\n');
         image.extend(pixels);

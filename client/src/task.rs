@@ -1,8 +1,8 @@
 //! The task of a federation in the words of `skep-learning`.
 
 use skep_learning::{
-    Activation, Architecture, ArchitectureError, Batch, Block, Layer, Learner, NormPlace, Optimizer, Shape,
-    Subset, Training, TrainingError, own,
+    Activation, Architecture, ArchitectureError, Augmentation, Batch, Block, Layer, Learner, NormPlace,
+    Optimizer, Shape, Subset, Training, TrainingError, own,
 };
 use skep_protocol::Round;
 use skep_protocol::experiment::{self, Model, Task};
@@ -110,9 +110,20 @@ pub fn architecture(task: &Task) -> Architecture {
 fn layer(layer: experiment::Layer) -> Layer {
     match layer {
         experiment::Layer::Dense { outputs } => Layer::Dense { outputs: outputs as usize },
-        experiment::Layer::Conv2d { channels, kernel } => {
-            Layer::Conv2d { channels: channels as usize, kernel: kernel as usize }
+        experiment::Layer::Conv2d { channels, kernel, stride, padding } => Layer::Conv2d {
+            channels: channels as usize,
+            kernel: kernel as usize,
+            stride: stride as usize,
+            padding: padding as usize,
+        },
+        experiment::Layer::AvgPool2d { size } => Layer::AvgPool2d { size: size as usize },
+        experiment::Layer::GlobalAvgPool => Layer::GlobalAvgPool,
+        experiment::Layer::GroupNorm { groups } => Layer::GroupNorm { groups: groups as usize },
+        experiment::Layer::Residual { channels, stride, groups } => {
+            Layer::Residual { channels: channels as usize, stride: stride as usize, groups: groups as usize }
         }
+        // Refused when a task is checked; a model without channels is no model either.
+        experiment::Layer::BatchNorm => Layer::GroupNorm { groups: 0 },
         experiment::Layer::MaxPool2d { size } => Layer::MaxPool2d { size: size as usize },
         experiment::Layer::Relu => Layer::Activation(Activation::Relu),
         experiment::Layer::Sigmoid => Layer::Activation(Activation::Sigmoid),
@@ -167,6 +178,12 @@ pub fn training(task: &Task, round: Round) -> Result<Training, TrainingError> {
     };
     let training = Training::new(asked.learning_rate_in(round), asked.local_epochs, batch)?;
     let training = training.with_optimizer(optimizer(asked.optimizer))?.with_proximal(asked.proximal)?;
+    let training = match asked.augment {
+        Some(experiment::Augment { crop, flip }) => {
+            training.with_augmentation(Augmentation { crop: crop as usize, flip })
+        }
+        None => training,
+    };
     let training = match asked.micro_batch {
         None => training,
         Some(examples) => training.with_micro_batch(examples as usize)?,
@@ -255,8 +272,10 @@ mod tests {
     fn both_sides_count_the_same_parameters() {
         let mlp = Model::Mlp { hidden: vec![32, 16], activation: experiment::Activation::Tanh };
         let layers = [
-            experiment::Layer::Conv2d { channels: 5, kernel: 3 },
+            experiment::Layer::Conv2d { channels: 5, kernel: 3, stride: 2, padding: 1 },
             experiment::Layer::Tanh,
+            experiment::Layer::Residual { channels: 4, stride: 1, groups: 2 },
+            experiment::Layer::GroupNorm { groups: 4 },
             experiment::Layer::MaxPool2d { size: 2 },
             experiment::Layer::Dropout { rate: 0.5 },
             experiment::Layer::Flatten,

@@ -312,7 +312,8 @@ fn decline_of(error: LearnError) -> Decline {
         LearnError::Architecture(_)
         | LearnError::Correction { .. }
         | LearnError::NotPerExample
-        | LearnError::NoAnswers => Decline::WrongTask,
+        | LearnError::NoAnswers
+        | LearnError::NoImages => Decline::WrongTask,
         LearnError::Inputs { .. }
         | LearnError::Classes { .. }
         | LearnError::Word { .. }

@@ -63,8 +63,8 @@ fn learned_by(script: &str, format: Format) -> (Vec<f32>, Vec<f32>) {
     let labels: Vec<u32> = data.labels().collect();
     let mut text = format!("{},label\n", names.join(","));
     for (at, &row) in data.rows().iter().enumerate() {
-        let numbers = data.dataset().features().row(row);
-        let numbers: Vec<String> = numbers.iter().map(f32::to_string).collect();
+        let features = data.dataset().features();
+        let numbers: Vec<String> = features.row(row).iter().map(f32::to_string).collect();
         text += &format!("{},{}\n", numbers.join(","), labels[at]);
     }
     std::fs::write(&table, text).unwrap();

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::layer::{Layer, LayerFault, Shape};
 use crate::own::{self, OwnError, OwnTensor};
-use crate::{Learner, NativeLearner};
+use crate::{Learner, NativeLearner, residual};
 
 /// A classifier, by its shape: a stack of layers, of which the last is dense and gives one logit a class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -225,7 +225,8 @@ impl Architecture {
             let tensors = layer.tensors(input).into_iter();
             tensors.map(|(kind, shape)| (format!("{name}.{kind}"), shape)).collect::<Vec<_>>()
         };
-        self.stack().unwrap_or_default().into_iter().flat_map(of_layer).collect()
+        let stack = self.stack().unwrap_or_default();
+        stack.iter().flat_map(Stacked::parts).flat_map(of_layer).collect()
     }
 
     /// All layers from the input on, the last one included; of a model of one's own one that holds everything. Empty if there is no
@@ -235,9 +236,14 @@ impl Architecture {
             let (output, parameters) = (Shape::Vector(*classes), self.parameter_count());
             return vec![LayerSummary { name: name.clone(), kind: "own", output, parameters }];
         }
-        let summarized = |Stacked { name, layer, input, output }: Stacked| {
-            let parameters = layer.tensors(input).iter().map(|(_, shape)| product(shape)).sum();
-            LayerSummary { name, kind: layer.word(), output, parameters }
+        let summarized = |stacked: Stacked| {
+            let parameters = stacked.parameters();
+            LayerSummary {
+                name: stacked.name,
+                kind: stacked.layer.word(),
+                output: stacked.output,
+                parameters,
+            }
         };
         self.stack().unwrap_or_default().into_iter().map(summarized).collect()
     }
@@ -330,6 +336,19 @@ fn check_tensors(name: &str, tensors: &[OwnTensor]) -> Result<(), OwnError> {
     }
 }
 
+impl Stacked {
+    /// The layers that have tensors of their own: those that a residual block is made of, any other layer itself.
+    pub(crate) fn parts(&self) -> Vec<Stacked> {
+        residual::parts(self).map_or_else(|| vec![self.clone()], |(parts, _)| parts)
+    }
+
+    /// Numbers that are learned in it; `usize::MAX` if they cannot be counted.
+    pub(crate) fn parameters(&self) -> usize {
+        let tensors = self.parts().into_iter().flat_map(|part| part.layer.tensors(part.input));
+        tensors.map(|(_, shape)| product(&shape)).fold(0, usize::saturating_add)
+    }
+}
+
 /// The name of the last layer.
 const OUTPUT: &str = "output";
 
@@ -419,7 +438,7 @@ mod tests {
     fn a_model_of_layers_lays_its_tensors_out_in_order() {
         let input = Shape::Image { height: 8, width: 8, channels: 3 };
         let layers = vec![
-            Layer::Conv2d { channels: 4, kernel: 3 },
+            Layer::Conv2d { channels: 4, kernel: 3, stride: 1, padding: 0 },
             Layer::MaxPool2d { size: 2 },
             Layer::Flatten,
             Layer::LayerNorm,

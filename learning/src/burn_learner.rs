@@ -106,6 +106,9 @@ impl<M: BurnModel> Learner for BurnLearner<M> {
     ) -> Result<TrainReport, LearnError> {
         self.check(global, data)?;
         check_correction(global.len(), &turn)?;
+        if training.augmentation().is_some() {
+            return Err(LearnError::NoImages);
+        }
         let device = self.device.clone().autodiff();
         let mut model = self.with(global, &device);
         let mut order = ChaCha8Rng::from_seed(turn.order_key);

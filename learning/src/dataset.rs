@@ -3,20 +3,30 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate};
+use ndarray::{Array1, Array2, Axis, CowArray, Ix2, concatenate};
 use thiserror::Error;
 
 use crate::kernel::are_finite;
+use crate::pixels::{Pixels, Scaling};
 
 /// Labelled examples for classification: one row of features and one label each.
 ///
 /// Immutable once built, so whoever holds row numbers of it may rely on them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    features: Array2<f32>,
+    features: Features,
     labels: Array1<u32>,
     classes: usize,
     owners: Option<Owners>,
+}
+
+/// How the features of examples are kept.
+#[derive(Debug, Clone, PartialEq)]
+enum Features {
+    /// As what the model sees.
+    Numbers(Array2<f32>),
+    /// As the bytes that they were, a quarter of the memory.
+    Pixels(Pixels),
 }
 
 /// Whose example each row is, by names that are numbered in the order in which they appear.
@@ -137,6 +147,29 @@ impl Dataset {
         // Copies only what lies otherwise: a large data set is not in memory twice.
         let features =
             if features.is_standard_layout() { features } else { features.as_standard_layout().into_owned() };
+        Ok(Self { features: Features::Numbers(features), labels, classes, owners: None })
+    }
+
+    /// A data set of images, each of so many bytes, that stay bytes until somebody looks at them: one label below `classes`
+    /// for each.
+    ///
+    /// # Errors
+    /// [`DatasetError`] if there is nothing in it, lengths differ, or a label is out of range.
+    pub fn of_pixels(
+        bytes: Vec<u8>,
+        scaling: Scaling,
+        labels: Array1<u32>,
+        classes: usize,
+    ) -> Result<Self, DatasetError> {
+        let (rows, columns) = (labels.len(), bytes.len().checked_div(labels.len()).unwrap_or(0));
+        if rows == 0 || columns == 0 {
+            return Err(DatasetError::Empty { rows, columns });
+        }
+        if rows * columns != bytes.len() {
+            return Err(DatasetError::LengthMismatch { features: bytes.len(), labels: rows });
+        }
+        check_labels(&labels, classes)?;
+        let features = Features::Pixels(Pixels::new(bytes, columns, scaling));
         Ok(Self { features, labels, classes, owners: None })
     }
 
@@ -158,10 +191,14 @@ impl Dataset {
     ///
     /// # Errors
     /// [`DatasetError::NotFinite`] when it makes one that is no finite number.
-    pub(crate) fn with_features(mut self, change: impl FnOnce(&mut [f32])) -> Result<Self, DatasetError> {
-        change(self.features.as_slice_mut().expect("made in standard layout"));
-        check_finite(&self.features)?;
-        Ok(self)
+    pub(crate) fn with_features(self, change: impl FnOnce(&mut [f32])) -> Result<Self, DatasetError> {
+        let mut numbers = match self.features {
+            Features::Numbers(numbers) => numbers,
+            Features::Pixels(_) => self.features().into_owned(),
+        };
+        change(numbers.as_slice_mut().expect("made in standard layout"));
+        check_finite(&numbers)?;
+        Ok(Self { features: Features::Numbers(numbers), ..self })
     }
 
     /// Whose example each row is, if anybody's.
@@ -176,7 +213,10 @@ impl Dataset {
 
     /// Number of features of an example, at least 1.
     pub fn inputs(&self) -> usize {
-        self.features.ncols()
+        match &self.features {
+            Features::Numbers(numbers) => numbers.ncols(),
+            Features::Pixels(pixels) => pixels.of_image(),
+        }
     }
 
     /// Number of classes; every label is below it.
@@ -184,19 +224,35 @@ impl Dataset {
         self.classes
     }
 
-    /// All features, examples x inputs, row-major and finite.
-    pub fn features(&self) -> &Array2<f32> {
-        &self.features
+    /// All features as the model sees them, examples x inputs, row-major and finite; made for the purpose if they are kept
+    /// as bytes.
+    pub fn features(&self) -> CowArray<'_, f32, Ix2> {
+        match &self.features {
+            Features::Numbers(numbers) => numbers.into(),
+            Features::Pixels(_) => {
+                let mut numbers = Array2::zeros((self.examples(), self.inputs()));
+                for (row, mut into) in numbers.outer_iter_mut().enumerate() {
+                    self.copy_row(row, into.as_slice_mut().expect("rows of fresh memory are contiguous"));
+                }
+                numbers.into()
+            }
+        }
+    }
+
+    /// Makes `into`, of so many numbers as an example has, those of the row, which is in range by contract.
+    fn copy_row(&self, row: usize, into: &mut [f32]) {
+        match &self.features {
+            Features::Numbers(numbers) => {
+                let numbers = numbers.as_slice().expect("a data set is in standard layout");
+                into.copy_from_slice(&numbers[row * into.len()..][..into.len()]);
+            }
+            Features::Pixels(pixels) => pixels.copy_image(row, into),
+        }
     }
 
     /// All labels, one per example.
     pub fn labels(&self) -> &Array1<u32> {
         &self.labels
-    }
-
-    /// The features of one example, or `None` past the end.
-    pub fn example(&self, row: usize) -> Option<ArrayView1<'_, f32>> {
-        (row < self.examples()).then(|| self.features.row(row))
     }
 
     /// A data set of its own with copies of `rows`, in that order, without their owners. See [`Subset`] for a view.
@@ -205,7 +261,13 @@ impl Dataset {
     /// [`DatasetError::RowOutOfRange`], or [`DatasetError::Empty`] if `rows` is empty.
     pub fn rows(&self, rows: &[usize]) -> Result<Self, DatasetError> {
         self.check_rows(rows)?;
-        Self::new(self.features.select(Axis(0), rows), self.labels.select(Axis(0), rows), self.classes)
+        let labels = self.labels.select(Axis(0), rows);
+        match &self.features {
+            Features::Numbers(numbers) => Self::new(numbers.select(Axis(0), rows), labels, self.classes),
+            Features::Pixels(pixels) => {
+                Self::of_pixels(pixels.select(rows), pixels.scaling().clone(), labels, self.classes)
+            }
+        }
     }
 
     /// A data set with copies of the examples of one subset and then of another, of as many features and classes. Nobody owns
@@ -219,7 +281,7 @@ impl Dataset {
         if one.inputs() != other.inputs() || one.classes != other.classes {
             return Err(DatasetError::Unlike);
         }
-        let features = concatenate![Axis(0), one.features, other.features];
+        let features = concatenate![Axis(0), one.features(), other.features()];
         Self::new(features, concatenate![Axis(0), one.labels, other.labels], one.classes)
     }
 
@@ -292,11 +354,8 @@ impl Subset {
     /// Features of the subset's examples at `positions` (indices into [`Subset::rows`]), one row
     /// after the other: `into` has room for `positions.len() * inputs` numbers. Positions are in range by contract.
     pub(crate) fn gather_into(&self, positions: &[usize], into: &mut [f32]) {
-        let inputs = self.dataset.inputs();
-        let features = self.dataset.features.as_slice().expect("a data set is in standard layout");
-        for (row, &position) in into.chunks_exact_mut(inputs).zip(positions) {
-            let start = self.rows[position] * inputs;
-            row.copy_from_slice(&features[start..start + inputs]);
+        for (into, &position) in into.chunks_exact_mut(self.dataset.inputs()).zip(positions) {
+            self.dataset.copy_row(self.rows[position], into);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What training cannot be faster than.
 
+use crate::architecture::Stacked;
 use crate::kernel::{Extent, Left, Onto, Out, Right, multiply};
 use crate::{Architecture, Layer, Shape};
 
@@ -9,7 +10,7 @@ impl Architecture {
     pub fn training_flop(&self) -> f64 {
         let mut passes = 2.0;
         let mut total = 0.0;
-        for stacked in self.stack().unwrap_or_default() {
+        for stacked in self.stack().unwrap_or_default().iter().flat_map(Stacked::parts) {
             let products = match (stacked.layer, stacked.input, stacked.output) {
                 (Layer::Dense { .. }, input, output) => input.row() as f64 * output.len() as f64,
                 (Layer::TransformerBlock(block), Shape::Sequence { length, width }, _) => {
@@ -62,7 +63,7 @@ mod tests {
             Architecture::Mlp { inputs: 300, hidden: vec![128], classes: 5, activation: Activation::Relu };
         assert_eq!(mlp.training_flop(), 4.0 * 300.0 * 128.0 + 6.0 * 128.0 * 5.0);
         let image = Shape::Image { height: 32, width: 32, channels: 3 };
-        let conv = |channels| Layer::Conv2d { channels, kernel: 3 };
+        let conv = |channels| Layer::Conv2d { channels, kernel: 3, stride: 1, padding: 0 };
         let layers = vec![conv(32), conv(64), Layer::MaxPool2d { size: 2 }, Layer::Dense { outputs: 128 }];
         let cnn = Architecture::Layers { input: image, layers, classes: 10 };
         // 99.5 million an example by hand.

@@ -8,6 +8,16 @@ use crate::layer::Layer;
 use crate::own::{self, OwnError};
 use crate::{Activation, Architecture, ArchitectureError};
 
+/// How far weights of dense layers and convolutions lie from zero at first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum InitialWeights {
+    /// Before a ReLU so far as He et al. say, elsewhere as Glorot and Bengio.
+    #[default]
+    He,
+    /// Everywhere as Glorot and Bengio say: nearer to zero.
+    Glorot,
+}
+
 impl Architecture {
     /// Initial parameters, [`Architecture::parameter_count`] of them, a function of `key` alone.
     ///
@@ -21,6 +31,18 @@ impl Architecture {
     /// # Errors
     /// [`ArchitectureError`] if the architecture cannot be trained.
     pub fn initial_parameters(&self, key: [u8; 32]) -> Result<Vec<f32>, ArchitectureError> {
+        self.initial_parameters_by(InitialWeights::He, key)
+    }
+
+    /// [`Architecture::initial_parameters`] with weights so far from zero.
+    ///
+    /// # Errors
+    /// [`ArchitectureError`] if the architecture cannot be trained.
+    pub fn initial_parameters_by(
+        &self,
+        weights: InitialWeights,
+        key: [u8; 32],
+    ) -> Result<Vec<f32>, ArchitectureError> {
         self.check()?;
         if let Self::Own { name, inputs, classes, .. } = self {
             let parameters = own::model(name)?.initial_parameters(*inputs, *classes, key);
@@ -35,7 +57,7 @@ impl Architecture {
             return Ok(parameters);
         }
         let (mut rest, mut drawn) = (parameters.as_mut_slice(), 0);
-        let stack = self.stack()?;
+        let stack: Vec<Stacked> = self.stack()?.iter().flat_map(Stacked::parts).collect();
         for (index, stacked) in stack.iter().enumerate() {
             for (name, shape) in stacked.layer.tensors(stacked.input) {
                 let (tensor, following) = rest.split_at_mut(shape.iter().product());
@@ -43,7 +65,12 @@ impl Architecture {
                     Some("weight") => {
                         let mut generator = ChaCha8Rng::from_seed(key);
                         generator.set_stream(drawn);
-                        fill_uniform(tensor, limit(stacked, &shape, &stack[index + 1..]), &mut generator);
+                        // He's range is for what a ReLU follows.
+                        let following = match weights {
+                            InitialWeights::He => &stack[index + 1..],
+                            InitialWeights::Glorot => &[],
+                        };
+                        fill_uniform(tensor, limit(stacked, &shape, following), &mut generator);
                         drawn += 1;
                     }
                     Some("scale") => tensor.fill(1.0),
@@ -134,13 +161,28 @@ mod tests {
         assert!((0.48..=0.5).contains(&largest(0..1200)), "word vectors of width 12: {}", largest(0..1200));
         assert_eq!((&parameters[1200..1212], &parameters[1212..1224]), (&[1.0; 12][..], &[0.0; 12][..]));
         assert!((0.45..=0.5).contains(&largest(1224..1368)), "{}", largest(1224..1368));
-        let kernel = vec![Layer::Conv2d { channels: 6, kernel: 5 }, Layer::Activation(Activation::Relu)];
+        let kernel = vec![
+            Layer::Conv2d { channels: 6, kernel: 5, stride: 1, padding: 0 },
+            Layer::Activation(Activation::Relu),
+        ];
         let image = Shape::Image { height: 9, width: 9, channels: 2 };
         let model = Architecture::Layers { input: image, layers: kernel, classes: 2 };
         let parameters = model.initial_parameters([5; 32]).unwrap();
         let largest = parameters[..300].iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
         let he = (6.0 / 50.0_f32).sqrt();
         assert!(largest <= he && largest > 0.95 * he, "{largest}");
+    }
+
+    #[test]
+    fn glorots_weights_are_smaller_before_a_relu_and_the_same_elsewhere() {
+        let by = |activation, weights| mlp(activation).initial_parameters_by(weights, [3; 32]).unwrap();
+        assert_eq!(by(Activation::Tanh, InitialWeights::He), by(Activation::Tanh, InitialWeights::Glorot));
+        let (he, glorot) =
+            (by(Activation::Relu, InitialWeights::He), by(Activation::Relu, InitialWeights::Glorot));
+        // 64 inputs and 32 outputs.
+        let ratio = (64.0_f32 / 96.0).sqrt();
+        assert!(he[..64 * 32].iter().zip(&glorot).all(|(he, glorot)| (he * ratio - glorot).abs() < 1e-6));
+        assert_eq!(he[64 * 33..], glorot[64 * 33..]);
     }
 
     #[test]

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::pixels::BRIGHTEST;
 use crate::text::Preparation;
-use crate::{Architecture, Standardization};
+use crate::{Architecture, Scaling, ScalingError, Standardization};
 
 /// How an example becomes the numbers that a model takes, and what its classes are called.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,19 @@ pub enum Input {
         /// What each number is divided by before the model sees it: 255 for bytes, 1 for numbers that are taken as
         /// they are. Finite and above 0.
         divisor: f32,
+    },
+    /// An image: bytes, channels last, each of which is divided by 255, shifted and divided.
+    Image {
+        /// Rows of pixels.
+        height: usize,
+        /// Pixels in a row.
+        width: usize,
+        /// Numbers in a pixel: 1 for grey, 3 for colour.
+        channels: usize,
+        /// What is subtracted, of each channel, after the division by 255.
+        mean: Vec<f32>,
+        /// What the rest is divided by, of each channel.
+        deviation: Vec<f32>,
     },
     /// A text.
     Text {
@@ -75,6 +89,23 @@ pub enum InterfaceError {
         /// Numbers that are standardized.
         standardized: usize,
     },
+    /// Images of another size, or more than 1024 pixels wide or high, or neither grey nor in colour.
+    #[error(
+        "the interface is about images of {height} x {width} x {channels}, the architecture takes {inputs} numbers"
+    )]
+    Image {
+        /// Numbers that the architecture takes.
+        inputs: usize,
+        /// Rows of pixels.
+        height: usize,
+        /// Pixels in a row.
+        width: usize,
+        /// Numbers in a pixel.
+        channels: usize,
+    },
+    /// Images cannot be scaled by that.
+    #[error("the interface scales images wrongly: {0}")]
+    Scaling(#[from] ScalingError),
     /// Numbers cannot be divided by that.
     #[error("the interface divides numbers by what is not finite and above 0")]
     Divisor,
@@ -148,6 +179,18 @@ impl Interface {
             Input::Text { preparation } if preparation.features() != inputs => {
                 Err(InterfaceError::Text { inputs, made: preparation.features() })
             }
+            Input::Image { height, width, channels, mean, deviation } => {
+                let (height, width, channels) = (*height, *width, *channels);
+                let fits = height <= MAX_SIDE && width <= MAX_SIDE && [1, 3].contains(&channels);
+                if !fits || height * width * channels != inputs {
+                    return Err(InterfaceError::Image { inputs, height, width, channels });
+                }
+                let (means, deviations) = (mean.len(), deviation.len());
+                if means != channels {
+                    return Err(ScalingError::Channels { means, deviations }.into());
+                }
+                Ok(Scaling::new(mean, deviation).map(drop)?)
+            }
             Input::Numbers { .. } | Input::Text { .. } => Ok(()),
         }
     }
@@ -156,25 +199,41 @@ impl Interface {
     pub fn columns(&self) -> Option<&[String]> {
         match &self.input {
             Input::Numbers { columns, .. } => columns.as_deref(),
-            Input::Text { .. } => None,
+            Input::Text { .. } | Input::Image { .. } => None,
         }
     }
 
     /// The numbers that a text becomes, if the model takes texts.
     pub fn text(&self, text: &str) -> Option<Vec<f32>> {
         match &self.input {
-            Input::Numbers { .. } => None,
+            Input::Numbers { .. } | Input::Image { .. } => None,
             Input::Text { preparation } => Some(preparation.prepare(text)),
         }
     }
 
     /// Makes the numbers of examples those that the model takes.
     pub(crate) fn prepare(&self, numbers: &mut [f32]) {
-        if let Input::Numbers { divisor, .. } = self.input {
-            numbers.iter_mut().for_each(|number| *number /= divisor);
+        match &self.input {
+            Input::Numbers { divisor, .. } => numbers.iter_mut().for_each(|number| *number /= divisor),
+            Input::Image { mean, deviation, .. } => {
+                for pixel in numbers.chunks_exact_mut(mean.len()) {
+                    for ((number, mean), deviation) in pixel.iter_mut().zip(mean).zip(deviation) {
+                        *number = (*number / BRIGHTEST - mean) / deviation;
+                    }
+                }
+            }
+            Input::Text { .. } => {}
         }
         if let Some(standardization) = &self.standardization {
             standardization.apply(numbers);
+        }
+    }
+
+    /// Height, width and channels of an image, if the model takes images.
+    pub fn image(&self) -> Option<[usize; 3]> {
+        match self.input {
+            Input::Image { height, width, channels, .. } => Some([height, width, channels]),
+            _ => None,
         }
     }
 
@@ -233,6 +292,9 @@ fn number(value: &Value, place: impl Fn() -> String) -> Result<f32, ExampleError
         ExampleError::NotANumber { place: place(), value: text }
     })
 }
+
+/// Height and width of an image at most.
+const MAX_SIDE: usize = 1024;
 
 /// What a text is called in an object.
 const TEXT: &str = "text";

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::Activation;
+use crate::{Activation, residual};
 
 /// One layer of a model. Images have their channels last.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -16,19 +16,48 @@ pub enum Layer {
         /// Width of what it gives, at least 1.
         outputs: usize,
     },
-    /// A square kernel moved over an image by steps of one pixel, without padding: weight
-    /// `[kernel, kernel, channels before, channels]` and bias `[channels]`.
+    /// A square kernel moved over an image in a margin of zeros: weight `[kernel, kernel, channels before, channels]` and bias
+    /// `[channels]`.
     Conv2d {
         /// Channels of what it gives, at least 1.
         channels: usize,
-        /// Height and width of the kernel, at least 1 and at most those of the image.
+        /// Height and width of the kernel, at least 1 and at most those of the image in its margin.
         kernel: usize,
+        /// Pixels from one place of the kernel to the next, at least 1.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        stride: usize,
+        /// Width of the margin, below that of the kernel.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        padding: usize,
     },
     /// The largest number of each channel in squares that do not overlap; rows and columns that fill no square are left
     /// out.
     MaxPool2d {
         /// Height and width of a square, 1 to 15 and at most those of the image.
         size: usize,
+    },
+    /// The mean of each channel in squares that do not overlap; rows and columns that fill no square are left out.
+    AvgPool2d {
+        /// Height and width of a square, at least 1 and at most those of the image.
+        size: usize,
+    },
+    /// The mean of each channel over an image: a vector.
+    GlobalAvgPool,
+    /// Shifts and scales groups of neighbouring channels of an image to mean 0 and variance 1, then each channel by learned
+    /// amounts: `scale` and `shift`, one each for every channel (Wu and He, "Group Normalization", 1803.08494).
+    GroupNorm {
+        /// Groups, which divide the channels.
+        groups: usize,
+    },
+    /// Two convolutions of 3 x 3 with group normalization, added to what came in (He et al., "Deep Residual Learning for Image
+    /// Recognition", 1512.03385, figure 2). Where sizes differ, that goes through a convolution of 1 x 1 first.
+    Residual {
+        /// Channels of what it gives, at least 1.
+        channels: usize,
+        /// Of the first convolution, at least 1.
+        stride: usize,
+        /// Groups of each normalization, which divide the channels.
+        groups: usize,
     },
     /// A function of each number.
     Activation(Activation),
@@ -199,6 +228,17 @@ pub enum LayerFault {
         /// Of the image.
         width: usize,
     },
+    /// A margin that some kernels would lie in alone, or steps of nothing.
+    #[error("must move by at least one pixel, in a margin narrower than its kernel")]
+    Steps,
+    /// Groups of channels of different sizes.
+    #[error("has {groups} groups, which do not divide {channels} channels")]
+    Groups {
+        /// Groups asked for.
+        groups: usize,
+        /// Channels of the image.
+        channels: usize,
+    },
     /// A pooling square of more than 15 pixels.
     #[error("pools squares of {0} pixels; at most 15 are possible")]
     PoolSize(usize),
@@ -256,9 +296,41 @@ impl Layer {
                 Shape::Each { length, .. } => Shape::Each { length, width: outputs },
                 _ => Shape::Vector(outputs),
             },
-            Self::Conv2d { channels, kernel } => {
+            Self::Conv2d { kernel, stride, padding, .. }
+                if stride == 0 || (kernel > 0 && padding >= kernel) =>
+            {
+                return Err(LayerFault::Steps);
+            }
+            Self::Conv2d { channels, kernel, stride, padding } => {
+                let input = match input {
+                    Shape::Image { height, width, channels } => {
+                        let wider = |side: usize| side.saturating_add(2 * padding);
+                        Shape::Image { height: wider(height), width: wider(width), channels }
+                    }
+                    other => other,
+                };
                 let [height, width, _] = window(input, kernel)?;
-                Shape::Image { height: height - kernel + 1, width: width - kernel + 1, channels }
+                let steps = |side: usize| (side - kernel) / stride + 1;
+                Shape::Image { height: steps(height), width: steps(width), channels }
+            }
+            Self::AvgPool2d { size } => {
+                let [height, width, channels] = window(input, size)?;
+                Shape::Image { height: height / size, width: width / size, channels }
+            }
+            Self::GlobalAvgPool => Shape::Vector(window(input, 1)?[2]),
+            Self::GroupNorm { groups } => {
+                let [_, _, channels] = window(input, 1)?;
+                if groups == 0 || !channels.is_multiple_of(groups) {
+                    return Err(LayerFault::Groups { groups, channels });
+                }
+                input
+            }
+            Self::Residual { channels, stride, groups } => {
+                let mut output = input;
+                for (_, part) in residual::main(channels, stride, groups) {
+                    output = part.output(output, false)?;
+                }
+                output
             }
             Self::MaxPool2d { size } if size > MAX_POOL => return Err(LayerFault::PoolSize(size)),
             Self::MaxPool2d { size } => {
@@ -321,7 +393,7 @@ impl Layer {
             Self::Dense { outputs } => {
                 vec![("weight", vec![input.row(), outputs]), ("bias", vec![outputs])]
             }
-            Self::Conv2d { channels, kernel } => {
+            Self::Conv2d { channels, kernel, .. } => {
                 let before = if let Shape::Image { channels, .. } = input { channels } else { 0 };
                 vec![("weight", vec![kernel, kernel, before, channels]), ("bias", vec![channels])]
             }
@@ -337,9 +409,17 @@ impl Layer {
                 vec![("weight", weight), ("bias", vec![sizes.saturating_mul(channels)])]
             }
             Self::LayerNorm => vec![("scale", vec![input.vector()]), ("shift", vec![input.vector()])],
+            Self::GroupNorm { .. } => {
+                let channels = if let Shape::Image { channels, .. } = input { channels } else { 0 };
+                vec![("scale", vec![channels]), ("shift", vec![channels])]
+            }
             Self::Positions => vec![("weight", vec![input.len() / input.vector().max(1), input.vector()])],
             Self::TransformerBlock(block) => block.tensors(input.vector()),
+            // Those of its parts.
+            Self::Residual { .. } => vec![],
             Self::MaxPool2d { .. }
+            | Self::AvgPool2d { .. }
+            | Self::GlobalAvgPool
             | Self::Activation(_)
             | Self::Dropout { .. }
             | Self::Flatten
@@ -355,6 +435,10 @@ impl Layer {
             Self::Dense { .. } => "dense",
             Self::Conv2d { .. } => "conv2d",
             Self::MaxPool2d { .. } => "max_pool2d",
+            Self::AvgPool2d { .. } => "avg_pool2d",
+            Self::GlobalAvgPool => "global_avg_pool",
+            Self::GroupNorm { .. } => "group_norm",
+            Self::Residual { .. } => "residual",
             Self::Activation(_) => "activation",
             Self::Dropout { .. } => "dropout",
             Self::Flatten => "flatten",
@@ -415,6 +499,18 @@ impl fmt::Display for Shape {
     }
 }
 
+fn one() -> usize {
+    1
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
+}
+
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}
+
 /// The image in `input`, if a square of `size` pixels fits into it.
 fn window(input: Shape, size: usize) -> Result<[usize; 3], LayerFault> {
     match input {
@@ -443,9 +539,14 @@ mod tests {
 
     #[test]
     fn shapes_follow_from_one_another() {
-        let conv = Layer::Conv2d { channels: 5, kernel: 3 };
+        let conv = Layer::Conv2d { channels: 5, kernel: 3, stride: 1, padding: 0 };
         let convolved = Shape::Image { height: 6, width: 4, channels: 5 };
         assert_eq!(conv.output(IMAGE, false), Ok(convolved));
+        let strided = Layer::Conv2d { channels: 5, kernel: 3, stride: 2, padding: 1 };
+        assert_eq!(strided.output(IMAGE, false), Ok(Shape::Image { height: 4, width: 3, channels: 5 }));
+        let block = Layer::Residual { channels: 4, stride: 2, groups: 2 };
+        assert_eq!(block.output(IMAGE, false), Ok(Shape::Image { height: 4, width: 3, channels: 4 }));
+        assert_eq!(Layer::GlobalAvgPool.output(convolved, false), Ok(Shape::Vector(5)));
         let pooled = Layer::MaxPool2d { size: 3 }.output(convolved, false);
         assert_eq!(pooled, Ok(Shape::Image { height: 2, width: 1, channels: 5 }));
         assert_eq!(Layer::Flatten.output(convolved, false), Ok(Shape::Vector(120)));
@@ -464,11 +565,22 @@ mod tests {
     #[test]
     fn a_layer_that_does_not_fit_says_why() {
         let refused = |layer: Layer, input| layer.output(input, false).unwrap_err();
+        let conv = |kernel| Layer::Conv2d { channels: 1, kernel, stride: 1, padding: 0 };
         let vector = Shape::Vector(9);
-        assert_eq!(refused(Layer::Conv2d { channels: 1, kernel: 3 }, vector), LayerFault::NotAnImage(9));
+        assert_eq!(refused(conv(3), vector), LayerFault::NotAnImage(9));
         let wide = LayerFault::TooWide { size: 7, height: 8, width: 6 };
-        assert_eq!(refused(Layer::Conv2d { channels: 1, kernel: 7 }, IMAGE), wide);
+        assert_eq!(refused(conv(7), IMAGE), wide);
         assert_eq!(refused(Layer::MaxPool2d { size: 7 }, IMAGE), wide);
+        let steps = |stride, padding| Layer::Conv2d { channels: 1, kernel: 3, stride, padding };
+        assert_eq!(refused(steps(0, 0), IMAGE), LayerFault::Steps);
+        assert_eq!(refused(steps(1, 3), IMAGE), LayerFault::Steps);
+        let groups = LayerFault::Groups { groups: 2, channels: 3 };
+        assert_eq!(refused(Layer::GroupNorm { groups: 2 }, IMAGE), groups);
+        assert_eq!(
+            refused(Layer::Residual { channels: 4, stride: 1, groups: 3 }, IMAGE),
+            LayerFault::Groups { groups: 3, channels: 4 }
+        );
+        assert_eq!(refused(Layer::GlobalAvgPool, vector), LayerFault::NotAnImage(9));
         assert_eq!(refused(Layer::MaxPool2d { size: 16 }, IMAGE), LayerFault::PoolSize(16));
         assert_eq!(refused(Layer::MaxPool2d { size: 0 }, IMAGE), LayerFault::Empty);
         assert_eq!(refused(Layer::LayerNorm, IMAGE), LayerFault::NotAVector);
@@ -484,7 +596,7 @@ mod tests {
             let windows = LayerFault::Windows { shortest, longest, length: 3 };
             assert_eq!(refused(ngrams(shortest, longest), sequence), windows);
         }
-        assert_eq!(refused(Layer::Conv2d { channels: 1, kernel: 1 }, sequence), LayerFault::NotAnImage(12));
+        assert_eq!(refused(conv(1), sequence), LayerFault::NotAnImage(12));
         let block = |heads, feed_forward, dropout| {
             Layer::TransformerBlock(Block {
                 heads,

@@ -192,6 +192,9 @@ pub enum LearnError {
         /// Words of the model.
         vocabulary: usize,
     },
+    /// Images are to be changed at random, and the model takes none.
+    #[error("only images can be moved and mirrored, and this model's learner knows of none")]
+    NoImages,
     /// Privacy of examples is asked of a learner that knows no gradients of single ones.
     #[error("this model's learner cannot clip the gradients of single examples")]
     NotPerExample,

@@ -7,6 +7,7 @@
 //! is derived from a 32-byte key that the caller passes in.
 
 mod architecture;
+mod augment;
 mod burn_learner;
 mod classes;
 pub mod csv;
@@ -15,6 +16,7 @@ mod descent;
 pub mod digits;
 mod floor;
 pub mod idx;
+pub mod images;
 mod initialization;
 pub mod inspect;
 mod interface;
@@ -29,9 +31,12 @@ pub mod npy;
 pub mod onnx;
 mod optimizer;
 pub mod own;
+pub mod parquet;
 mod partition;
+mod pixels;
 mod predictor;
 pub mod pretrained;
+mod residual;
 pub mod scrub;
 pub mod seal;
 mod source;
@@ -48,10 +53,12 @@ pub use architecture::{
     Activation, Architecture, ArchitectureError, LayerSummary, MAX_CLASSES, MAX_HIDDEN_LAYERS,
     MAX_PARAMETERS, Segment,
 };
+pub use augment::Augmentation;
 pub use burn_learner::{BurnLearner, BurnModel};
 pub use classes::Classes;
 pub use dataset::{Dataset, DatasetError, Owners, Split, Subset};
 pub use floor::exercise;
+pub use initialization::InitialWeights;
 pub use interface::{ExampleError, Input, Interface, InterfaceError};
 pub use layer::{Block, Layer, LayerFault, MAX_WIDTH, NormPlace, Shape};
 pub use learner::{ExamplePrivacy, LearnError, Learner, TrainReport, Turn};
@@ -60,6 +67,7 @@ pub use model_file::{ModelFile, ModelFileError, TensorFault, canonical_bytes};
 pub use native::NativeLearner;
 pub use optimizer::{Optimizer, OptimizerError};
 pub use partition::{Alpha, Partition, PartitionError, Scheme, partition};
+pub use pixels::{Scaling, ScalingError};
 pub use predictor::{PredictError, Prediction, Predictor};
 pub use source::open as open_data;
 pub use standardization::{Standardization, StandardizationError, StandardizationFault};

@@ -95,10 +95,10 @@ pub fn perplexity(train: &Subset, test: &Subset, order: usize) -> Option<f64> {
 /// The words of every part, the one that follows included.
 fn each_part(data: &Subset, mut visit: impl FnMut(&[u32])) {
     let mut words = Vec::new();
+    let features = data.dataset().features();
     for (at, &row) in data.rows().iter().enumerate() {
         words.clear();
-        let features = data.dataset().features().row(row);
-        words.extend(features.iter().take_while(|word| **word >= 0.0).map(|word| *word as u32));
+        words.extend(features.row(row).iter().take_while(|word| **word >= 0.0).map(|word| *word as u32));
         words.push(data.label(at) as u32);
         visit(&words);
     }

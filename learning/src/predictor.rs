@@ -131,7 +131,7 @@ mod tests {
         let cnn = Architecture::Layers {
             input: Shape::Image { height: 9, width: 7, channels: 3 },
             layers: vec![
-                Layer::Conv2d { channels: 5, kernel: 3 },
+                Layer::Conv2d { channels: 5, kernel: 3, stride: 1, padding: 0 },
                 Layer::Activation(Activation::Tanh),
                 Layer::MaxPool2d { size: 2 },
                 Layer::Flatten,

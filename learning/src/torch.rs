@@ -315,7 +315,7 @@ fn places(architecture: &Architecture, naming: Naming) -> Result<Vec<Place>, Tor
     let (mut places, mut module, mut offset, mut image) = (Vec::new(), 0, 0, None);
     let mut blocks = 0;
     for Stacked { name, layer, input, .. } in architecture.stack()? {
-        if let Layer::Ngrams { .. } = layer {
+        if let Layer::Ngrams { .. } | Layer::Residual { .. } = layer {
             return Err(TorchError::Layer { layer: name, kind: layer.kind() });
         }
         if let Shape::Image { height, width, channels } = input {
@@ -345,10 +345,11 @@ fn places(architecture: &Architecture, naming: Naming) -> Result<Vec<Place>, Tor
             offset += place.len();
             places.push(place);
         }
-        if matches!(layer, Layer::Dense { .. }) {
+        if matches!(layer, Layer::Dense { .. } | Layer::GlobalAvgPool) {
             image = None;
         }
-        module += 1;
+        // There the mean is still an image of one pixel, which is flattened.
+        module += if layer == Layer::GlobalAvgPool { 2 } else { 1 };
         blocks += usize::from(matches!(layer, Layer::TransformerBlock(_)));
     }
     Ok(places)
@@ -361,7 +362,7 @@ mod tests {
 
     fn cnn() -> Architecture {
         let layers = vec![
-            Layer::Conv2d { channels: 3, kernel: 2 },
+            Layer::Conv2d { channels: 3, kernel: 2, stride: 1, padding: 0 },
             Layer::Activation(Activation::Relu),
             Layer::Flatten,
             Layer::LayerNorm,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Optimizer, OptimizerError};
+use crate::{Augmentation, Optimizer, OptimizerError};
 
 /// How a client trains: descent on the mean cross-entropy of each batch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -16,6 +16,7 @@ pub struct Training {
     proximal: f64,
     clip_norm: Option<f64>,
     micro_batch: Option<usize>,
+    augmentation: Option<Augmentation>,
 }
 
 /// How many examples a step of gradient descent sees.
@@ -80,7 +81,17 @@ impl Training {
             return Err(TrainingError::EmptyBatch);
         }
         let (optimizer, proximal, clip_norm, micro_batch) = (Optimizer::PLAIN, 0.0, None, None);
-        Ok(Self { learning_rate, local_epochs, batch, optimizer, proximal, clip_norm, micro_batch })
+        let augmentation = None;
+        Ok(Self {
+            learning_rate,
+            local_epochs,
+            batch,
+            optimizer,
+            proximal,
+            clip_norm,
+            micro_batch,
+            augmentation,
+        })
     }
 
     /// The same by another optimizer.
@@ -113,6 +124,16 @@ impl Training {
             true => Ok(Self { clip_norm: Some(clip_norm), ..self }),
             false => Err(TrainingError::ClipNorm(clip_norm)),
         }
+    }
+
+    /// The same on images that are changed at random.
+    pub fn with_augmentation(self, augmentation: Augmentation) -> Self {
+        Self { augmentation: Some(augmentation), ..self }
+    }
+
+    /// How images are changed at random, if they are.
+    pub fn augmentation(&self) -> Option<Augmentation> {
+        self.augmentation
     }
 
     /// The same with the gradient of each batch added up from those of so many examples at a time, which bounds the memory of a step.
@@ -177,6 +198,8 @@ struct TrainingFields {
     clip_norm: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     micro_batch: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    augmentation: Option<Augmentation>,
 }
 
 fn is_zero(value: &f64) -> bool {
@@ -191,6 +214,7 @@ impl TryFrom<TrainingFields> for Training {
         let training = training.with_optimizer(fields.optimizer)?.with_proximal(fields.proximal)?;
         let training =
             fields.micro_batch.map_or(Ok(training), |examples| training.with_micro_batch(examples))?;
+        let training = fields.augmentation.map_or(training, |how| training.with_augmentation(how));
         fields.clip_norm.map_or(Ok(training), |norm| training.with_clip_norm(norm))
     }
 }
@@ -205,6 +229,7 @@ impl From<Training> for TrainingFields {
             proximal: training.proximal,
             clip_norm: training.clip_norm,
             micro_batch: training.micro_batch,
+            augmentation: training.augmentation,
         }
     }
 }

@@ -27,6 +27,8 @@ pub enum Workload {
     MlpText,
     /// W2: 50 images a client, 32 x 32 pixels of 3 channels around the centres of 10 classes.
     CnnCifar,
+    /// 4 images a client, 224 x 224 pixels of 3 channels around the centres of 10 classes.
+    Cnn224,
     /// W3: 10 examples a client, 784 uniform features of which every tenth tells the class, 10 classes.
     Linear,
 }
@@ -46,6 +48,7 @@ impl Workload {
         match self {
             Self::MlpText => 300,
             Self::CnnCifar => 32 * 32 * 3,
+            Self::Cnn224 => 224 * 224 * 3,
             Self::Linear => 784,
         }
     }
@@ -54,7 +57,7 @@ impl Workload {
     pub const fn classes(self) -> usize {
         match self {
             Self::MlpText => 5,
-            Self::CnnCifar | Self::Linear => 10,
+            Self::CnnCifar | Self::Cnn224 | Self::Linear => 10,
         }
     }
 
@@ -63,6 +66,7 @@ impl Workload {
         match self {
             Self::MlpText | Self::Linear => 10,
             Self::CnnCifar => 50,
+            Self::Cnn224 => 4,
         }
     }
 
@@ -71,6 +75,7 @@ impl Workload {
             Self::MlpText => 1,
             Self::CnnCifar => 2,
             Self::Linear => 3,
+            Self::Cnn224 => 4,
         };
         (number << 48) + ((kind as u64) << 40) + id
     }
@@ -116,6 +121,7 @@ impl Workload {
     fn centres(self) -> &'static [f32] {
         static TEXT: OnceLock<Vec<f32>> = OnceLock::new();
         static CIFAR: OnceLock<Vec<f32>> = OnceLock::new();
+        static LARGE: OnceLock<Vec<f32>> = OnceLock::new();
         let compute = || {
             let stream = mixed(self.stream(Kind::Centres, 0));
             (0..(self.classes() * self.inputs()) as u64).map(|at| normal(stream, at)).collect()
@@ -123,6 +129,7 @@ impl Workload {
         match self {
             Self::MlpText => TEXT.get_or_init(compute),
             Self::CnnCifar => CIFAR.get_or_init(compute),
+            Self::Cnn224 => LARGE.get_or_init(compute),
             Self::Linear => &[],
         }
     }
@@ -281,7 +288,7 @@ mod tests {
     fn weights_are_the_same_in_either_order() {
         let image = Shape::Image { height: 4, width: 4, channels: 2 };
         let layers = vec![
-            Layer::Conv2d { channels: 3, kernel: 2 },
+            Layer::Conv2d { channels: 3, kernel: 2, stride: 1, padding: 0 },
             Layer::Activation(Activation::Relu),
             Layer::Flatten,
             Layer::Dense { outputs: 5 },

@@ -13,7 +13,7 @@ use skep_learning::{
 };
 
 fn models() -> [(&'static str, Architecture, f32); 6] {
-    let conv = |channels, kernel| Layer::Conv2d { channels, kernel };
+    let conv = |channels, kernel| Layer::Conv2d { channels, kernel, stride: 1, padding: 0 };
     let image = Shape::Image { height: 8, width: 7, channels: 2 };
     let cnn = vec![
         conv(3, 3),

@@ -22,6 +22,7 @@ pub(crate) fn private_file() -> ExperimentFile {
         name: "test".into(),
         seed: 1,
         task: TaskFile {
+            initial_weights: Default::default(),
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),

@@ -111,7 +111,7 @@ pub fn backdoor_success(
 /// The same examples after `change` has had its way with the features and the label of each.
 fn changed(data: &Subset, mut change: impl FnMut(&mut [f32], &mut u32)) -> Subset {
     let own = data.dataset().rows(data.rows()).expect("the rows of a subset that is not empty");
-    let (mut features, mut labels) = (own.features().clone(), own.labels().clone());
+    let (mut features, mut labels) = (own.features().into_owned(), own.labels().clone());
     for (row, label) in labels.iter_mut().enumerate() {
         if let Some(features) = features.row_mut(row).as_slice_mut() {
             change(features, label);

@@ -52,6 +52,8 @@ impl Clients {
             Workload::MlpText | Workload::CnnCifar => usize::try_from(count).unwrap_or(0).min(MOST_KEPT),
             // As cheap to generate again as to keep.
             Workload::Linear => 0,
+            // Two megabytes each.
+            Workload::Cnn224 => 0,
         };
         Ok(Clients::Generated { workload, count, kept: (0..kept).map(|_| OnceLock::new()).collect() })
     }
@@ -158,6 +160,7 @@ pub(crate) fn generator(workload: experiment::Workload) -> Workload {
     match workload {
         experiment::Workload::MlpText => Workload::MlpText,
         experiment::Workload::CnnCifar => Workload::CnnCifar,
+        experiment::Workload::Cnn224 => Workload::Cnn224,
         experiment::Workload::Linear => Workload::Linear,
     }
 }

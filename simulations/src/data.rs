@@ -7,15 +7,17 @@ use std::sync::Arc;
 use skep_client::task::TaskError;
 use skep_learning::csv::{self, Columns, CsvError};
 use skep_learning::idx::{self, IdxError};
+use skep_learning::images::{self, Format, ImagesError, Wanted};
 use skep_learning::npy::{self, NpyError};
 use skep_learning::own::OwnError;
 use skep_learning::scrub::{RecordReport, Scrubber};
 use skep_learning::{
-    ArchitectureError, Classes, Dataset, DatasetError, Input, Interface, Split, Standardization,
-    StandardizationError, Subset, digits, own,
+    ArchitectureError, Classes, Dataset, DatasetError, Input, Interface, Scaling, ScalingError, Split,
+    Standardization, StandardizationError, Subset, digits, own,
 };
 use skep_protocol::experiment::{
-    CountOrNames, CsvData, Data, Experiment, Files, IdxPair, NpzData, OwnData, TextData,
+    CountOrNames, CsvData, Data, Experiment, Files, IdxPair, ImageData, ImageFormat, Normalize, NpzData,
+    OwnData, TextData,
 };
 use thiserror::Error;
 
@@ -34,6 +36,12 @@ pub enum DataError {
     /// Images or labels cannot be read.
     #[error(transparent)]
     Idx(#[from] IdxError),
+    /// Images cannot be read.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
+    /// Images cannot be scaled.
+    #[error("task.data.normalize: {0}")]
+    Normalize(#[from] ScalingError),
     /// Texts, their vocabulary or its vectors cannot be used.
     #[error(transparent)]
     Text(#[from] TextDataError),
@@ -121,9 +129,10 @@ pub fn data(experiment: &Experiment) -> Result<Split, DataError> {
     match &experiment.data {
         Data::Digits => Ok(digits::load()),
         Data::Csv(csv) => split(&csv.files, |path| table(experiment, csv, path), |path| path),
-        Data::Idx(idx) => split(&idx.files, |pair| images(experiment, pair), |pair| &pair.images),
+        Data::Idx(idx) => split(&idx.files, |pair| idx_images(experiment, pair), |pair| &pair.images),
         Data::Npz(npz) => split(&npz.files, |path| arrays(experiment, npz, path), |path| path),
         Data::Own(own) => split(&own.files, |path| in_own_format(experiment, own, path), |path| path),
+        Data::Images(data) => split(&data.files, |path| pictures(data, path), |path| path),
         Data::Text(data) => {
             let preparation = text::preparation(data)?;
             split(&data.files, |path| Ok(text::read(data, &preparation, path)?), |path| path)
@@ -156,10 +165,17 @@ pub fn owned(
         }
         (Data::Idx(_), Some(labels)) => {
             let pair = IdxPair { images: file.to_owned(), labels: labels.to_owned() };
-            Ok((whole(images(experiment, &pair)?), None))
+            Ok((whole(idx_images(experiment, &pair)?), None))
         }
         (Data::Npz(npz), None) => Ok((whole(arrays(experiment, npz, file)?), None)),
         (Data::Own(own), None) => Ok((whole(in_own_format(experiment, own, file)?), None)),
+        (Data::Images(data), None) => {
+            let mut anybody = data.clone();
+            if let ImageFormat::Parquet { client, .. } = &mut anybody.format {
+                *client = None;
+            }
+            Ok((whole(pictures(&anybody, file)?), None))
+        }
         (Data::Text(text), None) => {
             let anybody = TextData { client: None, ..text.clone() };
             match scrubber {
@@ -171,7 +187,7 @@ pub fn owned(
             }
         }
         (Data::Idx(_), None) => Err(DataError::Labels("are in another file, which has to be named")),
-        (Data::Csv(_) | Data::Npz(_) | Data::Text(_) | Data::Own(_), Some(_)) => {
+        (Data::Csv(_) | Data::Npz(_) | Data::Images(_) | Data::Text(_) | Data::Own(_), Some(_)) => {
             Err(DataError::Labels("are in the file itself, so that no other can be named"))
         }
         (Data::Digits | Data::Workload(_), _) => Err(DataError::NoFiles),
@@ -190,13 +206,16 @@ pub fn test_data(experiment: &Experiment) -> Result<Subset, DataError> {
         Data::Csv(csv) if let Files::Apart { test, .. } = &csv.files => {
             table(experiment, csv, test).map(whole)
         }
-        Data::Idx(idx) if let Files::Apart { test, .. } = &idx.files => images(experiment, test).map(whole),
+        Data::Idx(idx) if let Files::Apart { test, .. } = &idx.files => {
+            idx_images(experiment, test).map(whole)
+        }
         Data::Npz(npz) if let Files::Apart { test, .. } = &npz.files => {
             arrays(experiment, npz, test).map(whole)
         }
         Data::Own(own) if let Files::Apart { test, .. } = &own.files => {
             in_own_format(experiment, own, test).map(whole)
         }
+        Data::Images(data) if let Files::Apart { test, .. } = &data.files => pictures(data, test).map(whole),
         Data::Text(data) if let Files::Apart { test, .. } = &data.files => {
             Ok(whole(text::read(data, &text::preparation(data)?, test)?))
         }
@@ -212,6 +231,7 @@ pub fn class_names(experiment: &Experiment) -> Vec<String> {
         Data::Idx(idx) => classes(&idx.classes),
         Data::Npz(npz) => classes(&npz.classes),
         Data::Own(own) => classes(&own.classes),
+        Data::Images(data) => classes(&data.classes),
         Data::Text(text) => classes(&text.classes),
         Data::Workload(workload) => Classes::Numbers(workload.classes() as usize),
     };
@@ -238,6 +258,11 @@ pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
             let (Files::Apart { test: file, .. } | Files::HeldOut { all: file, .. }) = &npz.files;
             let bytes = npy::read(file, Some(&npz.examples))?.bytes;
             numbers(None, if bytes { idx::BRIGHTEST } else { 1.0 })
+        }
+        Data::Images(data) => {
+            let [height, width, channels] = size(data);
+            let Normalize { mean, std: deviation } = normalize(data);
+            Input::Image { height, width, channels, mean, deviation }
         }
         Data::Text(data) => Input::Text { preparation: text::preparation(data)? },
         Data::Workload(_) | Data::Own(_) => numbers(None, 1.0),
@@ -316,9 +341,33 @@ fn in_own_format(experiment: &Experiment, own: &OwnData, path: &Path) -> Result<
     expected(experiment, path, dataset)
 }
 
-fn images(experiment: &Experiment, pair: &IdxPair) -> Result<Dataset, DataError> {
+fn idx_images(experiment: &Experiment, pair: &IdxPair) -> Result<Dataset, DataError> {
     let dataset = idx::read(&pair.images, &pair.labels, experiment.task.classes as usize)?;
     expected(experiment, &pair.images, dataset)
+}
+
+fn pictures(data: &ImageData, path: &Path) -> Result<Dataset, DataError> {
+    let format = match data.format.clone() {
+        ImageFormat::Parquet { column: image, label, client } => Format::Parquet { image, label, client },
+        ImageFormat::Folder => Format::Folder,
+        ImageFormat::Cifar10 => Format::Cifar10,
+    };
+    let Normalize { mean, std } = normalize(data);
+    let wanted =
+        Wanted { size: size(data), scaling: Scaling::new(&mean, &std)?, classes: classes(&data.classes) };
+    Ok(images::read(path, &format, &wanted)?)
+}
+
+fn size(data: &ImageData) -> [usize; 3] {
+    data.image.map(|number| number as usize)
+}
+
+/// What is said, or what changes nothing.
+fn normalize(data: &ImageData) -> Normalize {
+    let channels = data.image[2] as usize;
+    data.normalize
+        .clone()
+        .unwrap_or_else(|| Normalize { mean: vec![0.0; channels], std: vec![1.0; channels] })
 }
 
 fn expected(experiment: &Experiment, path: &Path, dataset: Dataset) -> Result<Dataset, DataError> {

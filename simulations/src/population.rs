@@ -5,9 +5,9 @@
 use skep_client::task::{architecture, check_own};
 use skep_client::weights;
 use skep_learning::pretrained::{self, Pretrained};
-use skep_learning::{Alpha, PartitionError, Scheme, Subset, partition};
+use skep_learning::{Alpha, InitialWeights, PartitionError, Scheme, Subset, partition};
 use skep_privacy::prg::{Key, Purpose};
-use skep_protocol::experiment::{Data, Experiment, Partition};
+use skep_protocol::experiment::{self, Data, Experiment, Partition};
 use skep_protocol::plan::Segment;
 use skep_protocol::{ClientId, Round};
 
@@ -102,7 +102,11 @@ fn drawn_model(experiment: &Experiment) -> Result<Vec<f32>, DataError> {
         return Ok(generator(workload).initial_parameters(&architecture)?);
     }
     let key = weights::initial_key(experiment.seed);
-    let mut model = architecture.initial_parameters(*key.expose())?;
+    let weights = match experiment.initial_weights {
+        experiment::InitialWeights::He => InitialWeights::He,
+        experiment::InitialWeights::Glorot => InitialWeights::Glorot,
+    };
+    let mut model = architecture.initial_parameters_by(weights, *key.expose())?;
     if let Data::Text(data) = &experiment.data {
         text::start_from_vectors(data, &architecture, &mut model).map_err(DataError::Text)?;
     }

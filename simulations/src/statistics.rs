@@ -151,8 +151,9 @@ fn in_order(columns: &[String], bounds: &[Bounds]) -> Result<Vec<Bounds>, Survey
 /// A client's answer.
 fn stated(own: &Subset, bounds: &[Bounds]) -> Vec<f32> {
     let mut sums = vec![0.0_f64; 2 * bounds.len()];
+    let features = own.dataset().features();
     for &row in own.rows() {
-        let numbers = own.dataset().features().row(row);
+        let numbers = features.row(row);
         for ((sums, bounds), &number) in sums.chunks_exact_mut(2).zip(bounds).zip(numbers) {
             let mapped = 2.0 * (f64::from(number) - bounds.low) / (bounds.high - bounds.low) - 1.0;
             let mapped = mapped.clamp(-1.0, 1.0);

@@ -33,6 +33,7 @@ pub(crate) fn file() -> ExperimentFile {
         name: "small".into(),
         seed: 1,
         task: TaskFile {
+            initial_weights: Default::default(),
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(2.0, 5, BatchFile::Word(BatchWord::Full)),

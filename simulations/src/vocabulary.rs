@@ -163,9 +163,9 @@ pub fn elect_vocabulary(
 /// One for each of the `votes` words that stand most often in a client's texts, the first of equals; zero for the others.
 fn ballot(texts: &Subset, candidates: usize, votes: usize) -> Vec<f32> {
     let mut counts = vec![0_u32; candidates];
+    let features = texts.dataset().features();
     for &row in texts.rows() {
-        let words = texts.dataset().features().row(row);
-        words.iter().filter(|word| **word >= 0.0).for_each(|&word| counts[word as usize] += 1);
+        features.row(row).iter().filter(|word| **word >= 0.0).for_each(|&word| counts[word as usize] += 1);
     }
     let mut used: Vec<usize> = (0..candidates).filter(|&word| counts[word] > 0).collect();
     used.sort_by_key(|&word| std::cmp::Reverse(counts[word]));

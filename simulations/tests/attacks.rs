@@ -30,6 +30,7 @@ fn file(strategy: StrategyFile, attack: Option<AttackFile>) -> ExperimentFile {
         name: "attacks".into(),
         seed: 1,
         task: TaskFile {
+            initial_weights: Default::default(),
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(0.5, 2, BatchFile::Size(16)),

@@ -20,7 +20,13 @@ fn reference(seed: u64, rounds: u64) -> ExperimentFile {
     ExperimentFile {
         name: "digits".into(),
         seed,
-        task: TaskFile { data: DataFile::Digits, model: ModelFile::Softmax {}, training, tuning: None },
+        task: TaskFile {
+            data: DataFile::Digits,
+            model: ModelFile::Softmax {},
+            training,
+            tuning: None,
+            initial_weights: Default::default(),
+        },
         population: PopulationFile {
             clients: 100,
             partition: PartitionFile::Dirichlet { alpha: 0.3 },

@@ -31,6 +31,7 @@ fn file(strategy: StrategyFile, rounds: u64) -> ExperimentFile {
         name: "strategies".into(),
         seed: 1,
         task: TaskFile {
+            initial_weights: Default::default(),
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(0.3, 3, BatchFile::Size(16)),

@@ -26,6 +26,7 @@ fn workload(
         name: "workload".into(),
         seed: 1,
         task: TaskFile {
+            initial_weights: Default::default(),
             data: DataFile::Workload(name),
             model,
             training: TrainingFile::plain(0.1, 1, batch_size),

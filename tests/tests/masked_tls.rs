@@ -46,6 +46,7 @@ fn file(deadline_s: f64) -> ExperimentFile {
         name: "masked".into(),
         seed: 1,
         task: TaskFile {
+            initial_weights: Default::default(),
             data: DataFile::Digits,
             model: ModelFile::Mlp { hidden: vec![WIDTH as u32], activation: Activation::Relu },
             training: TrainingFile::plain(1e-30, 1, BatchFile::Word(BatchWord::Full)),

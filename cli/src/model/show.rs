@@ -130,6 +130,12 @@ impl<'a> Shown<'a> {
         };
         let (columns, divisor) = match interface.input {
             Input::Numbers { columns, divisor } => (columns, divisor),
+            Input::Image { height, width, channels, mean, deviation } => {
+                let shift = format!("channels less {mean:?} and divided by {deviation:?}");
+                return format!(
+                    "images, made {height} x {width} x {channels}, bytes divided by 255, {shift}"
+                );
+            }
             Input::Text { preparation } => {
                 let made = match preparation.features {
                     TextFeatures::Words => format!("the numbers of the first {}", preparation.length),

@@ -108,28 +108,20 @@ impl Network {
         workspace: &mut Workspace,
         clipping: &mut Clipping,
     ) {
-        let convs = || {
-            let singles = self.operations[..self.single].iter().enumerate();
-            singles.filter_map(|(index, operation)| match &operation.kind {
-                Kind::Conv(conv) => Some((index, conv)),
-                _ => None,
-            })
-        };
-        for (index, conv) in convs() {
-            conv.begin(parameters, &mut workspace.convs[index]);
-            conv.begin_clipped(&mut workspace.convs[index]);
-        }
+        self.begin_singles(parameters, workspace);
+        let learned = || self.learned_singles();
+        learned().for_each(|(index, _)| workspace.accumulators[index].begin_clipped());
         for example in 0..examples {
-            convs().for_each(|(index, _)| workspace.convs[index].begin_example());
-            self.backward_example(example, seed, workspace);
-            for (index, _) in convs() {
-                clipping.squares[example] += squared_norm(workspace.convs[index].gradient());
+            learned().for_each(|(index, _)| workspace.accumulators[index].begin_example());
+            self.backward_example(parameters, example, seed, workspace);
+            for (index, _) in learned() {
+                clipping.squares[example] += squared_norm(workspace.accumulators[index].gradient());
             }
             let factor = clipping.factor(example, norm);
-            convs().for_each(|(index, _)| workspace.convs[index].end_example(factor));
+            learned().for_each(|(index, _)| workspace.accumulators[index].end_example(factor));
         }
-        for (index, conv) in convs() {
-            conv.finish_clipped(parameters, &workspace.convs[index]);
+        for (index, range) in learned() {
+            workspace.accumulators[index].finish_clipped(range, parameters);
         }
     }
 

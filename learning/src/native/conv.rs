@@ -4,13 +4,17 @@
 //! matrix products with overlapping rows:
 //!
 //! ```text
-//! output[y, x, :]        = b + Σ over i, j of input[y + i, x + j, :] · W[i, j]
-//! gradient of W[i, j]    = Σ over y, x of input[y + i, x + j, :]ᵀ · d[y, x, :]
-//! gradient of the input  = Σ over i, j of d[y − i, x − j, :] · W[i, j]ᵀ        d is zero outside of the image
+//! output[y, x, :]        = b + Σ over i, j of input[s y + i − p, s x + j − p, :] · W[i, j]
+//! gradient of W[i, j]    = Σ over y, x of input[s y + i − p, s x + j − p, :]ᵀ · d[y, x, :]
+//! gradient of the input  = Σ over i, j of d[y + p − i, x + p − j, :] · W[i, j]ᵀ        d is zero outside of the image
 //! ```
+//!
+//! with steps of s pixels in a margin of p zeros, into which the input is copied if there is one. The last line is for steps of
+//! one pixel; for longer ones each row of d is multiplied by Wᵀ and added where it belongs.
 
 use std::ops::Range;
 
+use super::dense::transpose;
 use super::parameters::Parameters;
 use super::plane::Plane;
 use crate::kernel::{Extent, Left, Onto, Out, Right, multiply, vectorized};
@@ -18,50 +22,35 @@ use crate::kernel::{Extent, Left, Onto, Out, Right, multiply, vectorized};
 /// A convolution whose parameters begin at `offset`.
 #[derive(Clone, Debug)]
 pub(super) struct Conv {
-    /// The image that comes in, without a margin.
+    /// The image that comes in; its margin is the padding, which it lacks outside of here.
     pub(super) input: Plane,
     /// The image that goes out; its gradient has a margin if the gradient of the input is asked for.
     pub(super) output: Plane,
     pub(super) kernel: usize,
+    pub(super) stride: usize,
     pub(super) offset: usize,
+    /// Whether the gradient of the input is asked for.
+    pub(super) has_below: bool,
 }
 
-/// What lasts over the examples of a step.
+/// What a convolution computes with, and what lasts over the examples of a step.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    /// Gradient of weight and bias so far.
-    gradient: Vec<f32>,
-    /// Sum of clipped gradients.
-    clipped: Vec<f32>,
-    /// The weights with the kernel turned by half a circle and the channels exchanged.
+    /// For steps of one pixel the weights with the kernel turned by half a circle and the channels exchanged; for longer ones
+    /// the weights transposed.
     turned: Vec<f32>,
-}
-
-impl Scratch {
-    /// Of weight and bias, over the examples since it was begun.
-    pub(super) fn gradient(&self) -> &[f32] {
-        &self.gradient
-    }
-
-    /// Before an example whose gradient is clipped.
-    pub(super) fn begin_example(&mut self) {
-        self.gradient.fill(0.0);
-    }
-
-    /// After it: adds `factor` times its gradient to the sum.
-    pub(super) fn end_example(&mut self, factor: f32) {
-        let Scratch { gradient, clipped, .. } = self;
-        vectorized(
-            #[inline(always)]
-            || clipped.iter_mut().zip(&*gradient).for_each(|(sum, value)| *sum += factor * value),
-        );
-    }
+    /// The input in its margin.
+    padded: Vec<f32>,
+    /// Its gradient.
+    padded_below: Vec<f32>,
+    /// What one row of the gradient of the output gives each patch.
+    patches: Vec<f32>,
 }
 
 impl Conv {
-    /// The margin that makes every patch of the gradient of the output a part of it.
-    pub(super) fn margin(kernel: usize) -> usize {
-        kernel - 1
+    /// The margin that makes every patch of the gradient of the output a part of it. With longer steps there is none.
+    pub(super) fn margin(kernel: usize, stride: usize, padding: usize) -> usize {
+        if stride == 1 { kernel - 1 - padding } else { 0 }
     }
 
     fn weight(&self) -> Range<usize> {
@@ -73,14 +62,39 @@ impl Conv {
         self.weight().end..self.weight().end + self.output.channels
     }
 
+    /// Weight and bias.
+    pub(super) fn parameters(&self) -> Range<usize> {
+        self.offset..self.bias().end
+    }
+
+    /// The input in its margin.
+    fn pad<'a>(&self, input: &'a [f32], padded: &'a mut Vec<f32>) -> &'a [f32] {
+        if self.input.margin == 0 {
+            return input;
+        }
+        // What lies outside of the image is zero and stays so.
+        padded.resize(self.input.len(), 0.0);
+        for (row, of) in self.input.rows() {
+            padded[row].copy_from_slice(&input[of]);
+        }
+        padded
+    }
+
     /// Numbers under one row of the kernel.
     fn run(&self) -> usize {
         self.kernel * self.input.channels
     }
 
-    pub(super) fn forward(&self, parameters: &[f32], input: &[f32], output: &mut [f32]) {
+    pub(super) fn forward(
+        &self,
+        parameters: &[f32],
+        input: &[f32],
+        output: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
         let (before, after) = (self.input, self.output);
-        let row = before.width * before.channels;
+        let input = self.pad(input, &mut scratch.padded);
+        let row = before.row_stride();
         multiply(
             Extent {
                 row_groups: after.height,
@@ -90,7 +104,13 @@ impl Conv {
                 columns: after.channels,
             },
             1.0,
-            Left { data: input, row_group: row, row: before.channels, depth_group: row, depth: 1 },
+            Left {
+                data: input,
+                row_group: row * self.stride,
+                row: before.channels * self.stride,
+                depth_group: row,
+                depth: 1,
+            },
             Right {
                 data: &parameters[self.weight()],
                 depth_group: self.run() * after.channels,
@@ -103,10 +123,13 @@ impl Conv {
 
     /// Before the examples of a step.
     pub(super) fn begin(&self, parameters: &Parameters<'_>, scratch: &mut Scratch) {
-        scratch.gradient.clear();
-        scratch.gradient.resize(self.bias().end - self.offset, 0.0);
-        if self.output.margin > 0 {
-            self.turn(parameters.read(self.weight()), &mut scratch.turned);
+        if !self.has_below {
+            return;
+        }
+        let weights = parameters.read(self.weight());
+        match self.stride {
+            1 => self.turn(weights, &mut scratch.turned),
+            _ => transpose(weights, self.output.channels, &mut scratch.turned),
         }
     }
 
@@ -123,11 +146,12 @@ impl Conv {
         }
     }
 
-    /// Adds an example to the gradient of the parameters; `gradient` is in the layout of the output's plane.
-    pub(super) fn backward(&self, input: &[f32], gradient: &[f32], scratch: &mut Scratch) {
+    /// Adds an example to `sum`, the gradient of weight and bias; `gradient` is in the layout of the output's plane.
+    pub(super) fn backward(&self, input: &[f32], gradient: &[f32], sum: &mut [f32], scratch: &mut Scratch) {
         let (before, after) = (self.input, self.output);
-        let row = before.width * before.channels;
-        let (weights, bias) = scratch.gradient.split_at_mut(self.weight().len());
+        let input = self.pad(input, &mut scratch.padded);
+        let row = before.row_stride();
+        let (weights, bias) = sum.split_at_mut(self.weight().len());
         multiply(
             Extent {
                 row_groups: self.kernel,
@@ -137,7 +161,13 @@ impl Conv {
                 columns: after.channels,
             },
             1.0,
-            Left { data: input, row_group: row, row: 1, depth_group: row, depth: before.channels },
+            Left {
+                data: input,
+                row_group: row,
+                row: 1,
+                depth_group: row * self.stride,
+                depth: before.channels * self.stride,
+            },
             Right {
                 data: &gradient[after.row(0).start..],
                 depth_group: after.row_stride(),
@@ -159,10 +189,22 @@ impl Conv {
     }
 
     /// The gradient of the input, in the layout of `below`.
-    ///
+    pub(super) fn backward_below(
+        &self,
+        gradient: &[f32],
+        below: Plane,
+        into: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        match self.stride {
+            1 => self.correlate(gradient, below, into, &scratch.turned),
+            _ => self.scatter(gradient, below, into, scratch),
+        }
+    }
+
     /// Rows of the image near its upper and lower edge lie under fewer rows of the kernel, and what lies outside is not
     /// multiplied; at the left and right edge it is, with the zeros of the margin.
-    pub(super) fn backward_below(&self, gradient: &[f32], below: Plane, into: &mut [f32], scratch: &Scratch) {
+    fn correlate(&self, gradient: &[f32], below: Plane, into: &mut [f32], turned: &[f32]) {
         let (before, after) = (self.input.channels, self.output.channels);
         let (run, plane) = (self.kernel * after, self.output);
         let covered = |y: usize| {
@@ -190,7 +232,7 @@ impl Conv {
                     depth: 1,
                 },
                 Right {
-                    data: &scratch.turned[rows_of_kernel.start * run * before..],
+                    data: &turned[rows_of_kernel.start * run * before..],
                     depth_group: run * before,
                     depth: before,
                 },
@@ -201,19 +243,40 @@ impl Conv {
         }
     }
 
-    /// Before the examples of a step whose gradients are clipped, beside [`Conv::begin`].
-    pub(super) fn begin_clipped(&self, scratch: &mut Scratch) {
-        scratch.clipped.clear();
-        scratch.clipped.resize(self.bias().end - self.offset, 0.0);
-    }
-
-    /// After them: their sum is the parameters' step.
-    pub(super) fn finish_clipped(&self, parameters: &mut Parameters<'_>, scratch: &Scratch) {
-        parameters.add(self.offset..self.bias().end, 1.0, &scratch.clipped);
-    }
-
-    /// After the examples of a step: `scale` times the gradient is the parameters' step.
-    pub(super) fn finish(&self, parameters: &mut Parameters<'_>, scale: f32, scratch: &Scratch) {
-        parameters.add(self.offset..self.bias().end, scale, &scratch.gradient);
+    /// Steps of more than one pixel: row by row, into the input's margin and then without it.
+    fn scatter(&self, gradient: &[f32], below: Plane, into: &mut [f32], scratch: &mut Scratch) {
+        let (before, after, run) = (self.input, self.output, self.run());
+        let Scratch { turned, padded_below, patches, .. } = scratch;
+        let patch = self.kernel * run;
+        padded_below.clear();
+        padded_below.resize(before.len(), 0.0);
+        patches.resize(after.width * patch, 0.0);
+        for y in 0..after.height {
+            multiply(
+                Extent::plain(after.width, after.channels, patch),
+                1.0,
+                Left {
+                    data: &gradient[after.row(y)],
+                    row_group: 0,
+                    row: after.channels,
+                    depth_group: 0,
+                    depth: 1,
+                },
+                Right { data: turned, depth_group: 0, depth: patch },
+                Onto::Nothing,
+                Out { data: patches, row_group: 0, row: patch },
+            );
+            for (x, patch) in patches.chunks_exact(patch).enumerate() {
+                for (row, values) in patch.chunks_exact(run).enumerate() {
+                    let start =
+                        (y * self.stride + row) * before.row_stride() + x * self.stride * before.channels;
+                    let sums = &mut padded_below[start..start + run];
+                    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+                }
+            }
+        }
+        for y in 0..before.height {
+            into[below.row(y)].copy_from_slice(&padded_below[before.row(y)]);
+        }
     }
 }

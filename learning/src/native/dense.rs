@@ -146,7 +146,7 @@ impl Dense {
 }
 
 /// `[rows, columns]` to `[columns, rows]`.
-fn transpose(matrix: &[f32], columns: usize, into: &mut Vec<f32>) {
+pub(super) fn transpose(matrix: &[f32], columns: usize, into: &mut Vec<f32>) {
     let rows = matrix.len() / columns;
     into.resize(matrix.len(), 0.0);
     for (row, values) in matrix.chunks_exact(columns).enumerate() {

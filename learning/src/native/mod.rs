@@ -3,12 +3,15 @@
 //! A step costs its arithmetic: operations run on memory that is made once, gradients go straight into the weights, and
 //! there is no graph. Every layer is tested against the automatic differentiation of burn.
 
+mod accumulator;
 mod attention;
+mod average;
 mod bag;
 mod block;
 mod clipping;
 mod conv;
 mod dense;
+mod group_norm;
 mod loss;
 mod network;
 mod ngrams;
@@ -31,12 +34,13 @@ use rand_chacha::ChaCha8Rng;
 use self::clipping::Clipping;
 use self::network::{Network, Workspace};
 use self::parameters::Parameters;
+use crate::augment::Augmenter;
 use crate::descent::{Descent, Moments, squared_norm};
 use crate::kernel::{are_finite, vectorized};
 use crate::learner::{check_correction, check_fit};
 use crate::metrics::Tally;
 use crate::{
-    Architecture, ArchitectureError, Batch, Evaluation, ExamplePrivacy, LearnError, Learner, Subset,
+    Architecture, ArchitectureError, Batch, Evaluation, ExamplePrivacy, LearnError, Learner, Shape, Subset,
     TrainReport, Training, Turn,
 };
 
@@ -53,6 +57,8 @@ pub struct NativeLearner {
     /// Of a part of a batch.
     part: Vec<f32>,
     moments: Moments,
+    /// What changes images at random while training, if anything does.
+    augmenter: Option<Augmenter>,
     clipping: Clipping,
     /// Of an update that nobody needs any more.
     spare: Vec<f32>,
@@ -73,6 +79,7 @@ impl NativeLearner {
             gradient: Vec::new(),
             part: Vec::new(),
             moments: Moments::default(),
+            augmenter: None,
             clipping: Clipping::default(),
             spare: Vec::new(),
         })
@@ -100,6 +107,9 @@ impl NativeLearner {
     pub(crate) fn check(&self, parameters: &[f32], data: &Subset) -> Result<(), LearnError> {
         let shape = (self.architecture.inputs(), self.architecture.classes());
         check_fit(self.network.parameter_count(), parameters.len(), shape, data)?;
+        if self.network.bag().is_none() {
+            return Ok(());
+        }
         let features = data.dataset().features();
         data.rows().iter().try_for_each(|&row| self.check_words(row, features.row(row)))
     }
@@ -154,6 +164,25 @@ impl NativeLearner {
         }
     }
 
+    fn prepare_to_augment(&mut self, training: &Training) -> Result<(), LearnError> {
+        self.augmenter = match (training.augmentation(), self.architecture.input()) {
+            (None, _) => None,
+            (Some(how), Shape::Image { height, width, channels }) => {
+                Some(Augmenter::new(how, [height, width, channels]))
+            }
+            (Some(_), _) => return Err(LearnError::NoImages),
+        };
+        Ok(())
+    }
+
+    /// Changes the images that have been loaded, those of the examples at `positions`, for the step with this seed.
+    fn augment(&mut self, positions: &[usize], seed: u64) {
+        if let Some(augmenter) = &mut self.augmenter {
+            let images = self.workspace.input(positions.len() * self.architecture.inputs());
+            augmenter.apply(seed, positions, images);
+        }
+    }
+
     /// Copies the examples of `data` at `positions` to where the network reads them.
     fn load(&mut self, data: &Subset, positions: &[usize]) {
         let inputs = self.architecture.inputs();
@@ -181,6 +210,7 @@ impl NativeLearner {
         seed: u64,
     ) -> f64 {
         self.load(data, positions);
+        self.augment(positions, seed);
         let (examples, every) = (positions.len(), 0..self.network.parameter_count());
         let Self { network, workspace, labels, .. } = self;
         let logits = network.forward(parameters.read(every), examples, Some(seed), workspace);
@@ -242,6 +272,7 @@ impl NativeLearner {
         let mut positions = positions.to_vec();
         while !positions.is_empty() {
             self.load(data, &positions);
+            self.augment(&positions, seed);
             let Self { network, workspace, labels, clipping, .. } = self;
             let examples = positions.len();
             let logits = network.forward(weights, examples, Some(seed), workspace);
@@ -347,6 +378,7 @@ impl Learner for NativeLearner {
     ) -> Result<TrainReport, LearnError> {
         self.check(global, data)?;
         check_correction(global.len(), &turn)?;
+        self.prepare_to_augment(training)?;
         let order = Order::new(data.len(), training.batch(), turn.order_key);
         let (epochs, examples) = (training.local_epochs(), data.len());
         let steps = order.steps(epochs);
@@ -374,6 +406,7 @@ impl Learner for NativeLearner {
     ) -> Result<TrainReport, LearnError> {
         self.check(global, data)?;
         check_correction(global.len(), &turn)?;
+        self.prepare_to_augment(training)?;
         let mut dropout = Order::new(data.len(), training.batch(), turn.order_key).dropout;
         let (mut update, mut moments) = (self.copy(global), std::mem::take(&mut self.moments));
         let mut descent = Descent::new(global, training, &turn, &mut moments);

@@ -3,10 +3,15 @@
 //! Layers before the first one that mixes a whole batch (dense, normalization) work on one example after the other, so
 //! that what passes between convolutions stays in the cache; the others on the batch as a whole.
 
+use std::ops::Range;
+
+use super::accumulator::Accumulator;
+use super::average::Average;
 use super::bag::Bag;
 use super::block::{self, Block};
 use super::conv::{self, Conv};
 use super::dense::{self, Dense};
+use super::group_norm::{self, GroupNorm};
 use super::ngrams::{self, Ngrams};
 use super::norm::{self, Norm};
 use super::parameters::Parameters;
@@ -15,7 +20,8 @@ use super::pointwise::{Mask, activate, activate_back};
 use super::pool::Pool;
 use super::sequence::{Positions, Summary};
 use crate::architecture::Stacked;
-use crate::{Activation, Architecture, ArchitectureError, Layer, Shape};
+use crate::kernel::vectorized;
+use crate::{Activation, Architecture, ArchitectureError, Layer, Shape, residual};
 
 /// What an operation does.
 #[derive(Clone, Debug)]
@@ -23,6 +29,8 @@ pub(super) enum Kind {
     Dense(Dense),
     Conv(Conv),
     Pool(Pool),
+    Average(Average),
+    GroupNorm(GroupNorm),
     Bag(Bag),
     /// The vectors themselves instead of their mean.
     Embedding(Bag),
@@ -35,6 +43,10 @@ pub(super) enum Kind {
     Dropout(f32),
     /// Gives what it is given.
     Copy,
+    /// Gives what it is given, to a way beside another one; the gradients of both ways are added.
+    Fork,
+    /// Adds what it is given to what is there: the end of both ways.
+    Add,
 }
 
 impl Kind {
@@ -43,7 +55,24 @@ impl Kind {
         match self {
             Self::Dense(_) | Self::Norm(_) | Self::Bag(_) | Self::Embedding(_) | Self::Ngrams(_) => true,
             Self::Positions(_) | Self::Block(..) | Self::Summary(_) => true,
-            Self::Conv(_) | Self::Pool(_) | Self::Activate(_) | Self::Dropout(_) | Self::Copy => false,
+            Self::Conv(_)
+            | Self::Pool(_)
+            | Self::Average(_)
+            | Self::GroupNorm(_)
+            | Self::Activate(_)
+            | Self::Dropout(_)
+            | Self::Copy
+            | Self::Fork
+            | Self::Add => false,
+        }
+    }
+
+    /// Where its parameters are, if it works on single examples and has some.
+    pub(super) fn single_parameters(&self) -> Option<Range<usize>> {
+        match self {
+            Self::Conv(conv) => Some(conv.parameters()),
+            Self::GroupNorm(norm) => Some(norm.parameters()),
+            _ => None,
         }
     }
 }
@@ -75,6 +104,8 @@ pub(super) struct Network {
     pub(super) slots: Vec<Slot>,
     /// So many operations work on one example after the other.
     pub(super) single: usize,
+    /// Whether what these give is computed again in the backward pass, because it is too much to keep for a batch.
+    recomputes: bool,
     parameters: usize,
     /// Of an example: one for each class, at each place where the next word is predicted.
     logits: usize,
@@ -97,6 +128,9 @@ pub(super) struct Workspace {
     pub(super) convs: Vec<conv::Scratch>,
     /// For each operation that is a block.
     blocks: Vec<block::Scratch>,
+    pub(super) group_norm: group_norm::Scratch,
+    /// For each operation on single examples.
+    pub(super) accumulators: Vec<Accumulator>,
 }
 
 impl Network {
@@ -108,6 +142,7 @@ impl Network {
             operations: Vec::new(),
             slots: vec![Slot::new(architecture.input())],
             single: 0,
+            recomputes: false,
             parameters: 0,
             logits: architecture.classes() * architecture.predicted_words().unwrap_or(1),
         };
@@ -117,14 +152,45 @@ impl Network {
         let is_single = |kind: &Kind| !kind.works_on_batches();
         let single = network.operations.iter().take_while(|op| is_single(&op.kind)).count();
         // Without a convolution there is nothing that has to stay in the cache.
-        let has_conv = network.operations[..single].iter().any(|op| matches!(op.kind, Kind::Conv(_)));
-        network.single = if has_conv { single } else { 0 };
+        let learns = network.operations[..single].iter().any(|op| op.kind.single_parameters().is_some());
+        network.single = if learns { single } else { 0 };
         network.forget();
+        network.recompute();
         Ok(network)
     }
 
+    /// Adds a layer behind the last slot.
     fn push(&mut self, stacked: &Stacked) {
-        let (has_below, offset, from) = (self.parameters > 0, self.parameters, self.slots.len() - 1);
+        let from = self.slots.len() - 1;
+        match residual::parts(stacked) {
+            None => self.push_at(from, stacked),
+            Some((parts, in_shortcut)) => {
+                let (shortcut, main) = parts.split_at(in_shortcut);
+                let fork = self.new_slot(stacked.input);
+                self.operate(Kind::Fork, from, fork, self.parameters > 0);
+                shortcut.iter().for_each(|part| self.push(part));
+                let beside = self.slots.len() - 1;
+                self.push_at(from, &main[0]);
+                main[1..].iter().for_each(|part| self.push(part));
+                let end = self.slots.len() - 1;
+                self.operate(Kind::Add, beside, end, true);
+                self.operate(Kind::Activate(Activation::Relu), end, end, true);
+            }
+        }
+    }
+
+    fn operate(&mut self, kind: Kind, from: usize, to: usize, has_below: bool) {
+        self.operations.push(Operation { kind, from, to, has_below });
+    }
+
+    fn new_slot(&mut self, shape: Shape) -> usize {
+        self.slots.push(Slot::new(shape));
+        self.slots.len() - 1
+    }
+
+    /// Adds a layer behind a slot.
+    fn push_at(&mut self, from: usize, stacked: &Stacked) {
+        let (has_below, offset) = (self.parameters > 0, self.parameters);
         let Stacked { layer, input, output, .. } = stacked;
         let (inputs, width) = (input.len(), output.len());
         let kind = match *layer {
@@ -139,11 +205,24 @@ impl Network {
             }
             Layer::Mean => Kind::Summary(Summary::Mean),
             Layer::First => Kind::Summary(Summary::First),
-            Layer::Conv2d { kernel, .. } => {
-                let margin = if has_below { Conv::margin(kernel) } else { 0 };
-                let output = Plane::new(*output, margin);
-                Kind::Conv(Conv { input: Plane::new(*input, 0), output, kernel, offset })
+            Layer::Conv2d { kernel, stride, padding, .. } => {
+                let margin = if has_below { Conv::margin(kernel, stride, padding) } else { 0 };
+                let (input, output) = (Plane::new(*input, padding), Plane::new(*output, margin));
+                Kind::Conv(Conv { input, output, kernel, stride, offset, has_below })
             }
+            Layer::AvgPool2d { .. } | Layer::GlobalAvgPool => {
+                let output = Plane::new(*output, 0);
+                let input = Plane::new(*input, self.slots[from].gradient.margin);
+                let size = match *layer {
+                    Layer::AvgPool2d { size } => [size, size],
+                    _ => [input.height, input.width],
+                };
+                Kind::Average(Average { input, output, size })
+            }
+            Layer::GroupNorm { groups } => {
+                Kind::GroupNorm(GroupNorm { image: Plane::new(*input, 0), groups, offset })
+            }
+            Layer::Residual { .. } => unreachable!("it is made of other layers"),
             Layer::MaxPool2d { size } => {
                 let input = Plane::new(*input, self.slots[from].gradient.margin);
                 Kind::Pool(Pool { input, output: Plane::new(*output, 0), size })
@@ -162,25 +241,22 @@ impl Network {
             Layer::Activation(activation) => Kind::Activate(activation),
             Layer::Dropout { rate } => Kind::Dropout(rate),
         };
-        self.parameters +=
-            layer.tensors(*input).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
+        self.parameters += stacked.parameters();
         match kind {
             Kind::Activate(_) | Kind::Dropout(_) => {
                 if !self.may_overwrite(from) {
-                    let shape = self.slots[from].shape;
-                    self.slots.push(Slot::new(shape));
-                    self.operations.push(Operation { kind: Kind::Copy, from, to: from + 1, has_below });
+                    let to = self.new_slot(self.slots[from].shape);
+                    self.operate(Kind::Copy, from, to, has_below);
                 }
                 let at = self.slots.len() - 1;
-                self.operations.push(Operation { kind, from: at, to: at, has_below });
+                self.operate(kind, at, at, has_below);
             }
             kind => {
-                let mut slot = Slot::new(*output);
+                let to = self.new_slot(*output);
                 if let Kind::Conv(conv) = &kind {
-                    slot.gradient = conv.output;
+                    self.slots[to].gradient = conv.output;
                 }
-                self.slots.push(slot);
-                self.operations.push(Operation { kind, from, to: from + 1, has_below });
+                self.operate(kind, from, to, has_below);
             }
         }
     }
@@ -205,6 +281,18 @@ impl Network {
             if pooled && untouched {
                 self.slots[operation.from].kept = false;
             }
+        }
+    }
+
+    /// Large images pass through too many numbers to keep them for every example of a batch: then they are computed again
+    /// for each example when it goes back.
+    fn recompute(&mut self) {
+        let Some(last) = self.operations[..self.single].last().map(|operation| operation.to) else { return };
+        let between = 1..last;
+        let kept = self.slots[between.clone()].iter().filter(|slot| slot.kept).map(|slot| slot.shape.len());
+        self.recomputes = kept.sum::<usize>() > MOST_KEPT;
+        if self.recomputes {
+            self.slots[between].iter_mut().for_each(|slot| slot.kept = false);
         }
     }
 
@@ -240,11 +328,7 @@ impl Network {
         seed: Option<u64>,
         workspace: &'w mut Workspace,
     ) -> &'w mut [f32] {
-        for example in 0..examples {
-            for (index, operation) in self.operations[..self.single].iter().enumerate() {
-                self.forward_one(index, operation, parameters, example..example + 1, seed, workspace);
-            }
-        }
+        (0..examples).for_each(|example| self.forward_single(parameters, example, seed, workspace));
         for (index, operation) in self.operations.iter().enumerate().skip(self.single) {
             self.forward_one(index, operation, parameters, 0..examples, seed, workspace);
         }
@@ -252,23 +336,42 @@ impl Network {
         &mut logits[..examples * self.logits]
     }
 
+    /// One example through the operations that work on single ones.
+    fn forward_single(
+        &self,
+        parameters: &[f32],
+        example: usize,
+        seed: Option<u64>,
+        workspace: &mut Workspace,
+    ) {
+        for (index, operation) in self.operations[..self.single].iter().enumerate() {
+            self.forward_one(index, operation, parameters, example..example + 1, seed, workspace);
+        }
+    }
+
     fn forward_one(
         &self,
         index: usize,
         operation: &Operation,
         parameters: &[f32],
-        examples: std::ops::Range<usize>,
+        examples: Range<usize>,
         seed: Option<u64>,
         workspace: &mut Workspace,
     ) {
         let (before, after) = workspace.values.split_at_mut(operation.to);
-        let output = self.slots[operation.to].of(examples.clone());
-        let first = output.start;
-        let output = &mut after[0][output];
+        let first = examples.start * self.slots[operation.to].shape.len();
+        let output = &mut after[0][self.slots[operation.to].of(examples.clone())];
         let input = || &before[operation.from][self.slots[operation.from].of(examples.clone())];
         match &operation.kind {
             Kind::Dense(dense) => dense.forward(parameters, input(), output),
-            Kind::Conv(conv) => conv.forward(parameters, input(), output),
+            Kind::Conv(conv) => conv.forward(parameters, input(), output, &mut workspace.convs[index]),
+            Kind::GroupNorm(norm) => norm.forward(parameters, input(), output, &mut workspace.group_norm),
+            Kind::Average(average) => {
+                let (inputs, width) =
+                    (self.slots[operation.from].shape.len(), self.slots[operation.to].shape.len());
+                let pairs = input().chunks_exact(inputs).zip(output.chunks_exact_mut(width));
+                pairs.for_each(|(input, output)| average.forward(input, output));
+            }
             Kind::Bag(bag) => bag.forward(parameters, input(), output),
             Kind::Embedding(bag) => bag.forward_each(parameters, input(), output),
             Kind::Ngrams(ngrams) => {
@@ -293,7 +396,7 @@ impl Network {
             Kind::Pool(pool) => {
                 let width = self.slots[operation.to].shape.len();
                 let inputs = self.slots[operation.from].shape.len();
-                let places = workspace.places[index][examples.start * width..].chunks_exact_mut(width);
+                let places = workspace.places[index][self.places(&examples, width)].chunks_exact_mut(width);
                 let pairs = input().chunks_exact(inputs).zip(output.chunks_exact_mut(width)).zip(places);
                 pairs.for_each(|((input, output), places)| pool.forward(input, output, places));
             }
@@ -303,8 +406,14 @@ impl Network {
                     mask.apply(first, output);
                 }
             }
-            Kind::Copy => output.copy_from_slice(input()),
+            Kind::Copy | Kind::Fork => output.copy_from_slice(input()),
+            Kind::Add => add(output, input()),
         }
+    }
+
+    /// Where the places of some examples' pooling are, of so many numbers each.
+    fn places(&self, examples: &Range<usize>, width: usize) -> Range<usize> {
+        if self.recomputes { 0..width } else { examples.start * width..examples.end * width }
     }
 
     /// A step of `scale` times the gradient; the gradient of the logits stands where the logits stood, and `seed` is that
@@ -402,8 +511,19 @@ impl Network {
                     summary.backward(words, to.shape.len(), gradient, below);
                 }
             }
-            // Only where no convolution is before it, so nothing below it learns.
-            Kind::Conv(_) => unreachable!("convolutions work on single examples"),
+            Kind::Conv(_) | Kind::GroupNorm(_) | Kind::Fork | Kind::Add => {
+                unreachable!("they work on single examples")
+            }
+            Kind::Average(average) => {
+                if let Some(below) = below {
+                    let (inputs, width) = (from.shape.len(), to.shape.len());
+                    for (gradient, below) in gradient.chunks_exact(width).zip(below.chunks_exact_mut(inputs))
+                    {
+                        below.fill(0.0);
+                        average.backward(gradient, below);
+                    }
+                }
+            }
             Kind::Pool(pool) => {
                 if let Some(below) = below {
                     let (inputs, width) = (from.shape.len(), to.shape.len());
@@ -439,24 +559,42 @@ impl Network {
         seed: u64,
         workspace: &mut Workspace,
     ) {
-        let singles = &self.operations[..self.single];
-        for (operation, scratch) in singles.iter().zip(&mut workspace.convs) {
-            if let Kind::Conv(conv) = &operation.kind {
-                conv.begin(parameters, scratch);
-            }
-        }
+        self.begin_singles(parameters, workspace);
         for example in 0..examples {
-            self.backward_example(example, seed, workspace);
+            self.backward_example(parameters, example, seed, workspace);
         }
-        for (operation, scratch) in singles.iter().zip(&workspace.convs) {
-            if let Kind::Conv(conv) = &operation.kind {
-                conv.finish(parameters, scale, scratch);
+        for (index, range) in self.learned_singles() {
+            workspace.accumulators[index].finish(range, parameters, scale);
+        }
+    }
+
+    /// Before the examples of a step.
+    pub(super) fn begin_singles(&self, parameters: &Parameters<'_>, workspace: &mut Workspace) {
+        for (index, range) in self.learned_singles() {
+            workspace.accumulators[index].begin(range.len());
+            if let Kind::Conv(conv) = &self.operations[index].kind {
+                conv.begin(parameters, &mut workspace.convs[index]);
             }
         }
     }
 
+    /// The operations on single examples that have parameters, and where these are.
+    pub(super) fn learned_singles(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let singles = self.operations[..self.single].iter().enumerate();
+        singles.filter_map(|(index, operation)| Some((index, operation.kind.single_parameters()?)))
+    }
+
     /// Takes one example back through the operations that work on single ones.
-    pub(super) fn backward_example(&self, example: usize, seed: u64, workspace: &mut Workspace) {
+    pub(super) fn backward_example(
+        &self,
+        parameters: &Parameters<'_>,
+        example: usize,
+        seed: u64,
+        workspace: &mut Workspace,
+    ) {
+        if self.recomputes {
+            self.forward_single(parameters.read(0..self.parameters), example, Some(seed), workspace);
+        }
         let singles = &self.operations[..self.single];
         let Some(last) = singles.last() else { return };
         let (slot, len) = (&self.slots[last.to], self.slots[last.to].shape.len());
@@ -465,8 +603,8 @@ impl Network {
             workspace.single_gradients[last.to][row].copy_from_slice(&whole[of]);
         }
         for (index, operation) in singles.iter().enumerate().rev() {
-            if operation.has_below || matches!(operation.kind, Kind::Conv(_)) {
-                self.backward_single(index, operation, example, seed, workspace);
+            if operation.has_below || operation.kind.single_parameters().is_some() {
+                self.backward_single(index, operation, parameters, example, seed, workspace);
             }
         }
     }
@@ -475,11 +613,12 @@ impl Network {
         &self,
         index: usize,
         operation: &Operation,
+        parameters: &Parameters<'_>,
         example: usize,
         seed: u64,
         workspace: &mut Workspace,
     ) {
-        let Workspace { values, single_gradients, places, convs, .. } = workspace;
+        let Workspace { values, single_gradients, places, convs, group_norm, accumulators, .. } = workspace;
         let (before, after) = single_gradients.split_at_mut(operation.to);
         let (from, to) = (&self.slots[operation.from], &self.slots[operation.to]);
         let gradient = &mut after[0];
@@ -487,15 +626,32 @@ impl Network {
         let below = before.get_mut(operation.from).filter(|_| operation.has_below);
         match &operation.kind {
             Kind::Conv(conv) => {
-                conv.backward(input, gradient, &mut convs[index]);
+                conv.backward(input, gradient, accumulators[index].sum(), &mut convs[index]);
                 if let Some(below) = below {
-                    conv.backward_below(gradient, from.gradient, below, &convs[index]);
+                    conv.backward_below(gradient, from.gradient, below, &mut convs[index]);
+                }
+            }
+            Kind::GroupNorm(norm) => {
+                let gradient = (to.gradient, gradient.as_slice());
+                norm.backward(input, gradient, accumulators[index].sum(), group_norm);
+                if let Some(below) = below {
+                    let weights = parameters.read(0..self.parameters);
+                    norm.backward_below(weights, input, gradient, (from.gradient, below), group_norm);
+                }
+            }
+            Kind::Average(average) => {
+                if let Some(below) = below {
+                    average.backward(gradient, below);
                 }
             }
             Kind::Pool(pool) => {
                 if let Some(below) = below {
                     let width = to.shape.len();
-                    pool.backward(gradient, &places[index][example * width..][..width], below);
+                    pool.backward(
+                        gradient,
+                        &places[index][self.places(&(example..example + 1), width)],
+                        below,
+                    );
                 }
             }
             Kind::Activate(activation) => {
@@ -511,10 +667,17 @@ impl Network {
                     }
                 }
             }
-            Kind::Copy => {
+            Kind::Copy | Kind::Add => {
                 if let Some(below) = below {
                     for ((row, _), (of, _)) in from.gradient.rows().zip(to.gradient.rows()) {
                         below[row].copy_from_slice(&gradient[of]);
+                    }
+                }
+            }
+            Kind::Fork => {
+                if let Some(below) = below {
+                    for ((row, _), (of, _)) in from.gradient.rows().zip(to.gradient.rows()) {
+                        add(&mut below[row], &gradient[of]);
                     }
                 }
             }
@@ -532,7 +695,7 @@ impl Slot {
     }
 
     /// Where some examples lie.
-    pub(super) fn of(&self, examples: std::ops::Range<usize>) -> std::ops::Range<usize> {
+    pub(super) fn of(&self, examples: Range<usize>) -> Range<usize> {
         let len = self.shape.len();
         if self.kept { examples.start * len..examples.end * len } else { 0..len }
     }
@@ -563,12 +726,16 @@ impl Workspace {
             .operations
             .iter()
             .map(|operation| match operation.kind {
-                Kind::Pool(_) => vec![0; network.slots[operation.to].shape.len() * examples],
+                Kind::Pool(_) => {
+                    let pooled = if network.recomputes { 1 } else { examples };
+                    vec![0; network.slots[operation.to].shape.len() * pooled]
+                }
                 _ => vec![],
             })
             .collect();
         self.convs.resize_with(network.single, conv::Scratch::default);
         self.blocks.resize_with(network.operations.len(), block::Scratch::default);
+        self.accumulators.resize_with(network.single, Accumulator::default);
     }
 
     /// Room for the numbers of `examples`, of which it has some.
@@ -576,6 +743,17 @@ impl Workspace {
         &mut self.values[0][..len]
     }
 }
+
+/// Adds number by number.
+fn add(sums: &mut [f32], values: &[f32]) {
+    vectorized(
+        #[inline(always)]
+        || sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
+    );
+}
+
+/// Numbers of one example that are kept for a backward pass at most, 8 MiB of them; beyond, they are computed again.
+const MOST_KEPT: usize = 1 << 21;
 
 /// The mask of the dropout at `index`, if there is a seed to draw it from.
 fn mask(rate: f32, seed: Option<u64>, index: usize) -> Option<Mask> {

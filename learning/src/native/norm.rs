@@ -120,4 +120,4 @@ fn moments(values: &[f32]) -> [f32; 2] {
 }
 
 /// Keeps a constant example finite; that of burn and PyTorch.
-const EPSILON: f64 = 1e-5;
+pub(super) const EPSILON: f64 = 1e-5;

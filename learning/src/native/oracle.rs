@@ -17,9 +17,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::pointwise::Mask;
+use crate::architecture::Stacked;
 use crate::{
     Activation, Architecture, Batch, BurnLearner, BurnModel, Dataset, Layer, Learner, NativeLearner, Shape,
-    Subset, Training, Turn,
+    Subset, Training, Turn, residual,
 };
 
 /// An architecture in burn's operations, written from the definitions.
@@ -74,10 +75,13 @@ impl Oracle {
                 let weight = self.part(at, [width, outputs]);
                 x.matmul(weight) + self.part(at, [1, outputs])
             }
-            (Layer::Conv2d { channels, kernel }, Shape::Image { height, width, channels: before }) => {
+            (
+                Layer::Conv2d { channels, kernel, stride, padding },
+                Shape::Image { height, width, channels: before },
+            ) => {
                 let x = x.reshape([examples, height, width, before]).permute([0, 3, 1, 2]);
                 let weight = self.part(at, [kernel, kernel, before, channels]).permute([3, 2, 0, 1]);
-                let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
+                let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1);
                 let y = conv2d(x, weight, Some(self.part(at, [channels])), options);
                 y.permute([0, 2, 3, 1]).flatten(1, 3)
             }
@@ -90,6 +94,41 @@ impl Oracle {
                     .reshape([examples, rows * columns * channels, size * size])
                     .max_dim(2)
                     .flatten(1, 2)
+            }
+            (Layer::AvgPool2d { size }, Shape::Image { height, width, channels }) => {
+                let (rows, columns) = (height / size, width / size);
+                x.reshape([examples, height, width, channels])
+                    .slice([0..examples, 0..rows * size, 0..columns * size, 0..channels])
+                    .reshape([examples, rows, size, columns, size, channels])
+                    .permute([0, 1, 3, 5, 2, 4])
+                    .reshape([examples, rows * columns * channels, size * size])
+                    .mean_dim(2)
+                    .flatten(1, 2)
+            }
+            (Layer::GlobalAvgPool, Shape::Image { height, width, channels }) => {
+                x.reshape([examples, height * width, channels]).mean_dim(1).flatten(1, 2)
+            }
+            (Layer::GroupNorm { groups }, Shape::Image { height, width, channels }) => {
+                let (pixels, in_group) = (height * width, channels / groups);
+                let x = x.reshape([examples, pixels, groups, in_group]).swap_dims(1, 2);
+                let x: Tensor<3> = x.reshape([examples, groups, pixels * in_group]);
+                let centred = x.clone() - x.mean_dim(2);
+                let variance = centred.clone().square().mean_dim(2);
+                let normal =
+                    (centred / (variance + 1e-5).sqrt()).reshape([examples, groups, pixels, in_group]);
+                let normal = normal.swap_dims(1, 2).reshape([examples, pixels, channels]);
+                let (scale, shift) = (self.part(at, [1, 1, channels]), self.part(at, [1, 1, channels]));
+                (normal * scale + shift).flatten(1, 2)
+            }
+            (Layer::Residual { .. }, _) => {
+                let stacked = Stacked { name: String::new(), layer, input, output: input };
+                let (parts, in_shortcut) = residual::parts(&stacked).unwrap();
+                let (mut beside, mut main) = (x.clone(), x);
+                for (index, part) in parts.iter().enumerate() {
+                    let way = if index < in_shortcut { &mut beside } else { &mut main };
+                    *way = self.layer(part.layer, part.input, 0, at, way.clone());
+                }
+                relu(main + beside)
             }
             (Layer::Activation(Activation::Relu), _) => relu(x),
             (Layer::Activation(Activation::Sigmoid), _) => sigmoid(x),
@@ -192,7 +231,19 @@ const TANH: Layer = Layer::Activation(Activation::Tanh);
 const IMAGE: Shape = Shape::Image { height: 9, width: 8, channels: 3 };
 
 fn conv(channels: usize, kernel: usize) -> Layer {
-    Layer::Conv2d { channels, kernel }
+    steps(channels, kernel, 1, 0)
+}
+
+fn steps(channels: usize, kernel: usize, stride: usize, padding: usize) -> Layer {
+    Layer::Conv2d { channels, kernel, stride, padding }
+}
+
+fn groups(groups: usize) -> Layer {
+    Layer::GroupNorm { groups }
+}
+
+fn block(channels: usize, stride: usize) -> Layer {
+    Layer::Residual { channels, stride, groups: 2 }
 }
 
 fn dense(outputs: usize) -> Layer {
@@ -201,6 +252,10 @@ fn dense(outputs: usize) -> Layer {
 
 fn pool(size: usize) -> Layer {
     Layer::MaxPool2d { size }
+}
+
+fn average(size: usize) -> Layer {
+    Layer::AvgPool2d { size }
 }
 
 fn model(input: Shape, layers: &[Layer]) -> Architecture {
@@ -299,6 +354,21 @@ fn combinations() -> Vec<Architecture> {
         model(IMAGE, &[TANH, conv(6, 2), SIGMOID, pool(2), TANH, conv(70, 3), RELU]),
         model(IMAGE, &[conv(6, 8)]),
         model(IMAGE, &[pool(2), conv(6, 3), pool(2), SIGMOID, dense(8)]),
+        model(IMAGE, &[steps(4, 3, 1, 1), RELU, steps(5, 3, 1, 2)]),
+        model(IMAGE, &[steps(4, 3, 1, 1), TANH, steps(6, 5, 1, 2), pool(2)]),
+        // A row is left over after the last step in each direction, or not.
+        model(IMAGE, &[steps(4, 3, 1, 1), TANH, steps(6, 3, 2, 1), RELU, steps(18, 2, 3, 0)]),
+        model(IMAGE, &[steps(4, 1, 1, 0), SIGMOID, steps(6, 3, 4, 2)]),
+        model(IMAGE, &[steps(4, 3, 2, 1), average(2), TANH, dense(6)]),
+        model(IMAGE, &[average(2), conv(4, 2), average(3), Layer::Flatten]),
+        model(IMAGE, &[average(3), dense(7)]),
+        model(IMAGE, &[conv(4, 2), TANH, Layer::GlobalAvgPool]),
+        model(IMAGE, &[conv(6, 3), groups(3), RELU, pool(2), conv(4, 2), groups(1), TANH]),
+        model(IMAGE, &[groups(3), RELU, dense(6)]),
+        model(IMAGE, &[groups(1), conv(33, 2), groups(11), SIGMOID, groups(3), Layer::GlobalAvgPool]),
+        model(IMAGE, &[block(4, 1), Layer::GlobalAvgPool]),
+        model(IMAGE, &[conv(4, 3), TANH, block(4, 1), block(6, 2), block(6, 1), pool(2), dense(6)]),
+        model(IMAGE, &[conv(4, 3), block(4, 2), Layer::Flatten]),
     ];
     for activation in [Activation::Relu, Activation::Sigmoid, Activation::Tanh] {
         all.push(Architecture::Mlp { inputs: 11, hidden: vec![8, 130], classes: 5, activation });
@@ -318,6 +388,16 @@ fn steps_in_place_are_the_ones_that_automatic_differentiation_takes() {
         let training = Training::new(0.05, 2, batch).unwrap();
         combinations().iter().for_each(|architecture| compare(architecture, training, false));
     }
+}
+
+#[test]
+fn what_is_too_much_to_keep_is_computed_again() {
+    let large = Shape::Image { height: 96, width: 90, channels: 1 };
+    let drop = Layer::Dropout { rate: 0.25 };
+    let layers =
+        [steps(300, 3, 1, 1), RELU, pool(6), drop, block(4, 2), pool(2), conv(3, 2), groups(1), RELU];
+    let architecture = model(large, &layers);
+    compare(&architecture, Training::new(0.5, 1, Batch::Full).unwrap(), true);
 }
 
 #[test]

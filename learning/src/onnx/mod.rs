@@ -12,7 +12,8 @@ use thiserror::Error;
 
 use self::wire::{INT64, Message, Node, float_tensor, int_tensor, metadata, value_info};
 use crate::architecture::Stacked;
-use crate::{Activation, ArchitectureError, Input, Layer, ModelFile, Shape};
+use crate::pixels::BRIGHTEST;
+use crate::{Activation, ArchitectureError, Input, Layer, ModelFile, Shape, residual};
 
 /// Why a model has no graph.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -45,12 +46,7 @@ pub fn encode(model: &ModelFile) -> Result<Vec<u8>, OnnxError> {
         mask: String::new(),
         wide_mask: String::new(),
     };
-    if let Input::Numbers { divisor, .. } = interface.input
-        && divisor != 1.0
-    {
-        let divisor = graph.floats("divisor", &[], &[divisor]);
-        graph.push("Div", "features", &[divisor], |node| node);
-    }
+    graph.scale(&interface.input, architecture.inputs());
     if let Some(standardization) = &interface.standardization {
         let columns = [standardization.columns().len()];
         let mean = graph.floats("mean", &columns, standardization.mean());
@@ -60,12 +56,7 @@ pub fn encode(model: &ModelFile) -> Result<Vec<u8>, OnnxError> {
     }
     let mut offset = 0;
     for stacked in architecture.stack()? {
-        let len: usize = stacked
-            .layer
-            .tensors(stacked.input)
-            .iter()
-            .map(|(_, shape)| shape.iter().product::<usize>())
-            .sum();
+        let len = stacked.parameters();
         graph.layer(&stacked, &model.parameters()[offset..offset + len])?;
         offset += len;
     }
@@ -117,6 +108,26 @@ struct Graph {
 }
 
 impl Graph {
+    /// What is done to numbers as they stand in files.
+    fn scale(&mut self, input: &Input, inputs: usize) {
+        match input {
+            Input::Numbers { divisor, .. } if *divisor != 1.0 => {
+                let divisor = self.floats("divisor", &[], &[*divisor]);
+                self.push("Div", "features", &[divisor], |node| node);
+            }
+            Input::Image { mean, deviation, .. } => {
+                let everywhere = |of: &[f32]| of.iter().copied().cycle().take(inputs).collect::<Vec<_>>();
+                let brightest = self.floats("brightest", &[], &[BRIGHTEST]);
+                self.push("Div", "scaled", &[brightest], |node| node);
+                let mean = self.floats("mean", &[inputs], &everywhere(mean));
+                self.push("Sub", "centred", &[mean], |node| node);
+                let deviation = self.floats("deviation", &[inputs], &everywhere(deviation));
+                self.push("Div", "features", &[deviation], |node| node);
+            }
+            Input::Numbers { .. } | Input::Text { .. } => {}
+        }
+    }
+
     /// A constant; its name.
     fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
         self.initializers.push(float_tensor(name, shape, values));
@@ -164,15 +175,35 @@ impl Graph {
                 let bias = self.floats(&named("bias"), &[outputs], bias);
                 self.push("Gemm", &named("dense"), &[weight, bias], |node| node);
             }
-            Layer::Conv2d { channels, kernel } => {
+            Layer::Conv2d { channels, kernel, stride, padding } => {
                 let before = self.unflatten(name, *input);
                 let (weight, bias) = parameters.split_at(parameters.len() - channels);
                 let turned = turned(weight, kernel, before, channels);
                 let weight = self.floats(&named("weight"), &[channels, before, kernel, kernel], &turned);
                 let bias = self.floats(&named("bias"), &[channels], bias);
-                self.push("Conv", &named("conv"), &[weight, bias], |node| node);
+                let (steps, margin) = ([stride as i64; 2], [padding as i64; 4]);
+                self.push("Conv", &named("conv"), &[weight, bias], |node| {
+                    let node = if stride == 1 { node } else { node.ints("strides", &steps) };
+                    if padding == 0 { node } else { node.ints("pads", &margin) }
+                });
                 self.image = image(*output);
             }
+            Layer::AvgPool2d { size } => {
+                self.unflatten(name, *input);
+                let square = [size as i64; 2];
+                self.push("AveragePool", &named("pooled"), &[], |node| {
+                    node.ints("kernel_shape", &square).ints("strides", &square)
+                });
+                self.image = image(*output);
+            }
+            Layer::GlobalAvgPool => {
+                self.unflatten(name, *input);
+                self.push("GlobalAveragePool", &named("pooled"), &[], |node| node);
+                self.push("Flatten", &named("vector"), &[], |node| node);
+                self.image = None;
+            }
+            Layer::GroupNorm { groups } => self.group_norm(name, *input, groups, parameters),
+            Layer::Residual { .. } => self.residual(stacked, parameters)?,
             Layer::MaxPool2d { size } => {
                 self.unflatten(name, *input);
                 let square = [size as i64; 2];
@@ -217,6 +248,46 @@ impl Graph {
                 return Err(OnnxError::Layer { layer: name.clone(), kind: layer.kind() });
             }
         }
+        Ok(())
+    }
+
+    /// Opset 17 normalizes each channel of an image; so groups are made the channels of a long one.
+    fn group_norm(&mut self, name: &str, input: Shape, groups: usize, parameters: &[f32]) {
+        let channels = self.unflatten(name, input);
+        let [height, width, _] = image(input).unwrap_or_default();
+        let named = |what: &str| format!("{name}.{what}");
+        let sizes = self.ints(&named("groups"), &[0, groups as i64, -1]);
+        self.push("Reshape", &named("grouped"), &[sizes], |node| node);
+        let one = self.floats(&named("one"), &[groups], &vec![1.0; groups]);
+        let zero = self.floats(&named("zero"), &[groups], &vec![0.0; groups]);
+        self.push("InstanceNormalization", &named("normal"), &[one, zero], |node| {
+            node.float("epsilon", EPSILON)
+        });
+        let sizes = self.ints(&named("image"), &[-1, channels as i64, height as i64, width as i64]);
+        self.push("Reshape", &named("ungrouped"), &[sizes], |node| node);
+        let (scale, shift) = parameters.split_at(channels);
+        let scale = self.floats(&named("scale"), &[channels, 1, 1], scale);
+        self.push("Mul", &named("scaled"), &[scale], |node| node);
+        let shift = self.floats(&named("shift"), &[channels, 1, 1], shift);
+        self.push("Add", &named("shifted"), &[shift], |node| node);
+    }
+
+    fn residual(&mut self, stacked: &Stacked, parameters: &[f32]) -> Result<(), OnnxError> {
+        let Some((parts, in_shortcut)) = residual::parts(stacked) else { return Ok(()) };
+        self.unflatten(&stacked.name, stacked.input);
+        let (input, image, mut rest) = (self.value.clone(), self.image, parameters);
+        let mut beside = input.clone();
+        for (index, part) in parts.iter().enumerate() {
+            if index == in_shortcut {
+                beside = std::mem::replace(&mut self.value, input.clone());
+                self.image = image;
+            }
+            let (own, others) = rest.split_at(part.parameters());
+            self.layer(part, own)?;
+            rest = others;
+        }
+        self.push("Add", &format!("{}.sum", stacked.name), &[beside], |node| node);
+        self.push("Relu", &format!("{}.activated", stacked.name), &[], |node| node);
         Ok(())
     }
 

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::images::ImageData;
 use super::workload::Workload;
 
 /// A data set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Data {
     /// The embedded handwritten digits: 1,797 images of 8x8 pixels in ten classes.
     Digits,
@@ -17,6 +18,8 @@ pub enum Data {
     Idx(IdxData),
     /// Arrays of NumPy.
     Npz(NpzData),
+    /// Images in colour or grey.
+    Images(ImageData),
     /// Labelled texts.
     Text(TextData),
     /// Files that the program reads in its own way.
@@ -244,6 +247,7 @@ impl Data {
             Data::Idx(idx) => idx.features,
             Data::Npz(npz) => npz.features,
             Data::Own(own) => own.features,
+            Data::Images(images) => images.features(),
             Data::Text(text) => match (text.features, &text.vectors) {
                 (TextFeatures::MeanVector, Some(vectors)) => vectors.width,
                 _ => text.length,
@@ -260,6 +264,7 @@ impl Data {
             Data::Idx(idx) => idx.classes.count(),
             Data::Npz(npz) => npz.classes.count(),
             Data::Own(own) => own.classes.count(),
+            Data::Images(images) => images.classes.count(),
             Data::Text(text) => text.classes.count(),
             Data::Workload(workload) => workload.classes(),
         }
@@ -275,6 +280,7 @@ impl Data {
         match self {
             Data::Csv(csv) => csv.client.is_some(),
             Data::Text(text) => text.client.is_some() || text.format == TextFormat::Speakers,
+            Data::Images(images) => images.has_clients(),
             // Only who reads them knows.
             Data::Own(_) => true,
             Data::Digits | Data::Idx(_) | Data::Npz(_) | Data::Workload(_) => false,
@@ -292,6 +298,7 @@ impl Data {
             }
             Data::Npz(npz) => npz.files.each_mut(place),
             Data::Own(own) => own.files.each_mut(place),
+            Data::Images(images) => images.files.each_mut(place),
             Data::Idx(idx) => idx.files.each_mut(|pair| {
                 place(&mut pair.images);
                 place(&mut pair.labels);

@@ -12,11 +12,12 @@ use super::data::{
     CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, OwnData, TextColumn, TextData,
     TextFeatures, TextFormat, Tokenizer, VectorsFile, Vocabulary,
 };
+use super::images::{ImageData, ImagesFile};
 use super::validate::invalid;
 use super::workload::Workload;
 
-/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"`, `"idx"`, `"npz"`, `"text"`, `"own"` or `"workload"`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"`, `"idx"`, `"npz"`, `"images"`, `"text"`, `"own"` or `"workload"`.
+#[derive(Clone, Debug, PartialEq)]
 pub enum DataFile {
     /// The embedded handwritten digits.
     Digits,
@@ -26,6 +27,8 @@ pub enum DataFile {
     Idx(IdxFile),
     /// `kind = "npz"`
     Npz(NpzFile),
+    /// `kind = "images"`
+    Images(ImagesFile),
     /// `kind = "text"`
     Text(TextFile),
     /// `kind = "own"`
@@ -179,6 +182,7 @@ enum DataTable {
     Csv(CsvFile),
     Idx(IdxFile),
     Npz(NpzFile),
+    Images(ImagesFile),
     Text(TextFile),
     Own(OwnFile),
     Workload { name: Workload },
@@ -191,6 +195,7 @@ impl From<DataTable> for DataFile {
             DataTable::Csv(csv) => DataFile::Csv(csv),
             DataTable::Idx(idx) => DataFile::Idx(idx),
             DataTable::Npz(npz) => DataFile::Npz(npz),
+            DataTable::Images(images) => DataFile::Images(images),
             DataTable::Text(text) => DataFile::Text(text),
             DataTable::Own(own) => DataFile::Own(own),
             DataTable::Workload { name } => DataFile::Workload(name),
@@ -205,6 +210,7 @@ impl Serialize for DataFile {
             DataFile::Csv(csv) => DataTable::Csv(csv).serialize(serializer),
             DataFile::Idx(idx) => DataTable::Idx(idx).serialize(serializer),
             DataFile::Npz(npz) => DataTable::Npz(npz).serialize(serializer),
+            DataFile::Images(images) => DataTable::Images(images).serialize(serializer),
             DataFile::Text(text) => DataTable::Text(text).serialize(serializer),
             DataFile::Own(own) => DataTable::Own(own).serialize(serializer),
             DataFile::Workload(name) => DataTable::Workload { name }.serialize(serializer),
@@ -254,6 +260,7 @@ impl TryFrom<&DataFile> for Data {
                 standardize: csv.standardize.clone(),
             }),
             DataFile::Workload(workload) => Data::Workload(*workload),
+            DataFile::Images(images) => Data::Images(ImageData::try_from(images)?),
             DataFile::Text(text) => Data::Text(self::text(text)?),
             DataFile::Npz(npz) => Data::Npz(NpzData {
                 files: files(&npz.train, &npz.test, npz.hold_out_every)?,
@@ -283,6 +290,7 @@ impl From<&Data> for DataFile {
             Data::Digits => DataFile::Digits,
             Data::Workload(workload) => DataFile::Workload(*workload),
             Data::Text(text) => DataFile::Text(text_file(text)),
+            Data::Images(images) => DataFile::Images(images.into()),
             Data::Npz(npz) => {
                 let (train, test, hold_out_every) = parts(&npz.files);
                 DataFile::Npz(NpzFile {
@@ -462,7 +470,7 @@ fn text_file(data: &TextData) -> TextFile {
     }
 }
 
-fn files<F: Clone>(
+pub(super) fn files<F: Clone>(
     train: &Option<F>,
     test: &Option<F>,
     hold_out_every: Option<u32>,
@@ -488,21 +496,21 @@ fn files<F: Clone>(
 }
 
 /// The keys `train`, `test` and `hold_out_every`.
-fn parts<F: Clone>(files: &Files<F>) -> (Option<F>, Option<F>, Option<u32>) {
+pub(super) fn parts<F: Clone>(files: &Files<F>) -> (Option<F>, Option<F>, Option<u32>) {
     match files.clone() {
         Files::Apart { train, test } => (train, Some(test), None),
         Files::HeldOut { all, every } => (Some(all), None, Some(every)),
     }
 }
 
-fn named(key: &str, name: &str) -> Result<String, Invalid> {
+pub(super) fn named(key: &str, name: &str) -> Result<String, Invalid> {
     match name.trim() {
         "" => Err(invalid(key, "must name a column, an array or a format")),
         _ => Ok(name.to_owned()),
     }
 }
 
-fn several(key: &str, given: &CountOrNames, fewest: u32) -> Result<CountOrNames, Invalid> {
+pub(super) fn several(key: &str, given: &CountOrNames, fewest: u32) -> Result<CountOrNames, Invalid> {
     if given.count() < fewest {
         return Err(invalid(key, format!("must be at least {fewest}, or as many names")));
     }

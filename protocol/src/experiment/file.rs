@@ -6,13 +6,16 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::InitialWeights;
 pub use super::attack::AttackFile;
 pub use super::data_file::{CsvFile, DataFile, IdxFile, NpzFile, OwnFile, TextFile};
 pub use super::evaluation::Evaluation;
+pub use super::images::{ImageFormatFile, ImagesFile, Normalize};
 pub use super::layers::{Layer, Transformer};
 pub use super::simulation::{Availability, Devices, Faults};
 pub use super::strategy_file::{AdaptiveFile, StrategyFile, WeightingFile};
 pub use super::task::Activation;
+pub use super::training::Augment;
 pub use super::training_file::{
     BatchFile, BatchWord, InOrderFile, OptimizerFile, Precision, ScheduleFile, TrainingFile,
 };
@@ -61,6 +64,9 @@ pub struct TaskFile {
     /// Which weights it starts from, and what of the model is trained; all of it, if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuning: Option<TuningFile>,
+    /// `"he"` or `"glorot"`.
+    #[serde(default)]
+    pub initial_weights: InitialWeights,
 }
 
 /// `[task.model]`
@@ -94,6 +100,23 @@ pub enum ModelFile {
         /// Whether it drops out while training.
         #[serde(default = "yes")]
         dropout: bool,
+    },
+    /// `kind = "lenet"`: a small convolutional network of 1998, resolved to its layers.
+    #[serde(rename = "lenet")]
+    LeNet {
+        /// Height, width and channels of an example.
+        image: [u32; 3],
+    },
+    /// `kind = "resnet"`: a residual network with group normalization, resolved to its layers.
+    #[serde(rename = "resnet")]
+    ResNet {
+        /// Height, width and channels of an example.
+        image: [u32; 3],
+        /// Layers with weights: 2 more than a multiple of 6.
+        depth: u32,
+        /// Channels of the first stage.
+        #[serde(default = "sixteen")]
+        width: u32,
     },
     /// `kind = "own"`: a model that the program brings along.
     Own {
@@ -294,6 +317,10 @@ pub enum FidelityFile {
 
 fn yes() -> bool {
     true
+}
+
+fn sixteen() -> u32 {
+    16
 }
 
 fn ten() -> u32 {

@@ -14,17 +14,47 @@ pub enum Layer {
         /// Width of what it gives.
         outputs: u32,
     },
-    /// A square kernel moved over an image pixel by pixel, without padding, and a bias.
+    /// A square kernel moved over an image in a margin of zeros, and a bias.
     Conv2d {
         /// Channels of what it gives.
         channels: u32,
         /// Height and width of the kernel.
         kernel: u32,
+        /// Pixels from one place of the kernel to the next.
+        #[serde(default = "one")]
+        stride: u32,
+        /// Width of the margin.
+        #[serde(default)]
+        padding: u32,
     },
     /// The largest number of each channel in squares that do not overlap.
     MaxPool2d {
         /// Height and width of a square.
         size: u32,
+    },
+    /// The mean of each channel in squares that do not overlap.
+    AvgPool2d {
+        /// Height and width of a square.
+        size: u32,
+    },
+    /// The mean of each channel over an image.
+    GlobalAvgPool,
+    /// Mean 0 and variance 1 over groups of neighbouring channels of an image, then learned amounts for each channel.
+    GroupNorm {
+        /// Groups, which divide the channels.
+        groups: u32,
+    },
+    /// Refused, with the reason: it mixes the examples of a batch.
+    BatchNorm,
+    /// Two convolutions of 3 x 3 with group normalization, added to what came in.
+    Residual {
+        /// Channels of what it gives.
+        channels: u32,
+        /// Of the first convolution.
+        #[serde(default = "one")]
+        stride: u32,
+        /// Groups of each normalization, which divide the channels.
+        groups: u32,
     },
     /// max(0, x)
     Relu,
@@ -249,13 +279,42 @@ fn follow(input: Shape, layer: Layer, first: bool) -> Result<(Shape, u64), &'sta
             let outputs = u64::from(outputs);
             (Shape::Vector(outputs), len.saturating_add(1).saturating_mul(outputs))
         }
-        Layer::Conv2d { channels, kernel } => {
+        Layer::Conv2d { kernel, stride, padding, .. } if stride == 0 || (kernel > 0 && padding >= kernel) => {
+            return Err("must move by at least one pixel, in a margin narrower than its kernel");
+        }
+        Layer::Conv2d { channels, kernel, stride, padding } => {
+            let input = match input {
+                Shape::Image([height, width, before]) => {
+                    let margin = 2 * u64::from(padding);
+                    Shape::Image([height.saturating_add(margin), width.saturating_add(margin), before])
+                }
+                other => other,
+            };
             let ([height, width, before], kernel) = (window(input, kernel)?, u64::from(kernel));
             let channels = u64::from(channels);
             let weights = (kernel * kernel).saturating_mul(before).saturating_mul(channels);
-            let shape = Shape::Image([height - kernel + 1, width - kernel + 1, channels]);
-            (shape, weights.saturating_add(channels))
+            let steps = |side: u64| (side - kernel) / u64::from(stride) + 1;
+            (Shape::Image([steps(height), steps(width), channels]), weights.saturating_add(channels))
         }
+        Layer::AvgPool2d { size } => {
+            let ([height, width, channels], size) = (window(input, size)?, u64::from(size));
+            (Shape::Image([height / size, width / size, channels]), 0)
+        }
+        Layer::GlobalAvgPool => (Shape::Vector(window(input, 1)?[2]), 0),
+        Layer::BatchNorm => {
+            return Err(
+                "is not offered: it makes an example's gradient depend on the others of its batch, so no norm bounds what one \
+                 of them changes, and its statistics would leave clients without noise; use { group-norm = { groups = 8 } }",
+            );
+        }
+        Layer::GroupNorm { groups } => {
+            let [_, _, channels] = window(input, 1)?;
+            if groups == 0 || !channels.is_multiple_of(u64::from(groups)) {
+                return Err("must have groups that divide the channels of the image");
+            }
+            (input, channels.saturating_mul(2))
+        }
+        Layer::Residual { channels, stride, groups } => residual(input, channels, stride, groups)?,
         Layer::MaxPool2d { size } if size > MAX_POOL => return Err("pools squares of more than 15 pixels"),
         Layer::MaxPool2d { size } => {
             let ([height, width, channels], size) = (window(input, size)?, u64::from(size));
@@ -334,6 +393,33 @@ fn follow_sequence([length, width]: [u64; 2], layer: Layer) -> Result<(Shape, u6
     })
 }
 
+/// The layers of a residual block: its shortcut, if sizes differ, and its main way.
+fn residual(input: Shape, channels: u32, stride: u32, groups: u32) -> Result<(Shape, u64), &'static str> {
+    let [_, _, before] = window(input, 1)?;
+    let (conv, norm) = (
+        |kernel, stride, padding| Layer::Conv2d { channels, kernel, stride, padding },
+        Layer::GroupNorm { groups },
+    );
+    let mut count = 0_u64;
+    if before != u64::from(channels) || stride != 1 {
+        let mut shape = input;
+        for layer in [conv(1, stride, 0), norm] {
+            let (next, parameters) = follow(shape, layer, false)?;
+            (shape, count) = (next, count.saturating_add(parameters));
+        }
+    }
+    let mut shape = input;
+    for layer in [conv(3, stride, 1), norm, conv(3, 1, 1), norm] {
+        let (next, parameters) = follow(shape, layer, false)?;
+        (shape, count) = (next, count.saturating_add(parameters));
+    }
+    Ok((shape, count))
+}
+
+fn one() -> u32 {
+    1
+}
+
 fn window(input: Shape, size: u32) -> Result<[u64; 3], &'static str> {
     match input {
         Shape::Vector(_) | Shape::Sequence(_) | Shape::Each(_) => {
@@ -356,7 +442,20 @@ pub(super) fn write(writer: &mut Writer, image: Option<[u32; 3]>, layers: &[Laye
     for &layer in layers {
         match layer {
             Layer::Dense { outputs } => writer.u8(0).u32(outputs),
-            Layer::Conv2d { channels, kernel } => writer.u8(1).u32(channels).u32(kernel),
+            // As before there were steps and margins.
+            Layer::Conv2d { channels, kernel, stride: 1, padding: 0 } => {
+                writer.u8(1).u32(channels).u32(kernel)
+            }
+            Layer::Conv2d { channels, kernel, stride, padding } => {
+                writer.u8(12).u32(channels).u32(kernel).u32(stride).u32(padding)
+            }
+            Layer::AvgPool2d { size } => writer.u8(13).u32(size),
+            Layer::GlobalAvgPool => writer.u8(14),
+            Layer::GroupNorm { groups } => writer.u8(15).u32(groups),
+            Layer::BatchNorm => writer.u8(16),
+            Layer::Residual { channels, stride, groups } => {
+                writer.u8(17).u32(channels).u32(stride).u32(groups)
+            }
             Layer::MaxPool2d { size } => writer.u8(2).u32(size),
             Layer::Relu => writer.u8(3),
             Layer::Sigmoid => writer.u8(4),
@@ -386,7 +485,10 @@ pub(super) fn write(writer: &mut Writer, image: Option<[u32; 3]>, layers: &[Laye
 
 /// The convolutional network of pfl-research's CIFAR-10 benchmark (Granqvist et al., arXiv 2404.06430).
 pub fn simple_cnn(dropout: bool) -> Vec<Layer> {
-    let (conv, drop) = (|channels| Layer::Conv2d { channels, kernel: 3 }, |rate| Layer::Dropout { rate });
+    let (conv, drop) = (
+        |channels| Layer::Conv2d { channels, kernel: 3, stride: 1, padding: 0 },
+        |rate| Layer::Dropout { rate },
+    );
     let layers = [
         conv(32),
         Layer::Relu,
@@ -402,6 +504,40 @@ pub fn simple_cnn(dropout: bool) -> Vec<Layer> {
     layers.into_iter().filter(|layer| dropout || !matches!(layer, Layer::Dropout { .. })).collect()
 }
 
+/// The network of LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, in today's spelling: ReLU and
+/// the largest number in place of sigmoids and means.
+pub fn lenet() -> Vec<Layer> {
+    let conv = |channels, padding| Layer::Conv2d { channels, kernel: 5, stride: 1, padding };
+    let (pool, dense) = (Layer::MaxPool2d { size: 2 }, |outputs| Layer::Dense { outputs });
+    [
+        [conv(6, 2), Layer::Relu, pool].as_slice(),
+        &[conv(16, 0), Layer::Relu, pool, Layer::Flatten],
+        &[dense(120), Layer::Relu, dense(84), Layer::Relu],
+    ]
+    .concat()
+}
+
+/// A residual network for small images (He et al., 1512.03385, section 4.2) with group normalization: three stages of so many
+/// blocks, of `width`, 2 `width` and 4 `width` channels. Images above 64 pixels are made smaller at once.
+pub fn resnet(image: [u32; 3], blocks: u32, width: u32) -> Vec<Layer> {
+    let groups = [8, 4, 2, 1].into_iter().find(|&groups| width.is_multiple_of(groups)).unwrap_or(1);
+    let large = image[0].min(image[1]) > 64;
+    let stem = match large {
+        true => Layer::Conv2d { channels: width, kernel: 7, stride: 2, padding: 3 },
+        false => Layer::Conv2d { channels: width, kernel: 3, stride: 1, padding: 1 },
+    };
+    let mut layers = vec![stem, Layer::GroupNorm { groups }, Layer::Relu];
+    layers.extend(large.then_some(Layer::MaxPool2d { size: 2 }));
+    for stage in 0..3 {
+        for block in 0..blocks {
+            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+            layers.push(Layer::Residual { channels: width << stage, stride, groups });
+        }
+    }
+    layers.push(Layer::GlobalAvgPool);
+    layers
+}
+
 const MAX_LAYERS: usize = 64;
 const MAX_POOL: u32 = 15;
 /// Most numbers that a layer may give for one example.
@@ -415,6 +551,26 @@ mod tests {
     fn the_simple_network_has_as_many_parameters_as_its_authors_count() {
         assert_eq!(count_parameters(3072, Some([32, 32, 3]), &simple_cnn(true), 10), Ok(1_626_442));
         assert_eq!(count_parameters(3072, Some([32, 32, 3]), &simple_cnn(false), 10), Ok(1_626_442));
+    }
+
+    #[test]
+    fn presets_have_as_many_parameters_as_in_their_papers() {
+        assert_eq!(count_parameters(784, Some([28, 28, 1]), &lenet(), 10), Ok(61_706));
+        // 0.27 million in table 6 of the paper, which has no biases in its convolutions and no convolution in its shortcuts.
+        let resnet = |image: [u32; 3]| {
+            count_parameters(image.iter().product(), Some(image), &resnet(image, 3, 16), 10)
+        };
+        assert_eq!(resnet([32, 32, 3]), Ok(273_258));
+        assert_eq!(resnet([224, 224, 3]), Ok(273_258 + 3 * 16 * (49 - 9)));
+    }
+
+    #[test]
+    fn batch_normalization_is_refused_with_the_reason() {
+        let refused = count_parameters(12, Some([2, 2, 3]), &[Layer::BatchNorm], 3).unwrap_err();
+        assert!(
+            refused.contains("depend on the others of its batch") && refused.contains("group-norm"),
+            "{refused}"
+        );
     }
 
     #[test]
@@ -467,7 +623,7 @@ mod tests {
     fn what_cannot_follow_says_where_and_why() {
         let refused = |image, layers: &[Layer]| count_parameters(12, image, layers, 3).unwrap_err();
         let image = Some([2, 2, 3]);
-        let conv = Layer::Conv2d { channels: 2, kernel: 3 };
+        let conv = Layer::Conv2d { channels: 2, kernel: 3, stride: 1, padding: 0 };
         assert!(refused(None, &[Layer::Relu, conv]).contains("layer 1, counted from 0: it needs an image"));
         assert!(refused(image, &[conv]).contains("wider than the image"));
         assert!(refused(Some([2, 2, 4]), &[]).contains("an example has 12 numbers"));

@@ -8,6 +8,7 @@ mod data;
 mod data_file;
 pub mod evaluation;
 pub mod file;
+mod images;
 mod layers;
 pub mod simulation;
 mod strategy;
@@ -21,6 +22,7 @@ mod workload;
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use skep_privacy::ledger::Participation;
 use skep_privacy::quantities::{
     Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
@@ -32,13 +34,14 @@ pub use data::{
     TextFeatures, TextFormat, Tokenizer, VectorsFile, Vocabulary,
 };
 pub use evaluation::{Evaluation, EvaluationQuery};
-pub use layers::{Block, Layer, NormPlace, Summary, Transformer, simple_cnn};
+pub use images::{ImageData, ImageFormat, Normalize};
+pub use layers::{Block, Layer, NormPlace, Summary, Transformer, lenet, resnet, simple_cnn};
 pub use simulation::Simulation;
 pub use strategy::{
     Aggregation, Buffering, LOSS_UNIT, Robust, STEPS_UNIT, SecondMoment, ServerOptimizer, Strategy, Weighting,
 };
 pub use task::{Activation, Model, Task};
-pub use training::{Batch, ExamplePrivacy, Optimizer, Schedule, Training};
+pub use training::{Augment, Batch, ExamplePrivacy, Optimizer, Schedule, Training};
 pub use tuning::{Lora, Tuning};
 pub use validate::Invalid;
 pub use workload::Workload;
@@ -61,6 +64,8 @@ pub struct Experiment {
     pub weights: Option<PathBuf>,
     /// What every client is asked to do.
     pub task: Task,
+    /// How far the first weights lie from zero.
+    pub initial_weights: InitialWeights,
     /// Who takes part.
     pub population: Population,
     /// How many rounds, of whom, and until when.
@@ -77,6 +82,17 @@ pub struct Experiment {
     pub simulation: Simulation,
     /// What corrupt clients of a simulation in memory do, if there are any.
     pub attack: Option<Attack>,
+}
+
+/// How far weights of dense layers and convolutions lie from zero before the first round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InitialWeights {
+    /// Before a ReLU as He et al. say (1502.01852), elsewhere as Glorot and Bengio.
+    #[default]
+    He,
+    /// Everywhere as Glorot and Bengio say (2010): nearer to zero.
+    Glorot,
 }
 
 /// The clients of a federation.

@@ -145,6 +145,28 @@ impl Task {
         if self.parameter_count().is_none() {
             return Err(("task.model", format!("has more than {MAX_PARAMETERS} parameters")));
         }
+        let image = if let Model::Layers { image, .. } = &self.model { *image } else { None };
+        match (self.training.augment, image) {
+            (Some(_), None) => {
+                return Err((
+                    "task.training.augment",
+                    "moves and mirrors images, but the model takes none: say task.model.image".into(),
+                ));
+            }
+            (Some(_), Some(_)) if self.tuning.is_some() => {
+                return Err((
+                    "task.training.augment",
+                    "does not go with task.tuning: remove one of them".into(),
+                ));
+            }
+            (Some(augment), Some([height, width, _])) if augment.crop >= height.min(width) => {
+                return Err((
+                    "task.training.augment",
+                    "has a crop as wide as the image, of which nothing would be left".into(),
+                ));
+            }
+            _ => {}
+        }
         if self.tuning.as_ref().is_some_and(|tuning| tuning.parameters == 0) {
             return Err(("task.tuning", "leaves nothing to train".into()));
         }

@@ -29,6 +29,20 @@ pub struct Training {
     pub schedule: Schedule,
     /// Whether each client hides its single examples.
     pub example_privacy: Option<ExamplePrivacy>,
+    /// How images are changed at random, if they are.
+    pub augment: Option<Augment>,
+}
+
+/// What is done to each image in each epoch, drawn anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Augment {
+    /// It is cut out of a margin of so many pixels of zeros.
+    #[serde(default)]
+    pub crop: u32,
+    /// Whether it is mirrored, left to right, half of the time.
+    #[serde(default)]
+    pub flip: bool,
 }
 
 /// Differential privacy of single examples, made inside each client by DP-SGD (Abadi et al., 1607.00133): each step draws
@@ -129,6 +143,7 @@ impl Training {
             gradient_clip_norm: None,
             schedule: Schedule::Constant,
             example_privacy: None,
+            augment: None,
         }
     }
 
@@ -221,6 +236,9 @@ impl Training {
         if let Some(terms) = self.example_privacy {
             let ExamplePrivacy { clip_norm, noise_multiplier, delta, epsilon_limit, rounds } = terms;
             writer.u8(8).f64(clip_norm).f64(noise_multiplier).f64(delta).f64(epsilon_limit).u64(rounds);
+        }
+        if let Some(Augment { crop, flip }) = self.augment {
+            writer.u8(9).u32(crop).u8(flip.into());
         }
     }
 }

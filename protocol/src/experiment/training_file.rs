@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Optimizer, Schedule, Training};
+use super::{Augment, Batch, Optimizer, Schedule, Training};
 
 /// `[task.training]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct TrainingFile {
     /// How the step size changes from round to round; not at all, if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleFile>,
+    /// How images are changed at random; not at all, if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<Augment>,
 }
 
 /// `task.training.precision`
@@ -157,6 +160,7 @@ impl TrainingFile {
             proximal: None,
             gradient_clip_norm: None,
             schedule: None,
+            augment: None,
         }
     }
 }
@@ -188,6 +192,7 @@ impl From<&TrainingFile> for Training {
             gradient_clip_norm: file.gradient_clip_norm,
             // What is promised stands in [privacy].
             example_privacy: None,
+            augment: file.augment,
             schedule: match file.schedule {
                 None => Schedule::Constant,
                 Some(ScheduleFile::Step { every, factor }) => Schedule::Step { every, factor },
@@ -228,6 +233,7 @@ impl From<&Training> for TrainingFile {
                 Schedule::Step { every, factor } => Some(ScheduleFile::Step { every, factor }),
                 Schedule::Cosine { rounds, floor } => Some(ScheduleFile::Cosine { rounds, floor }),
             },
+            augment: training.augment,
         }
     }
 }
@@ -266,6 +272,7 @@ mod tests {
                 with(r#""optimizer":{"kind":"adamw"},"schedule":{"kind":"cosine","rounds":9}"#),
                 Some(OptimizerFile::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 }),
             ),
+            (with(r#""augment":{"crop":4,"flip":true}"#), None),
             (
                 with(r#""optimizer":{"kind":"adam"},"proximal":0.5,"gradient_clip_norm":2.0"#),
                 Some(OptimizerFile::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }),

@@ -15,8 +15,8 @@ use super::file::{
 };
 use super::task::is_name;
 use super::{
-    Attack, Data, Experiment, Fidelity, Model, Partition, Population, Privacy, Rounds, Simulation, Strategy,
-    Task, Training, Tuning, simple_cnn,
+    Attack, Data, Experiment, Fidelity, InitialWeights, Model, Partition, Population, Privacy, Rounds,
+    Simulation, Strategy, Task, Training, Tuning, lenet, resnet, simple_cnn,
 };
 use crate::time::Span;
 
@@ -40,10 +40,17 @@ impl TryFrom<&ExperimentFile> for Experiment {
         let data = Data::try_from(&file.task.data)?;
         let population = population(&file.population)?;
         let privacy = privacy::privacy(file)?;
+        if file.task.tuning.is_some() && file.task.initial_weights != InitialWeights::He {
+            return Err(invalid(
+                "task.initial_weights",
+                "must be \"he\" with [task.tuning]: every client makes the weights that stay as they are itself",
+            ));
+        }
         let experiment = Experiment {
             name: file.name.clone(),
             seed: file.seed,
             task: task(file, &data, &privacy)?,
+            initial_weights: file.task.initial_weights,
             attack: attack(file, &data)?,
             weights: file.task.tuning.as_ref().and_then(|tuning| tuning.weights.clone()),
             data,
@@ -91,6 +98,16 @@ fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, I
                 Model::Layers { image: Some(*image), layers: simple_cnn(*dropout) }
             }
             ModelFile::Own { name, parameters } => Model::Own { name: name.clone(), parameters: *parameters },
+            ModelFile::LeNet { image } => Model::Layers { image: Some(*image), layers: lenet() },
+            ModelFile::ResNet { depth, .. } if *depth < 8 || depth % 6 != 2 || *depth > 110 => {
+                return Err(invalid("task.model.depth", "must be 8, 14, 20, 26 and so on, at most 110"));
+            }
+            ModelFile::ResNet { width, .. } if !(1..=1024).contains(width) => {
+                return Err(invalid("task.model.width", "must be 1 to 1024"));
+            }
+            ModelFile::ResNet { image, depth, width } => {
+                Model::Layers { image: Some(*image), layers: resnet(*image, (depth - 2) / 6, *width) }
+            }
         },
         training: Training { example_privacy, ..Training::from(&file.task.training) },
         tuning: None,
@@ -365,6 +382,7 @@ fn task_file(experiment: &Experiment) -> TaskFile {
             Model::Layers { image, layers } => ModelFile::Layers { image: *image, layers: layers.clone() },
             Model::Own { name, parameters } => ModelFile::Own { name: name.clone(), parameters: *parameters },
         },
+        initial_weights: experiment.initial_weights,
         training: TrainingFile::from(&experiment.task.training),
         tuning: tuning_file(experiment),
     }
@@ -403,6 +421,7 @@ mod tests {
             name: "digits".into(),
             seed: 1,
             task: TaskFile {
+                initial_weights: Default::default(),
                 data: DataFile::Digits,
                 model: ModelFile::Softmax {},
                 training: TrainingFile::plain(2.0, 5, BatchFile::Word(BatchWord::Full)),

@@ -10,6 +10,9 @@ pub enum Workload {
     MlpText,
     /// Images of 32 x 32 pixels and 3 channels around the centres of 10 classes, 50 examples a client.
     CnnCifar,
+    /// Images of 224 x 224 pixels and 3 channels around the centres of 10 classes, 4 examples a client.
+    #[serde(rename = "cnn-224")]
+    Cnn224,
     /// 784 uniform features of which every tenth tells the class, 10 classes, 10 examples a client.
     Linear,
 }
@@ -20,6 +23,7 @@ impl Workload {
         match self {
             Workload::MlpText => 300,
             Workload::CnnCifar => 3072,
+            Workload::Cnn224 => 150_528,
             Workload::Linear => 784,
         }
     }
@@ -28,7 +32,7 @@ impl Workload {
     pub const fn classes(self) -> u32 {
         match self {
             Workload::MlpText => 5,
-            Workload::CnnCifar | Workload::Linear => 10,
+            Workload::CnnCifar | Workload::Cnn224 | Workload::Linear => 10,
         }
     }
 }

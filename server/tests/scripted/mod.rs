@@ -55,6 +55,7 @@ pub fn public_file(clients: u64, rounds: u64, deadline_s: f64) -> ExperimentFile
         name: "served".into(),
         seed: 1,
         task: TaskFile {
+            initial_weights: Default::default(),
             data: DataFile::Digits,
             model: ModelFile::Softmax {},
             training: TrainingFile::plain(1.0, 1, BatchFile::Word(BatchWord::Full)),
