@@ -103,8 +103,7 @@ pub fn read(path: &Path, name: Option<&str>) -> Result<Array, NpyError> {
         open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
         match bytes.as_slice() {
             [b'P', b'K', ..] => in_archive(Cursor::new(bytes), name),
-            start if start.starts_with(MAGIC) => one(start),
-            _ => Err(NpyFault::Magic),
+            start => parse(start),
         }
     };
     read().map_err(|fault| NpyError { path: path.to_owned(), fault })
@@ -134,6 +133,11 @@ pub fn dataset(path: &Path, examples: &str, labels: &str, classes: usize) -> Res
         .map_err(|_| DatasetError::Empty { rows, columns })
         .and_then(|features| Dataset::new(features, Array1::from_vec(labels), classes))
         .map_err(|fault| at(fault.into()))
+}
+
+/// The array in the bytes of an NPY file.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Array, NpyFault> {
+    if bytes.starts_with(MAGIC) { one(bytes) } else { Err(NpyFault::Magic) }
 }
 
 /// Whether a file begins as one of NumPy's does.

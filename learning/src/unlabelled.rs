@@ -1,8 +1,9 @@
 //! Examples without labels, one after the other: what a model is asked about. From CSV with a header line, JSON Lines,
-//! IDX, or lines of text; plain or compressed with gzip; from a file or a stream.
+//! IDX, NPY, PNG and JPEG, folders of images, or lines of text; plain or compressed with gzip; from a file or a stream.
 
-use std::io::{BufRead, BufReader, Lines, Read, stdin};
+use std::io::{BufRead, BufReader, Error, ErrorKind, Lines, Read, stdin};
 use std::path::{Path, PathBuf};
+use std::vec::IntoIter;
 
 use ::csv::{Reader, StringRecord};
 use serde_json::Value;
@@ -10,6 +11,8 @@ use thiserror::Error;
 
 use crate::csv::{CsvError, column_names, feature, find_column, table_reader};
 use crate::idx::{IdxError, Images};
+use crate::images::{ImageFault, decode, files_in, is_image};
+use crate::npy::{NpyError, is_numpy, parse};
 use crate::source::{BoundedLines, open, unpacked};
 use crate::{ExampleError, Interface};
 
@@ -33,6 +36,10 @@ enum Format {
         line: u64,
     },
     Idx(Images<Source>),
+    /// Images in files of their own.
+    Files(IntoIter<PathBuf>),
+    /// What has been read as a whole.
+    Rows(IntoIter<Vec<f32>>),
     /// A text on each line.
     Lines(Lines<BufReader<BoundedLines<Source>>>),
 }
@@ -100,6 +107,17 @@ pub enum UnlabelledError {
         /// What is wrong.
         source: ExampleError,
     },
+    /// A file is no image.
+    #[error("{}: {source}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ImageFault,
+    },
+    /// An array is not what it should be.
+    #[error(transparent)]
+    Npy(#[from] NpyError),
     /// Images of another size.
     #[error("{}: an image has {actual} pixels, the model takes {expected} numbers", path.display())]
     Pixels {
@@ -128,6 +146,9 @@ impl<'a> Unlabelled<'a> {
         inputs: usize,
         features: Option<&[String]>,
     ) -> Result<Self, UnlabelledError> {
+        if interface.image().is_some() && path.is_dir() {
+            return Self::folder(path, interface, inputs);
+        }
         let (path, source) = match path.to_str() {
             Some("-") => (PathBuf::from(STANDARD_INPUT), unpacked(stdin())),
             _ => (path.to_owned(), open(path)),
@@ -138,6 +159,44 @@ impl<'a> Unlabelled<'a> {
         }
     }
 
+    /// The images in a folder, in the order of their names.
+    fn folder(path: &Path, interface: &'a Interface, inputs: usize) -> Result<Self, UnlabelledError> {
+        let path = path.to_owned();
+        let none = || Error::new(ErrorKind::NotFound, "holds no file called .png, .jpg or .jpeg");
+        match files_in(&path).and_then(|files| if files.is_empty() { Err(none()) } else { Ok(files) }) {
+            Ok(files) => Ok(Unlabelled { path, interface, inputs, format: Format::Files(files.into_iter()) }),
+            Err(source) => Err(UnlabelledError::File { path, source }),
+        }
+    }
+
+    /// An image or an array of NumPy, if the source begins as one does.
+    fn whole(
+        path: &Path,
+        source: &mut impl BufRead,
+        interface: &Interface,
+        inputs: usize,
+    ) -> Result<Option<Format>, UnlabelledError> {
+        let failed = |source| UnlabelledError::File { path: path.to_owned(), source };
+        let start = source.fill_buf().map_err(failed)?;
+        let is_array = is_numpy(start) && start.starts_with(b"\x93");
+        if !is_array && (interface.image().is_none() || !is_image(start)) {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        source.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+        if !is_array {
+            let image = numbers_of_image(path, &bytes, interface)?;
+            return Ok(Some(Format::Rows(vec![image].into_iter())));
+        }
+        let array = parse(&bytes).map_err(|fault| NpyError { path: path.to_owned(), fault })?;
+        if array.values.is_empty() || !array.values.len().is_multiple_of(inputs) {
+            let actual = array.shape.iter().skip(1).product();
+            return Err(UnlabelledError::Pixels { path: path.to_owned(), expected: inputs, actual });
+        }
+        let rows: Vec<Vec<f32>> = array.values.chunks_exact(inputs).map(<[f32]>::to_vec).collect();
+        Ok(Some(Format::Rows(rows.into_iter())))
+    }
+
     fn read(
         path: PathBuf,
         source: Source,
@@ -146,6 +205,11 @@ impl<'a> Unlabelled<'a> {
         features: Option<&[String]>,
     ) -> Result<Self, UnlabelledError> {
         let mut source = BufReader::new(source);
+        if features.is_none()
+            && let Some(format) = Self::whole(&path, &mut source, interface, inputs)?
+        {
+            return Ok(Unlabelled { path, interface, inputs, format });
+        }
         let first = match source.fill_buf() {
             Ok(bytes) => bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace()),
             Err(source) => return Err(UnlabelledError::File { path, source }),
@@ -224,6 +288,16 @@ impl<'a> Unlabelled<'a> {
                     });
                 }
             }
+            Format::Files(files) => files
+                .next()
+                .map(|file| {
+                    let mut bytes = Vec::new();
+                    let read = open(&file).and_then(|source| source.take(MAX_BYTES).read_to_end(&mut bytes));
+                    read.map_err(|source| UnlabelledError::File { path: file.clone(), source })?;
+                    numbers_of_image(&file, &bytes, self.interface)
+                })
+                .transpose(),
+            Format::Rows(rows) => Ok(rows.next()),
             Format::Lines(lines) => {
                 let line = lines.next().transpose();
                 let line = line.map_err(|source| UnlabelledError::File { path: path.clone(), source })?;
@@ -236,6 +310,18 @@ impl<'a> Unlabelled<'a> {
         }
     }
 }
+
+/// An image as the numbers that stand for it, of the size that the model takes.
+fn numbers_of_image(path: &Path, bytes: &[u8], interface: &Interface) -> Result<Vec<f32>, UnlabelledError> {
+    let size = interface.image().unwrap_or_default();
+    match decode(bytes, size) {
+        Ok(image) => Ok(image.into_iter().map(f32::from).collect()),
+        Err(source) => Err(UnlabelledError::Image { path: path.to_owned(), source }),
+    }
+}
+
+/// Bytes of what is read as a whole.
+const MAX_BYTES: u64 = 1 << 30;
 
 fn table(
     path: &Path,
@@ -331,6 +417,45 @@ mod tests {
         assert_eq!(all("\"the moon\"\n{\"text\": \"sun\"}\n", None), [1.0, 0.0]);
         let named = ["title".to_owned()];
         assert_eq!(all("n,title\n1,\"sun, moon\"\n2,moon\n", Some(&named)), [0.0, 1.0]);
+    }
+
+    #[test]
+    fn images_and_arrays_are_read_as_a_whole() {
+        use crate::images::tests::png;
+        let interface = Interface {
+            input: Input::Image {
+                height: 1,
+                width: 2,
+                channels: 3,
+                mean: vec![0.0; 3],
+                deviation: vec![1.0; 3],
+            },
+            ..interface(None)
+        };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("b.png"), png(2, 1, [1, 2, 3])).unwrap();
+        std::fs::write(folder.path().join("a.png"), png(4, 3, [9, 9, 9])).unwrap();
+        let all = |path: &Path| -> Result<Vec<Vec<f32>>, String> {
+            let read = Unlabelled::open(path, &interface, 6, None);
+            let mut read = read.map_err(|error| error.to_string())?;
+            let mut rows = Vec::new();
+            while let Some(row) = read.next_example().map_err(|error| error.to_string())? {
+                rows.push(row);
+            }
+            Ok(rows)
+        };
+        let b = vec![1.0, 2.0, 3.0, 1.0, 2.0, 3.0];
+        assert_eq!(all(folder.path()), Ok(vec![vec![9.0; 6], b.clone()]));
+        assert_eq!(all(&folder.path().join("b.png")), Ok(vec![b]));
+        let array = folder.path().join("x.npy");
+        std::fs::write(&array, crate::npy::tests::npy("|u1", "2, 1, 2, 3", &[7; 12])).unwrap();
+        assert_eq!(all(&array), Ok(vec![vec![7.0; 6]; 2]));
+        std::fs::write(&array, crate::npy::tests::npy("|u1", "2, 5", &[7; 10])).unwrap();
+        assert!(all(&array).unwrap_err().ends_with("an image has 5 pixels, the model takes 6 numbers"));
+        std::fs::write(folder.path().join("c.jpg"), b"hello").unwrap();
+        assert!(all(folder.path()).unwrap_err().ends_with("c.jpg: is no image in PNG or JPEG"));
+        let empty = tempfile::tempdir().unwrap();
+        assert!(all(empty.path()).unwrap_err().contains("holds no file called .png"));
     }
 
     #[test]

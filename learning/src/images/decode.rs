@@ -51,6 +51,11 @@ pub fn decode(bytes: &[u8], [height, width, channels]: [usize; 3]) -> Result<Vec
     Ok(if same { bytes } else { resize(&bytes, [from_height, from_width], [height, width], channels) })
 }
 
+/// Whether bytes begin as PNG or JPEG does.
+pub fn is_image(start: &[u8]) -> bool {
+    start.starts_with(PNG) || start.starts_with(JPEG)
+}
+
 /// The start of a file of each kind.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 const JPEG: &[u8] = b"\xff\xd8\xff";

@@ -16,7 +16,7 @@ use crate::parquet::ParquetError;
 use crate::pixels::Scaling;
 use crate::{Classes, Dataset, DatasetError, Owners};
 
-pub use self::decode::{ImageFault, decode};
+pub use self::decode::{ImageFault, decode, is_image};
 pub use self::folder::files_in;
 
 /// How images are kept.
