@@ -294,7 +294,7 @@ fn bounded(
     rounding: &Key,
     prg: PrgId,
 ) -> Result<(QuantizedUpdate, Vec<f32>), Decline> {
-    let clipped = Update::new(numbers).map_err(|_| Decline::Unencodable)?.clip(grid.clip());
+    let clipped = Update::clipped(numbers, grid.clip()).map_err(|_| Decline::Unencodable)?;
     let quantized = clipped.quantize(grid, &mut rounding.substream_of(prg, 0));
     Ok((quantized.map_err(|_| Decline::Unencodable)?, clipped.into_values()))
 }
