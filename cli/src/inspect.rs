@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde_json::json;
+use skep_learning::images::files_in;
 use skep_learning::inspect::{self, FeatureReport, Flaws, MAX_VALUES, TableReport, ValuesReport};
+use skep_learning::parquet::{self, Parquet, Value};
 use skep_learning::{Classes, csv, idx};
 
 use crate::arguments::{Inspect, Output};
@@ -17,7 +19,11 @@ use crate::failure::Failure;
 /// [`Failure::Usage`] when the file cannot be read or is neither a table nor an IDX file.
 pub(crate) fn run(arguments: &Inspect) -> Result<(), Failure> {
     let path = &arguments.file;
-    let (text, json) = if idx::is_idx(path).map_err(Failure::configuration)? {
+    let (text, json) = if path.is_dir() {
+        folder(path)?
+    } else if parquet::is_parquet_file(path).map_err(Failure::configuration)? {
+        columns(path, arguments.label.as_deref(), arguments.client.as_deref())?
+    } else if idx::is_idx(path).map_err(Failure::configuration)? {
         array(path)?
     } else {
         let report = table(path, arguments.label.as_deref(), arguments.client.as_deref())?;
@@ -165,6 +171,73 @@ fn array(path: &Path) -> Result<(String, serde_json::Value), Failure> {
     }
     lines.add("missing", "none: the format has no missing values".to_owned());
     let json = json!({ "format": "idx", "examples": examples, "shape": sizes, "classes": classes });
+    Ok((lines.0, json))
+}
+
+/// A Parquet file: its columns, and how often each value of two of them occurs.
+fn columns(
+    path: &Path,
+    label: Option<&str>,
+    client: Option<&str>,
+) -> Result<(String, serde_json::Value), Failure> {
+    let file = Parquet::open(path).map_err(Failure::configuration)?;
+    let names = file.columns();
+    let mut lines = Lines::default();
+    lines.add("file", format!("{}, Parquet", path.display()));
+    lines.add("examples", file.rows().to_string());
+    lines.add("columns", listed(names.iter().map(|name| format!("`{name}`"))));
+    let label = label.or_else(|| names.iter().any(|name| name == LABEL).then_some(LABEL));
+    let mut counted = Vec::new();
+    for (what, column) in [("label", label), ("clients", client)] {
+        let Some(column) = column else {
+            lines
+                .add(what, format!("no column was named; --{} COLUMN names one", what.trim_end_matches('s')));
+            counted.push(serde_json::Value::Null);
+            continue;
+        };
+        let (mut counts, mut missing) = (BTreeMap::<String, u64>::new(), 0_u64);
+        let count = file.each(column, |_, value| {
+            match value {
+                Value::Missing => missing += 1,
+                value => *counts.entry(value.to_string()).or_default() += 1,
+            }
+            Ok(())
+        });
+        count.map_err(Failure::configuration)?;
+        let each = counts.iter().map(|(value, count)| format!("{value} {count}"));
+        lines.add(
+            what,
+            format!("`{column}`, {} different: {}; missing: {missing}", counts.len(), listed(each)),
+        );
+        counted.push(json!({ "column": column, "examples": counts, "missing": missing }));
+    }
+    let json = json!({
+        "format": "parquet", "examples": file.rows(), "columns": names, "label": counted[0], "client": counted[1]
+    });
+    Ok((lines.0, json))
+}
+
+/// A folder with a folder of images for each class.
+fn folder(path: &Path) -> Result<(String, serde_json::Value), Failure> {
+    let failed = |error| Failure::configuration(format!("{}: {error}", path.display()));
+    let mut counts = BTreeMap::<String, usize>::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() && !name.starts_with('.') {
+            counts.insert(name, files_in(&entry.path()).map_err(failed)?.len());
+        }
+    }
+    if counts.is_empty() {
+        let problem = "holds no folder; images lie in one for each class";
+        return Err(Failure::configuration(format!("{}: {problem}", path.display())));
+    }
+    let mut lines = Lines::default();
+    lines.add("folder", format!("{}, images", path.display()));
+    lines.add("examples", counts.values().sum::<usize>().to_string());
+    let each = counts.iter().map(|(class, count)| format!("{class} {count}"));
+    lines.add("classes", format!("{}: {}", counts.len(), listed(each)));
+    let json = json!({ "format": "folder", "examples": counts.values().sum::<usize>(), "classes": counts });
     Ok((lines.0, json))
 }
 

@@ -267,3 +267,57 @@ classes = 10
     assert_eq!(code, 2, "{err}");
     assert!(one_line(&err).contains("has 784 features"), "{err}");
 }
+
+/// A folder for each of two classes, of pictures that every decoder knows.
+fn pictures(into: &Path) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../learning/tests/images");
+    for (class, names) in [
+        ("grey", ["grey.png", "grey-alpha.png", "grey.jpg"]),
+        ("colour", ["colour.png", "alpha.png", "colour.jpg"]),
+    ] {
+        fs::create_dir_all(into.join(class)).unwrap();
+        for name in names {
+            fs::copy(from.join(name), into.join(class).join(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_model_of_images_in_folders_is_trained_and_asked_about_images() {
+    let directory = tempfile::tempdir().unwrap();
+    pictures(&directory.path().join("pictures"));
+    let experiment = r#"
+name = "pictures"
+seed = 1
+[task]
+data = { kind = "images", format = "folder", train = "pictures", test = "pictures", image = [8, 8, 3], classes = ["grey", "colour"] }
+model = { kind = "layers", image = [8, 8, 3], layers = [{ conv2d = { channels = 4, kernel = 3, padding = 1 } }, "relu", "global-avg-pool"] }
+training = { learning_rate = 0.5, local_epochs = 5, batch_size = "full", augment = { crop = 1, flip = true } }
+[population]
+clients = 2
+partition = { kind = "iid" }
+[rounds]
+count = 20
+sampling = { scheme = "all" }
+min_updates = 1
+deadline_s = 60
+[strategy]
+kind = "fedavg"
+weighting = "uniform"
+[privacy]
+mode = "none"
+"#;
+    let file = directory.path().join("pictures.toml");
+    fs::write(&file, experiment).unwrap();
+    let out = directory.path().join("out");
+    assert_eq!(summary(&file, &["--out", path(&out)])["accuracy"], 1.0);
+    let model = out.join("model.safetensors");
+    let asked = skep(&["predict", path(&model), "--input", path(&directory.path().join("pictures/colour"))]);
+    assert_eq!(asked.out.matches("\"class\":\"colour\"").count(), 3, "{}{}", asked.out, asked.err);
+    let text = skep(&["data", "inspect", path(&directory.path().join("pictures"))]).out;
+    assert!(text.contains("classes     2: colour 3, grey 3"), "{text}");
+    fs::write(directory.path().join("pictures/grey/x.png"), "no image").unwrap();
+    let refused = skep(&["simulate", path(&file)]);
+    assert_eq!(refused.code, 2);
+    assert!(one_line(&refused.err).contains("grey/x.png: is no image in PNG or JPEG"), "{}", refused.err);
+}

@@ -143,8 +143,16 @@ pub struct Parquet {
 }
 
 /// Whether a file begins as a Parquet file does.
-pub fn is_parquet(start: &[u8]) -> bool {
-    start.starts_with(b"PAR1")
+///
+/// # Errors
+/// [`ParquetError`] when it cannot be read.
+pub fn is_parquet_file(path: &Path) -> Result<bool, ParquetError> {
+    let read = || {
+        let mut start = Vec::new();
+        open(path)?.take(4).read_to_end(&mut start)?;
+        Ok(start == b"PAR1")
+    };
+    read().map_err(|fault| ParquetError { path: path.to_owned(), fault })
 }
 
 impl Parquet {
