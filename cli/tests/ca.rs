@@ -224,6 +224,8 @@ fn what_does_not_fit_is_refused_with_the_reason() {
     let again = ["ca", "sign", ca, &request, "--client", "0", "--address", "h:1"];
     assert!(refused(2, &again).contains("removed for good"));
     assert!(refused(2, &["ca", "sign", ca, &request]).contains("where the server is"));
+    let nine: Vec<_> = ["--address", "h:1"].into_iter().cycle().take(18).collect();
+    assert!(refused(2, &[&["ca", "sign", ca, &request], &nine[..]].concat()).contains("9 addresses"));
     assert!(refused(2, &["ca", "sign", ca, &request[..30], "--address", "h:1"]).contains("cut short"));
     let own = site.path("with-its-own");
     well_known(&own);

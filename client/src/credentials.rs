@@ -73,17 +73,16 @@ impl Certified {
 impl Pinned {
     /// Takes a roster for the newest one, if it may be.
     fn go_over_to(&self, signed: &SignedHead) -> Result<(), Decline> {
-        let head = &signed.head;
+        let pin = RosterPin::from(&signed.head);
         let mut seen = lock(&self.seen);
-        if !seen.admits(head) {
+        if !seen.admits(&pin) {
             warn!(
-                shown = head.sequence,
+                shown = pin.sequence,
                 seen = seen.sequence,
                 "an older roster, or another of the same number"
             );
             return Err(Decline::StaleRoster);
         }
-        let pin = RosterPin { sequence: head.sequence, root: Some(head.root) };
         if *seen != pin {
             if let Some(Err(error)) = self.state.as_ref().map(|state| Identity::pin_roster(state, pin)) {
                 error!(%error, "the roster cannot be noted, so it is not believed");

@@ -262,6 +262,15 @@ fn a_client_refuses_noise_and_masks_that_do_not_add_up() {
         Plan { sampling: Sampling::Poisson { rate: SamplingRate::new(0.9).unwrap() }, ..distributed() },
         Plan { closure: Closure::FirstUpdates(80), ..distributed() },
         Plan { min_updates: 53, ..masked() },
+        // Noise that only the total has, where each group is released.
+        Plan {
+            promise: Promise::Central {
+                claim,
+                sigma: 5 << 20,
+                masking: Some(Masking { released: Released::EachGroup, ..masking }),
+            },
+            ..masked()
+        },
         Plan { encoding: local().encoding, ..masked() },
         Plan { promise: Promise::Local { claim, sigma: 0 }, ..local() },
         Plan { promise: Promise::Local { claim, sigma: u64::MAX }, ..local() },

@@ -11,10 +11,13 @@ use harness::{Federation, HOUR, PATIENT};
 use skep_protocol::ClientId;
 use skep_protocol::net::enrolment::{EnrolError, Refusal, enrol, enrol_listed, renew};
 use skep_protocol::net::files;
-use skep_protocol::net::identity::{Identity, RosterPin, key_in};
+use skep_protocol::net::identity::{Identity, IdentityError, RosterPin, key_in};
 use skep_protocol::net::invitation::{Invitation, Token};
+use skep_protocol::net::keys::SigningKey;
 use skep_protocol::net::listing::Listing;
+use skep_protocol::net::roster::Root;
 use skep_protocol::net::tls;
+use skep_protocol::plan::PlanKey;
 use skep_server::authority::keeper::Keeper;
 use skep_server::authority::{Authority, AuthorityError, install, read, request};
 use skep_server::enrolment::{Enrolment, EnrolmentError};
@@ -136,6 +139,64 @@ async fn a_former_key_and_a_removed_client_are_let_in_no_more() {
     apart.federation.authority.refresh();
     let certificate = after.certificate.to_vec();
     assert_eq!(apart.federation.authority.introduction(ClientId(1), certificate.clone()), certificate);
+}
+
+#[tokio::test]
+async fn what_a_client_has_seen_outlives_its_certificate_and_writes_at_once() {
+    let mut apart = Apart::new().await;
+    let home = tempfile::tempdir().unwrap();
+    let key = key_in(home.path()).unwrap().public_key();
+    apart.keeper.list(Some(ClientId(7)), key, SystemTime::now() - 2 * HOUR, HOUR).unwrap();
+    apart.install().unwrap();
+    let (addresses, authority) = (apart.federation.addresses(), apart.keeper.fingerprint());
+    let line = Listing { addresses: addresses.clone(), authority, client: ClientId(7), sequence: 2 };
+    let identity = apart.enrol(&line, home.path()).await.unwrap();
+    assert!(identity.has_expired(SystemTime::now()));
+    let seen = |sequence, root| RosterPin { sequence, root: Some(Root([root; 32])) };
+    Identity::pin_roster(home.path(), seen(9, 1)).unwrap();
+    let again = apart.enrol(&line, home.path()).await.unwrap();
+    assert_eq!(again.roster(), Some(seen(9, 1)));
+    // Nor does an invitation of a server with an authority of its own take the place of such a client.
+    let invitation = Invitation {
+        addresses,
+        authority,
+        client: ClientId(7),
+        token: Token::generate().unwrap(),
+        expires: u64::MAX,
+    };
+    let refused = enrol(&invitation, home.path(), &PATIENT).await;
+    assert!(matches!(refused, Err(EnrolError::ListedBefore)), "{refused:?}");
+
+    for stale in [seen(8, 1), seen(9, 2), RosterPin { sequence: 9, root: None }] {
+        let refused = Identity::pin_roster(home.path(), stale);
+        assert!(matches!(refused, Err(IdentityError::StaleRoster { known: 9, .. })), "{refused:?}");
+    }
+    std::thread::scope(|scope| {
+        for number in 10..26 {
+            let home = home.path();
+            // Those that come too late are refused.
+            scope.spawn(move || Identity::pin_roster(home, seen(number, 1)).is_ok());
+            scope.spawn(move || Identity::pin(home, PlanKey([9; 32])).unwrap());
+        }
+    });
+    let last = Identity::load(home.path()).unwrap();
+    assert_eq!((last.roster(), last.plan_key()), (Some(seen(25, 1)), PlanKey([9; 32])));
+}
+
+#[test]
+fn above_the_highest_number_there_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path().join("ca");
+    Keeper::init(&home, SystemTime::now()).unwrap();
+    let mut keeper = Keeper::open(&home).unwrap();
+    let mut list = |client| {
+        let key = SigningKey::generate().unwrap().public_key();
+        keeper.list(client, key, SystemTime::now(), HOUR)
+    };
+    list(Some(ClientId(u64::MAX))).unwrap();
+    let refused = list(None);
+    let Err(AuthorityError::Enrolment(error)) = refused else { panic!("{refused:?}") };
+    assert!(matches!(*error, EnrolmentError::NoIdLeft), "{error}");
 }
 
 #[test]

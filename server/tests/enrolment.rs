@@ -18,6 +18,7 @@ use skep_protocol::net::identity::{Identity, IdentityError};
 use skep_protocol::net::invitation::{Fingerprint, Invitation, Token};
 use skep_protocol::net::tls;
 use skep_protocol::net::websocket::{Accepted, NetError, Purpose, connect};
+use skep_server::authority::CLIENT_VALIDITY;
 use skep_server::enrolment::{EnrolmentError, decide};
 use tokio_rustls::rustls::{CertificateError, Error as RustlsError};
 
@@ -168,7 +169,14 @@ async fn a_certificate_is_renewed_for_the_same_key_until_the_client_is_revoked()
     let old = enrol_in(&federation, &federation.invite(1), directory.path()).await.client.unwrap();
     let before = federation.enrolment.roster().unwrap().0[0].serial;
 
-    let serving = federation.enrol_one();
+    // Only for one that is good for longer.
+    let serving = federation.enrol_for(HOUR);
+    let shorter = renew(&old, directory.path(), &PATIENT).await;
+    assert!(matches!(shorter, Err(EnrolError::BadResponse(_))), "{shorter:?}");
+    assert_eq!(serving.await.unwrap().unwrap(), ClientId(1));
+    assert_eq!(Identity::load(directory.path()).unwrap().not_after(), old.not_after());
+
+    let serving = federation.enrol_for(2 * CLIENT_VALIDITY);
     let new = renew(&old, directory.path(), &PATIENT).await.unwrap();
     assert_eq!(serving.await.unwrap().unwrap(), ClientId(1));
     assert_eq!(new.public_key(), old.public_key());
@@ -257,6 +265,7 @@ async fn every_file_of_both_sides_is_for_its_owner_alone() {
             }
         }
     }
-    // Two of the authority, two of the invitation, two of the client, the revocation; and the four of its identity.
-    assert_eq!(files, 11);
+    // Two of the authority, two of the invitation, two of the client, the revocation; and the four of its identity with
+    // their lock.
+    assert_eq!(files, 12);
 }

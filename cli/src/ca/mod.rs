@@ -9,7 +9,7 @@ use serde_json::json;
 use skep_protocol::ClientId;
 use skep_protocol::net::files;
 use skep_protocol::net::identity::key_in;
-use skep_protocol::net::invitation::Fingerprint;
+use skep_protocol::net::invitation::{ADDRESS_COUNT_LIMIT, Fingerprint};
 use skep_protocol::net::listing::{Holder, KeyRequest, Listing};
 use skep_protocol::net::roster::{Listed, SignedRoster};
 use skep_protocol::net::tls;
@@ -88,6 +88,10 @@ fn sign(arguments: &CaSign, now: SystemTime) -> Result<(), Failure> {
         Holder::Client if arguments.address.is_empty() => Err(usage(
             "the line is a client's, which has to know where the server is".to_owned(),
             "give --address HOST:PORT",
+        )),
+        Holder::Client if arguments.address.len() > ADDRESS_COUNT_LIMIT => Err(usage(
+            format!("{} addresses; a line has room for {ADDRESS_COUNT_LIMIT}", arguments.address.len()),
+            "leave some out",
         )),
         Holder::Client => {
             let client = keeper

@@ -153,6 +153,11 @@ pub enum EnrolError {
     /// The state directory belongs to an enrolled client.
     #[error("this directory already holds an enrolled client; choose another one")]
     AlreadyEnrolled,
+    /// The state directory belongs to a client of an authority that is apart.
+    #[error(
+        "the certificate in this directory was of an authority apart from the server, which this invitation is not; choose another directory"
+    )]
+    ListedBefore,
     /// The invitation's expiry is past.
     #[error("the invitation has expired; ask for a new one")]
     InvitationExpired,
@@ -186,9 +191,11 @@ pub async fn enrol(
     dial: impl Into<Dial<'_>>,
 ) -> Result<Identity, EnrolError> {
     let (now, dial) = (SystemTime::now(), dial.into());
-    if identity::is_enrolled(directory, now) {
-        return Err(EnrolError::AlreadyEnrolled);
-    }
+    let never_listed = || match former(directory, now)? {
+        Some(former) if former.roster().is_some() => Err(EnrolError::ListedBefore),
+        _ => Ok(()),
+    };
+    never_listed()?;
     if invitation.has_expired(now) {
         return Err(EnrolError::InvitationExpired);
     }
@@ -199,11 +206,14 @@ pub async fn enrol(
     let request = EnrolmentRequest::redeem(invitation.token.clone(), &key, connection.channel_binding);
     let grant = exchange(&mut connection, &request, dial.timeouts).await?;
     let Invitation { client, authority, addresses, .. } = invitation;
+    let _held = identity::hold(directory)?;
+    never_listed()?;
     accept_grant(grant, key, *client, *authority, addresses, None, directory)
 }
 
 /// Fetches the certificate of a client that an authority apart from the server has listed, for the key that is in `directory`
-/// since [`key_in`](identity::key_in) made it, and stores the identity there.
+/// since [`key_in`](identity::key_in) made it, and stores the identity there. A later roster of that authority that the directory
+/// knows of stays the last that was seen, however old the line is.
 ///
 /// # Errors
 /// [`EnrolError`]; whatever failed, the same call may be repeated.
@@ -212,10 +222,8 @@ pub async fn enrol_listed(
     directory: &Path,
     dial: impl Into<Dial<'_>>,
 ) -> Result<Identity, EnrolError> {
-    let dial = dial.into();
-    if identity::is_enrolled(directory, SystemTime::now()) {
-        return Err(EnrolError::AlreadyEnrolled);
-    }
+    let (now, dial) = (SystemTime::now(), dial.into());
+    former(directory, now)?;
     files::private_directory(directory)?;
     let key = identity::key_in(directory)?;
     let config = tls::enrolment_config(listing.authority)?;
@@ -226,7 +234,10 @@ pub async fn enrol_listed(
         return Err(EnrolError::OtherKey);
     }
     let Listing { client, authority, addresses, sequence } = listing;
-    let pin = RosterPin { sequence: *sequence, root: None };
+    let _held = identity::hold(directory)?;
+    let former = former(directory, now)?.filter(|former| former.authority() == *authority);
+    let seen = former.and_then(|former| former.roster()).filter(|seen| seen.sequence >= *sequence);
+    let pin = seen.unwrap_or(RosterPin { sequence: *sequence, root: None });
     accept_grant(grant, key, *client, *authority, addresses, Some(pin), directory)
 }
 
@@ -244,7 +255,11 @@ pub async fn renew(
     let mut connection = connect(old.addresses(), config, Purpose::Enrolment, dial).await?;
     let grant = exchange(&mut connection, &EnrolmentRequest::Renew, dial.timeouts).await?;
     // Whoever certifies clients does not thereby replace the key of plans: only that key hands over to another.
+    let _held = identity::hold(directory)?;
     let known = Identity::load(directory)?;
+    if tls::client_named_by(&grant.certificate.0)?.not_after <= known.not_after() {
+        return Err(EnrolError::BadResponse("a certificate that is not good for longer".to_owned()));
+    }
     let grant = Grant { plan_key: known.server().plan_key, ..grant };
     let key = identity::key_in(directory)?;
     let addresses = &old.server().addresses;
@@ -283,6 +298,12 @@ async fn exchange(
     }
 }
 
+/// What makes way for a new identity in `directory`.
+fn former(directory: &Path, now: SystemTime) -> Result<Option<Identity>, EnrolError> {
+    identity::former(directory, now).ok_or(EnrolError::AlreadyEnrolled)
+}
+
+/// The caller holds the directory.
 fn accept_grant(
     grant: Grant,
     key: SigningKey,

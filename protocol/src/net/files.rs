@@ -109,6 +109,16 @@ pub fn private_directory(directory: &Path) -> Result<(), FileError> {
         .map_err(failed("create", directory))
 }
 
+/// Waits until nobody else, in this process or another, has the file `path` locked, which is made if need be, and locks it until the
+/// result is dropped: for what is read, changed and written again.
+///
+/// # Errors
+/// [`FileError`] when it cannot be locked.
+pub fn lock(path: &Path) -> Result<File, FileError> {
+    let open = || private().append(true).create(true).open(path);
+    open().and_then(|file| file.lock().map(|()| file)).map_err(failed("lock", path))
+}
+
 /// How to open a file that, where it is made by that, is for its owner alone.
 pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();

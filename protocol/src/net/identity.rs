@@ -7,8 +7,10 @@
 //! | `identity.key` | the Ed25519 private key, PKCS#8 DER |
 //! | `identity.crt` | the client's certificate, DER |
 //! | `ca.crt` | the federation's authority, DER |
-//! | `server.json` | addresses, client id, the key that signs plans; written last, so its presence means enrolled |
+//! | `server.json` | addresses, client id, the key that signs plans, the last roster; written last, so its presence means enrolled |
+//! | `identity.lock` | locked while somebody changes the others |
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -63,10 +65,16 @@ pub struct RosterPin {
 }
 
 impl RosterPin {
-    /// Whether a roster with this head may be believed after it.
-    pub fn admits(&self, head: &Head) -> bool {
-        head.sequence > self.sequence
-            || (head.sequence == self.sequence && self.root.is_none_or(|root| root == head.root))
+    /// Whether `later` may be believed after it.
+    pub fn admits(&self, later: &RosterPin) -> bool {
+        later.sequence > self.sequence
+            || (later.sequence == self.sequence && (self.root.is_none() || later.root == self.root))
+    }
+}
+
+impl From<&Head> for RosterPin {
+    fn from(head: &Head) -> Self {
+        RosterPin { sequence: head.sequence, root: Some(head.root) }
     }
 }
 
@@ -103,7 +111,7 @@ impl Identity {
         Ok(Identity { key, certificate, authority, named, server })
     }
 
-    /// Writes all but the key, which [`key_in`] has stored before it was used.
+    /// Writes all but the key, which [`key_in`] has stored before it was used. The caller holds the directory ([`hold`]).
     pub(crate) fn store(&self, directory: &Path) -> Result<(), IdentityError> {
         let server = to_json(&self.server)?;
         files::replace(&directory.join(CERTIFICATE), &self.certificate)?;
@@ -147,22 +155,30 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::File`] when that cannot be written.
     pub fn pin(directory: &Path, key: PlanKey) -> Result<(), IdentityError> {
-        Self::note(directory, |known| ServerRecord { plan_key: PublicKey(key.0), ..known })
+        Self::note(directory, |known| Ok(ServerRecord { plan_key: PublicKey(key.0), ..known }))
     }
 
     /// Believes no earlier roster from now on, in the state directory `directory`.
     ///
     /// # Errors
-    /// [`IdentityError::File`] when that cannot be written.
+    /// [`IdentityError::StaleRoster`] when a later one, or another of that number, was seen before;
+    /// [`IdentityError::File`] when it cannot be written.
     pub fn pin_roster(directory: &Path, seen: RosterPin) -> Result<(), IdentityError> {
-        Self::note(directory, |known| ServerRecord { roster: Some(seen), ..known })
+        Self::note(directory, |known| match known.roster {
+            Some(known) if !known.admits(&seen) => {
+                Err(IdentityError::StaleRoster { known: known.sequence, shown: seen.sequence })
+            }
+            _ => Ok(ServerRecord { roster: Some(seen), ..known }),
+        })
     }
 
+    /// Nobody else changes the record between its reading and its writing.
     fn note(
         directory: &Path,
-        change: impl FnOnce(ServerRecord) -> ServerRecord,
+        change: impl FnOnce(ServerRecord) -> Result<ServerRecord, IdentityError>,
     ) -> Result<(), IdentityError> {
-        let server = change(Identity::load(directory)?.server);
+        let _held = hold(directory)?;
+        let server = change(Identity::load(directory)?.server)?;
         Ok(files::replace(&directory.join(SERVER), &to_json(&server)?)?)
     }
 
@@ -231,12 +247,29 @@ pub enum IdentityError {
         /// What is wrong.
         reason: String,
     },
+    /// A roster is older than one that was seen, or another of the same number.
+    #[error("roster {known} of the authority was seen before, so roster {shown} is not believed")]
+    StaleRoster {
+        /// The number of the one that was seen.
+        known: u64,
+        /// That of the other.
+        shown: u64,
+    },
 }
 
-/// True when `directory` holds an identity that is still good, or damaged. An expired one may make way for a new one.
-pub(crate) fn is_enrolled(directory: &Path, now: SystemTime) -> bool {
-    directory.join(SERVER).exists()
-        && !Identity::load(directory).is_ok_and(|identity| identity.has_expired(now))
+/// Waits until nobody else changes the identity in `directory`, and keeps everybody else from it until the result is dropped.
+pub(crate) fn hold(directory: &Path) -> Result<File, FileError> {
+    files::lock(&directory.join(LOCK))
+}
+
+/// What makes way for a new identity in `directory`: an expired one, or nothing. None where it holds one that is still good, or
+/// damaged.
+pub(crate) fn former(directory: &Path, now: SystemTime) -> Option<Option<Identity>> {
+    match Identity::load(directory) {
+        Err(IdentityError::NotEnrolled) => Some(None),
+        Ok(identity) if identity.has_expired(now) => Some(Some(identity)),
+        _ => None,
+    }
 }
 
 /// The key in `directory`, made now if there is none: on disk before anybody hears of it.
@@ -274,3 +307,4 @@ const KEY: &str = "identity.key";
 const CERTIFICATE: &str = "identity.crt";
 const AUTHORITY: &str = "ca.crt";
 const SERVER: &str = "server.json";
+const LOCK: &str = "identity.lock";

@@ -198,6 +198,8 @@ impl Promise {
         });
         let noise = match *self {
             Promise::None => true,
+            // The server adds its noise to the total, so none is in what each group would release.
+            Promise::Central { masking: Some(Masking { released: Released::EachGroup, .. }), .. } => false,
             Promise::Central { sigma, .. } | Promise::Local { sigma, .. } => sigma > 0,
             Promise::Distributed { honest, masking, .. } => {
                 let corrupt = masking.corrupt(cohort);

@@ -19,6 +19,7 @@ use skep_protocol::net::roster::{Head, Listed, SignedRoster};
 
 use super::apart::{ROSTER, read};
 use super::{Authority, AuthorityError, KEY, create};
+use crate::enrolment::EnrolmentError;
 
 /// The authority, and its roster. Whatever changes the roster signs a new one, and writes it before it returns.
 #[derive(Debug)]
@@ -57,10 +58,7 @@ impl Keeper {
     /// [`AuthorityError`] when it is none, or its roster is not its own.
     pub fn open(directory: &Path) -> Result<Self, AuthorityError> {
         let authority = Authority::load(directory)?;
-        let path = directory.join("lock");
-        let failed = |source| FileError { action: "lock", path: path.clone(), source };
-        let lock = files::private().append(true).create(true).open(&path).map_err(failed)?;
-        lock.lock().map_err(failed)?;
+        let lock = files::lock(&directory.join("lock"))?;
         let key = SigningKey::from_pkcs8(&files::read(&directory.join(KEY))?)?;
         let roster = read(&directory.join(ROSTER))?;
         roster.verify(authority.fingerprint())?;
@@ -80,7 +78,7 @@ impl Keeper {
     /// Lists a client with this key: as `client`, whose former key loses its place, or under the lowest id above all others.
     ///
     /// # Errors
-    /// [`AuthorityError::KeyTwice`], [`AuthorityError::Removed`], or a failure to sign or write.
+    /// [`AuthorityError::KeyTwice`], [`AuthorityError::Removed`], [`EnrolmentError::NoIdLeft`], or a failure to sign or write.
     pub fn list(
         &mut self,
         client: Option<ClientId>,
@@ -90,7 +88,8 @@ impl Keeper {
     ) -> Result<ClientId, AuthorityError> {
         let listed = self.roster.members.iter().map(|listed| listed.client);
         let ever = listed.chain(self.roster.removed.iter().copied()).max();
-        let client = client.unwrap_or(ClientId(ever.map_or(0, |highest| highest.0 + 1)));
+        let next = || ever.map_or(Some(0), |highest| highest.0.checked_add(1)).map(ClientId);
+        let client = client.or_else(next).ok_or(EnrolmentError::NoIdLeft)?;
         if self.roster.removed.contains(&client) {
             return Err(AuthorityError::Removed(client));
         }
@@ -108,7 +107,8 @@ impl Keeper {
         self.publish(roster, now).map(|()| client)
     }
 
-    /// Certifies the server's key. The certificate of a former server stays good: what it lacks is the key of plans.
+    /// Certifies the server's key. The certificate of a former server stays good until it expires: to a client that has enrolled before it
+    /// lacks the key of plans, but one that enrols believes whichever key of plans the server that it reaches names first.
     ///
     /// # Errors
     /// [`AuthorityError`].

@@ -83,12 +83,17 @@ impl Federation {
 
     /// Takes one connection in the background and serves its enrolment.
     pub fn enrol_one(&self) -> JoinHandle<Result<ClientId, EnrolmentError>> {
+        self.enrol_for(CLIENT_VALIDITY)
+    }
+
+    /// The same, for a certificate that is good for so long.
+    pub fn enrol_for(&self, validity: Duration) -> JoinHandle<Result<ClientId, EnrolmentError>> {
         let accepting = self.accept(PATIENT);
         let (authority, enrolment) = (Arc::clone(&self.authority), self.enrolment.clone());
         tokio::spawn(async move {
             match accepting.await.unwrap()? {
                 Accepted::Enrolment(peer, connection) => {
-                    serve(authority, enrolment, connection, peer, conditions(CLIENT_VALIDITY), &PATIENT).await
+                    serve(authority, enrolment, connection, peer, conditions(validity), &PATIENT).await
                 }
                 Accepted::Session(..) => panic!("a session where an enrolment was expected"),
             }
