@@ -100,13 +100,19 @@ impl Authority {
         }
     }
 
-    /// What shows its peers who a client is: its certificate, and its place in the roster where the authority is apart.
-    pub fn introduction(&self, client: ClientId, certificate: Vec<u8>) -> Vec<u8> {
-        let listed = match &self.signer {
-            Signer::Here(_) => None,
-            Signer::Apart(apart) => apart.prover().membership(client, &certificate),
-        };
-        listed.map_or(certificate, |membership| membership.to_bytes())
+    /// What shows its peers who a client is, whose connection is by this key and certificate. Where the authority is apart it is the
+    /// certificate in the roster that rounds go by and the place there; none if that lists no such client, or another key of it.
+    pub fn introduction(
+        &self,
+        client: ClientId,
+        public_key: PublicKey,
+        certificate: Vec<u8>,
+    ) -> Option<Vec<u8>> {
+        let Signer::Apart(apart) = &self.signer else { return Some(certificate) };
+        let prover = apart.prover();
+        let listed = prover.roster().member(client).filter(|listed| listed.public_key == public_key)?;
+        // A connection may be older than its client's newest certificate.
+        Some(prover.membership(client, &listed.certificate.0)?.to_bytes())
     }
 
     /// The certificate of a client that an authority that is apart has listed, and its key.

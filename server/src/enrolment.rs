@@ -260,12 +260,6 @@ impl Enrolment {
         self.enrol(&enrolled)
     }
 
-    /// A former member may not, any more.
-    pub(crate) fn list_removed(&self, client: ClientId) -> Result<(), EnrolmentError> {
-        self.claim(client)?;
-        if self.is_revoked(client) { Ok(()) } else { self.revoke(client) }
-    }
-
     fn enrol(&self, enrolled: &Enrolled) -> Result<(), EnrolmentError> {
         let path = self.client(enrolled.client).join(ENROLLED);
         Ok(files::replace(&path, &json(enrolled))?)

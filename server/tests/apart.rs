@@ -9,14 +9,14 @@ use std::time::{Duration, SystemTime};
 
 use harness::{Federation, HOUR, PATIENT};
 use skep_protocol::ClientId;
-use skep_protocol::net::enrolment::{EnrolError, Refusal, enrol, enrol_listed, renew};
+use skep_protocol::net::enrolment::{Der, EnrolError, Refusal, enrol, enrol_listed, renew};
 use skep_protocol::net::files;
 use skep_protocol::net::identity::{Identity, IdentityError, RosterPin, key_in};
 use skep_protocol::net::invitation::{Invitation, Token};
 use skep_protocol::net::keys::SigningKey;
 use skep_protocol::net::listing::Listing;
-use skep_protocol::net::roster::Root;
-use skep_protocol::net::tls;
+use skep_protocol::net::roster::{Listed, Membership, Root, RosterError, SignedRoster};
+use skep_protocol::net::tls::{self, PeerIdentity, TlsError};
 use skep_protocol::plan::PlanKey;
 use skep_server::authority::keeper::Keeper;
 use skep_server::authority::{Authority, AuthorityError, install, read, request};
@@ -61,6 +61,13 @@ impl Apart {
         let identity = enrol_listed(listing, home, &PATIENT).await;
         let _ = serving.await.unwrap();
         identity
+    }
+
+    /// What peers are shown of whoever connects with this certificate.
+    fn introduction(&self, peer: &PeerIdentity) -> Option<Membership> {
+        let PeerIdentity { client, public_key, certificate, .. } = peer;
+        let shown = self.federation.authority.introduction(*client, *public_key, certificate.to_vec())?;
+        Some(Membership::from_bytes(&shown).unwrap())
     }
 
     async fn renew(&self, identity: &Identity, home: &Path) -> Result<Identity, EnrolError> {
@@ -135,10 +142,76 @@ async fn a_former_key_and_a_removed_client_are_let_in_no_more() {
     apart.install().unwrap();
     let refused = check(&apart.federation.enrolment, &after);
     assert!(matches!(refused, Err(EnrolmentError::Revoked)), "{refused:?}");
-    // What peers are shown of it is a certificate without a place in the roster.
+    // Nothing of it is shown to peers.
     apart.federation.authority.refresh();
-    let certificate = after.certificate.to_vec();
-    assert_eq!(apart.federation.authority.introduction(ClientId(1), certificate.clone()), certificate);
+    assert_eq!(apart.introduction(&after), None);
+}
+
+#[tokio::test]
+async fn peers_are_shown_what_the_roster_of_the_round_says_and_nobody_else() {
+    let mut apart = Apart::new().await;
+    let homes: [TempDir; 3] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let certificate = |apart: &Apart, client| {
+        let listed = apart.keeper.roster().member(ClientId(client)).unwrap();
+        tls::client_named_by(&listed.certificate.0).unwrap()
+    };
+    apart.list(1, homes[0].path(), HOUR);
+    apart.install().unwrap();
+    let first = certificate(&apart, 1);
+    assert_eq!(apart.introduction(&first), None, "rounds do not go by it yet");
+    apart.federation.authority.refresh();
+    assert_eq!(apart.introduction(&first).unwrap().certificate, first.certificate.to_vec());
+
+    // Within a round one client is listed, and another gets another key.
+    apart.list(2, homes[1].path(), HOUR);
+    apart.list(1, homes[2].path(), HOUR);
+    apart.install().unwrap();
+    let (second, other) = (certificate(&apart, 2), certificate(&apart, 1));
+    assert!(apart.introduction(&second).is_none() && apart.introduction(&other).is_none());
+    assert!(apart.introduction(&first).is_some());
+    apart.federation.authority.refresh();
+    assert!(apart.introduction(&second).is_some() && apart.introduction(&first).is_none());
+
+    // A connection that is older than its client's certificate.
+    apart.keeper.renew(SystemTime::now(), 2 * HOUR).unwrap();
+    apart.install().unwrap();
+    apart.federation.authority.refresh();
+    let newest = certificate(&apart, 2);
+    assert_ne!(newest.certificate, second.certificate);
+    assert_eq!(apart.introduction(&second).unwrap().certificate, newest.certificate.to_vec());
+}
+
+#[tokio::test]
+async fn of_a_roster_only_what_is_signed_counts() {
+    let mut apart = Apart::new().await;
+    let homes: [TempDir; 2] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    apart.list(1, homes[0].path(), HOUR);
+    apart.list(2, homes[1].path(), HOUR);
+    apart.install().unwrap();
+    let (roster, fingerprint) = (apart.keeper.roster().clone(), apart.keeper.fingerprint());
+    roster.verify(fingerprint).unwrap();
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let stranger = Authority::open(elsewhere.path()).unwrap();
+    let Listed { client, public_key, .. } = roster.members[0].clone();
+    let forged = stranger.issue(client, public_key, SystemTime::now(), HOUR).unwrap().certificate;
+    for certificate in [Der(forged.clone()), roster.members[1].certificate.clone(), vec![1].into()] {
+        let mut altered = roster.clone();
+        altered.members[0].certificate = certificate;
+        let refused = altered.verify(fingerprint);
+        assert!(matches!(refused, Err(RosterError::OtherCertificate(ClientId(1)))), "{refused:?}");
+    }
+    let altered = SignedRoster { server: Some(Der(forged)), ..roster.clone() };
+    let refused = altered.verify(fingerprint);
+    assert!(matches!(refused, Err(RosterError::Certificate(TlsError::NotSigned))), "{refused:?}");
+
+    // Nobody signs who is said to be removed.
+    let (state, enrolment) = (apart.federation.state.path(), &apart.federation.enrolment);
+    install(state, &SignedRoster { removed: vec![ClientId(1), ClientId(9)], ..roster }, None).unwrap();
+    assert!(!enrolment.is_revoked(ClientId(1)) && !enrolment.is_revoked(ClientId(9)));
+    apart.keeper.remove(ClientId(2), SystemTime::now()).unwrap();
+    install(state, &SignedRoster { removed: vec![], ..apart.keeper.roster().clone() }, None).unwrap();
+    assert!(enrolment.is_revoked(ClientId(2)) && !enrolment.is_revoked(ClientId(1)));
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ pub struct SignedRoster {
     pub server: Option<Der>,
     /// The members, in ascending order of ids.
     pub members: Vec<Listed>,
-    /// Those who were members and never will be again.
+    /// Those who were members and never will be again: the authority's own note, which its signature does not cover.
     pub removed: Vec<ClientId>,
 }
 
@@ -110,6 +110,9 @@ pub enum RosterError {
     /// The members are not those of the head.
     #[error("the members of the roster are not those that its authority has signed")]
     Members,
+    /// A member's certificate is not the one that the authority made for it.
+    #[error("the certificate of {0} in the roster is not one that its authority has signed for it")]
+    OtherCertificate(ClientId),
     /// A member has no place under the head.
     #[error("{0} is not in the roster that the authority has signed")]
     Unlisted(ClientId),
@@ -154,7 +157,8 @@ impl SignedHead {
 }
 
 impl SignedRoster {
-    /// Checks that it is the authority's with this fingerprint, signed by it, and whole.
+    /// Checks that it is the authority's with this fingerprint, signed by it, and whole, and that so are the certificates in it, be they
+    /// good now or not. Whose key the server's is, the server sees.
     ///
     /// # Errors
     /// [`RosterError`] with the first thing that is wrong.
@@ -163,18 +167,36 @@ impl SignedRoster {
         if found != authority {
             return Err(RosterError::OtherAuthority { expected: authority, found });
         }
-        self.signed.verify(&tls::certified_key(&self.authority.0)?)?;
+        let key = tls::certified_key(&self.authority.0)?;
+        self.signed.verify(&key)?;
         let Head { sequence, signed_at, .. } = self.signed.head;
         let ascending = self.members.is_sorted_by(|a, b| a.client < b.client);
-        match ascending && Head::of(&self.members, sequence, signed_at) == self.signed.head {
-            true => Ok(()),
-            false => Err(RosterError::Members),
+        if !ascending || Head::of(&self.members, sequence, signed_at) != self.signed.head {
+            return Err(RosterError::Members);
         }
+        self.members.iter().try_for_each(|listed| listed.verify(&key))?;
+        Ok(self.server.iter().try_for_each(|server| tls::check_signature(&server.0, &key))?)
     }
 
     /// The member with this id.
     pub fn member(&self, client: ClientId) -> Option<&Listed> {
         self.members.binary_search_by_key(&client, |listed| listed.client).ok().map(|at| &self.members[at])
+    }
+}
+
+impl Listed {
+    /// Checks that the owner of `authority` has signed its certificate, for its id and key.
+    ///
+    /// # Errors
+    /// [`RosterError::OtherCertificate`].
+    fn verify(&self, authority: &PublicKey) -> Result<(), RosterError> {
+        let Listed { client, public_key, certificate } = self;
+        let named = tls::client_named_by(&certificate.0).ok();
+        let same = named.is_some_and(|named| (named.client, named.public_key) == (*client, *public_key));
+        match same && tls::check_signature(&certificate.0, authority).is_ok() {
+            true => Ok(()),
+            false => Err(RosterError::OtherCertificate(*client)),
+        }
     }
 }
 

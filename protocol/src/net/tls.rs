@@ -222,6 +222,19 @@ pub fn certified_key(certificate: &CertificateDer<'_>) -> Result<PublicKey, TlsE
     public_key(&parsed).map_err(|_| TlsError::NotEd25519)
 }
 
+/// Checks that `authority` has signed a certificate, whether or not that is good now.
+///
+/// # Errors
+/// [`TlsError::NotSigned`] when it has not, [`TlsError::NotEd25519`] when it is no certificate.
+pub fn check_signature(certificate: &CertificateDer<'_>, authority: &PublicKey) -> Result<(), TlsError> {
+    let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|_| TlsError::NotEd25519)?;
+    if !rest.is_empty() || parsed.signature_algorithm.algorithm != OID_SIG_ED25519 {
+        return Err(TlsError::NotEd25519);
+    }
+    let signature = &parsed.signature_value.data;
+    authority.verify(parsed.tbs_certificate.as_ref(), signature).map_err(|_| TlsError::NotSigned)
+}
+
 /// Why TLS is refused before or after the handshake. What fails in the handshake is an I/O error there.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -237,6 +250,9 @@ pub enum TlsError {
     /// What should be a certificate is none, or for another kind of key.
     #[error("not a certificate of an Ed25519 key")]
     NotEd25519,
+    /// A certificate of somebody else's.
+    #[error("the authority has not signed the certificate")]
+    NotSigned,
 }
 
 /// Trusts a server by the fingerprint of the authority in the chain that it shows.

@@ -114,7 +114,7 @@ pub fn request(state: &Path) -> Result<KeyRequest, AuthorityError> {
     Ok(KeyRequest::new(Holder::Server, &SigningKey::from_pkcs8(&files::read(&path)?)?))
 }
 
-/// Puts a roster into the state directory `state`: its members may connect from then on, and whoever is removed in it may not. The
+/// Puts a roster into the state directory `state`: its members may connect from then on, and whoever was a member and is none any more may not. The
 /// first must be of the authority with the fingerprint `pinned`, all others of the same and not older. A running server sees it before
 /// its next round.
 ///
@@ -145,9 +145,11 @@ pub fn install(
     let enrolment = Enrolment::open(state)?;
     roster.members.iter().try_for_each(|listed| enrolment.list(listed))?;
     files::replace(&path, &serde_json::to_vec(roster).expect("a roster has no maps"))?;
-    for &client in &roster.removed {
-        enrolment.list_removed(client)?;
-    }
+    // By what is signed, not by what is said of it: whoever was a member and is none any more.
+    let former = enrolment.roster()?.0.into_iter().map(|enrolled| enrolled.client);
+    former
+        .filter(|&client| roster.member(client).is_none())
+        .try_for_each(|client| enrolment.revoke(client))?;
     Ok(())
 }
 

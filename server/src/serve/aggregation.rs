@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use skep_protocol::masked;
 use skep_protocol::message::TurnAway;
 use skep_protocol::net::frame::Bytes;
+use skep_protocol::net::keys::PublicKey;
 use skep_protocol::net::tls::PeerIdentity;
 use skep_protocol::round::{AbortReason, Outcome, Phase, Progress, Refusal};
 use skep_protocol::{ClientId, Round};
@@ -106,12 +107,10 @@ impl Aggregation {
             let answer = match command {
                 Command::Plan { connected } => Done::Planned(self.plan(&connected)),
                 Command::Answer { mut caller, round, phase, body } => {
-                    if phase == Phase::Keys {
-                        let certificate = std::mem::take(&mut caller.certificate);
-                        caller.certificate = self.authority.introduction(caller.client, certificate);
-                    }
-                    let result = self.answer(&caller, phase, &body);
-                    Done::Answered { client: caller.client, round, phase, result }
+                    let client = caller.client;
+                    let result = self.introduce(&mut caller, phase);
+                    let result = result.and_then(|()| self.answer(&caller, phase, &body));
+                    Done::Answered { client, round, phase, result }
                 }
                 Command::Ask { to, round, phase } => {
                     Done::Asked { round, phase, result: self.ask(phase, &to) }
@@ -175,6 +174,20 @@ impl Aggregation {
         let error = self.enrolment.check(identity, SystemTime::now()).err()?;
         warn!(client = %identity.client, %error, "shut out");
         Some(error.turn_away())
+    }
+
+    /// Sees to it that peers are shown what they believe. Whom they would not believe is not shown, or nobody would go on.
+    fn introduce(&self, caller: &mut Caller, phase: Phase) -> Result<(), Refusal> {
+        if phase == Phase::Keys {
+            let (client, key) = (caller.client, PublicKey(caller.identity));
+            let certificate = std::mem::take(&mut caller.certificate);
+            let shown = self.authority.introduction(client, key, certificate);
+            caller.certificate = shown.ok_or_else(|| {
+                warn!(%client, "not in the roster that the round goes by, with this key; it can take part in a later one");
+                Refusal::NotInvited
+            })?;
+        }
+        Ok(())
     }
 
     fn answer(&mut self, caller: &Caller, phase: Phase, body: &[u8]) -> Result<(), Refusal> {

@@ -79,7 +79,10 @@ impl Driver<'_> {
         self.pending.answers.remove(&client);
         match result {
             Ok(()) => self.handle(Event::Answered { client, round, phase }),
-            Err(reason) if reason.ends_participation() => self.handle(Event::Violated { client, reason }),
+            // The machine has invited it, so there is no place for it in this round at all: nobody waits for it.
+            Err(reason) if reason.ends_participation() || reason == Refusal::NotInvited => {
+                self.handle(Event::Violated { client, reason })
+            }
             Err(reason) => self.refuse(client, round, reason),
         }
     }
