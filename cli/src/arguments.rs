@@ -171,7 +171,11 @@ impl Command {
 
     /// Whether it reads or writes the store of a client, which may be sealed.
     pub fn has_client_store(&self) -> bool {
-        matches!(self, Command::Join(_) | Command::Audit(_))
+        match self {
+            Command::Join(_) | Command::Audit(_) => true,
+            Command::Ca(CaCommand::Request(request)) => !request.server,
+            _ => false,
+        }
     }
 
     /// Whether another process of ours started this one, and tells its failure.

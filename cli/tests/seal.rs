@@ -148,3 +148,36 @@ fn a_changed_file_and_another_passphrase_write_nothing() {
         skep(&["data", "seal", path(&plain), "--out", path(&sealed), "--data-passphrase", path(&right)]);
     assert!(again.code == 2 && again.err.contains("is there already"), "{}", again.err);
 }
+
+#[test]
+fn the_identity_that_a_client_asks_to_be_certified_is_sealed_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("in.csv"), TABLE).unwrap();
+    let seal = skep(&[
+        "data",
+        "seal",
+        path(&at("in.csv")),
+        "--out",
+        path(&at("out")),
+        "--new-key",
+        path(&at("key")),
+    ]);
+    assert_eq!(seal.code, 0, "{}", seal.err);
+    let (state, key) = (at("state"), at("key"));
+    let request = |more: &[&str]| skep(&[&["ca", "request", "--state", path(&state)], more].concat());
+    let first = request(&["--data-key", path(&key)]);
+    assert_eq!(first.code, 0, "{}", first.err);
+    for (name, contents) in kept(&state) {
+        assert!(contents.starts_with(b"SKEPSEAL"), "{name}");
+    }
+    // It is the same from now on, and nobody's without the key.
+    assert_eq!(request(&["--data-key", path(&key)]).out, first.out);
+    let locked = request(&[]);
+    assert!(locked.code != 0 && locked.err.contains("--data-key"), "{}{}", locked.out, locked.err);
+    // Nor with one whose half in the directory is lost, which is not made anew.
+    fs::remove_file(state.join("store.key")).unwrap();
+    let lost = request(&["--data-key", path(&key)]);
+    assert!(lost.code != 0 && lost.err.contains("store.key is missing"), "{}{}", lost.out, lost.err);
+    assert!(!state.join("store.key").exists());
+}
