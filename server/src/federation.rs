@@ -750,7 +750,7 @@ impl Federation {
             weighting: self.experiment.strategy.weighting(),
             prg: self.keys.generator(),
             closure: Closure::AllAnswered,
-            min_updates: rounds.min_updates,
+            min_updates: self.experiment.least_updates(),
             deadline: rounds.deadline,
         }
     }

@@ -242,7 +242,7 @@ mod tests {
 
     use super::*;
     use crate::simulate::with_world;
-    use crate::testing::{Unmeasured, file, first_federation, options};
+    use crate::testing::{Run, Unmeasured, file, first_federation, local_file, options};
 
     /// Moves every parameter of client c by c + 1, and writes down from where and with which weight.
     #[derive(Default)]
@@ -307,6 +307,20 @@ mod tests {
         assert!((f64::from(report.model[0]) - models[12]).abs() < 1e-3, "{models:?}");
         assert_eq!(jobs.len(), 24);
         assert!((5..20).contains(&stale), "{stale} of 24 updates were stale");
+    }
+
+    #[test]
+    fn with_noise_of_their_own_recipients_count_on_no_other_noise_than_the_server() {
+        let mut file = buffered();
+        file.privacy = local_file().privacy;
+        let report = Run::of(file).report();
+        assert_eq!(report.rounds.len(), 12);
+        for record in &report.rounds {
+            assert!(
+                record.epsilon_release.is_some() && record.epsilon_release == record.epsilon_server,
+                "{record:?}"
+            );
+        }
     }
 
     #[test]

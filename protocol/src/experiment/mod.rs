@@ -313,9 +313,15 @@ impl Experiment {
         Some(Masking { released, ..masking })
     }
 
+    /// The fewest updates that the noise of others in a round's sum is counted on for: those that a round waits for. Where clients
+    /// train at their own pace none but its own, since whose updates share a sum follows from data.
+    pub fn least_updates(&self) -> u32 {
+        if self.strategy.buffering.is_some() { 1 } else { self.rounds.min_updates }
+    }
+
     /// The fewest updates in any sum that recipients of models are taken to see.
     pub fn least_released(&self) -> u32 {
-        let min_updates = self.rounds.min_updates;
+        let min_updates = self.least_updates();
         self.masking().map_or(min_updates, |masking| masking.least_released(min_updates))
     }
 
