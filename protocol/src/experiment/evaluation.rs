@@ -26,7 +26,7 @@ pub struct Evaluation {
     /// What clients are asked of the model on these examples, with noise; of simulations only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<EvaluationQuery>,
-    /// The run ends after so many measurements without improvement; of simulations only.
+    /// The run ends after so many measurements without improvement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
     /// What counts as an improvement.

@@ -3,6 +3,7 @@
 use skep_privacy::quantities::Sampling;
 
 use super::{Invalid, invalid};
+use crate::experiment::evaluation::{Metric, Stop};
 use crate::experiment::simulation::{Availability, Faults};
 use crate::experiment::{Aggregation, Buffering, Experiment, Groups, Optimizer, Privacy, Robust, Weighting};
 
@@ -198,6 +199,14 @@ fn refuse_private_layers(experiment: &Experiment) -> Result<(), Invalid> {
             "cannot go with \"scaffold\", whose control variates correct gradients of the whole model",
         ));
     }
+    let stop = experiment.evaluation.stop();
+    if let Some(Stop { metric: Metric::Accuracy | Metric::Loss, .. }) = stop {
+        return Err(invalid(
+            "evaluation.patience",
+            "cannot go by \"accuracy\" or \"loss\" with simulation.private_layers: both are of the server's model, whose own layers in those \
+             places nobody trains; leave it out or, without privacy, choose metric = \"client-accuracy\"",
+        ));
+    }
     if experiment.attack.is_some() {
         return Err(invalid(key, "cannot go with [simulation.attack]: choose one of the two"));
     }
@@ -294,11 +303,11 @@ const MOST_KEPT_BYTES: u64 = 1 << 32;
 #[cfg(test)]
 mod tests {
     use super::super::tests::digits;
-    use crate::experiment::Experiment;
     use crate::experiment::file::{
         AdaptiveFile, ExperimentFile, GroupsFile, ModeFile, PrivacyFile, SamplingFile, SecureAggregationFile,
         StrategyFile, WeightingFile,
     };
+    use crate::experiment::{Evaluation, Experiment};
 
     fn median() -> ExperimentFile {
         let strategy = StrategyFile::Median { server_learning_rate: 1.0 };
@@ -475,6 +484,15 @@ mod tests {
         };
         let mean = Experiment::try_from(&grouped(20, 80, mean)).unwrap();
         assert_eq!((mean.least_released(), mean.honest_survivors()), (80, Some(11)));
+    }
+
+    #[test]
+    fn a_run_is_not_ended_by_a_model_whose_private_layers_nobody_trains() {
+        let mut file = digits();
+        file.simulation.private_layers = vec!["output".into()];
+        assert!(Experiment::try_from(&file).is_ok());
+        file.evaluation = Some(Evaluation { patience: Some(2), ..Evaluation::default() });
+        assert_eq!(refused(&file).0, "evaluation.patience");
     }
 
     #[test]
