@@ -14,7 +14,7 @@ use crate::clients::Clients;
 use crate::devices::uniform;
 use crate::error::SimulationError;
 use crate::memory::ClientMemory;
-use crate::private_layers::PrivateLayers;
+use crate::private_layers::{self, PrivateLayers};
 
 /// Which of a client's examples are held out, a function of the public seed and the client.
 #[derive(Clone, Debug)]
@@ -160,10 +160,8 @@ impl Measuring<'_> {
         learner: &mut dyn Learner,
     ) -> Option<Accuracies> {
         let (train, held_out) = self.hold_out.divide(client, &self.clients.get(client)?);
-        let mut model = model.to_vec();
-        if let (Some(layers), Some(own)) = (&self.private_layers, memory.get(client)) {
-            layers.put(own, &mut model);
-        }
+        let mut model =
+            private_layers::with_own(self.private_layers.as_ref(), memory.get(client), model).into_owned();
         let plain = learner.evaluate(&model, &held_out).ok()?.accuracy;
         let Some(training) = &self.fine_tuning else { return Some((plain, None)) };
         let order = self.hold_out.key.derive(Purpose::BatchOrder, 0, client.0);

@@ -8,14 +8,17 @@ use skep_learning::Learner;
 use skep_privacy::ledger::Occasion;
 use skep_privacy::prg::Key;
 use skep_privacy::quantities::{ClipNorm, NoiseMultiplier};
+use skep_privacy::sum::ReleaseError;
 use skep_protocol::ClientId;
 use skep_protocol::experiment::{EvaluationQuery, Experiment};
-use skep_server::federation::{Federation, PlanningError, Question};
+use skep_server::federation::{Federation, PlanningError, Question, RoundError};
 use skep_server::record::ClientAnswers;
 
 use crate::clients::Clients;
 use crate::error::SimulationError;
 use crate::held_out::HoldOut;
+use crate::memory::ClientMemory;
+use crate::private_layers::{self, PrivateLayers};
 use crate::query::{Answers, ask};
 
 /// What clients are asked of the model.
@@ -24,6 +27,7 @@ pub(crate) struct Poll<'a> {
     hold_out: HoldOut,
     query: EvaluationQuery,
     question: Question,
+    private_layers: Option<PrivateLayers>,
     learner: Box<dyn Learner>,
 }
 
@@ -31,7 +35,7 @@ impl<'a> Poll<'a> {
     /// As the experiment says, if it does.
     ///
     /// # Errors
-    /// [`SimulationError`] when the task cannot be learned.
+    /// [`SimulationError`] when the task cannot be learned, [`SimulationError::PrivateLayers`].
     pub(crate) fn of(experiment: &Experiment, clients: &'a Clients) -> Result<Option<Self>, SimulationError> {
         let (Some(query), Some(hold_out)) = (experiment.evaluation.query, HoldOut::of(experiment)) else {
             return Ok(None);
@@ -45,11 +49,12 @@ impl<'a> Poll<'a> {
             sampling: experiment.rounds.sampling,
         };
         let learner = skep_client::task::learner_for(&experiment.task)?;
-        Ok(Some(Poll { clients, hold_out, query, question, learner }))
+        let private_layers = PrivateLayers::of(experiment)?;
+        Ok(Some(Poll { clients, hold_out, query, question, private_layers, learner }))
     }
 
-    /// Asks clients about the federation's model. None where noise drowns how many they are, and where the budget allows no
-    /// more questions.
+    /// Asks clients about the federation's model, each with what it keeps. None where noise drowns how many they are, where
+    /// fewer answer than the noise is planned for, and where the budget allows no more questions.
     ///
     /// # Errors
     /// [`SimulationError`].
@@ -57,22 +62,28 @@ impl<'a> Poll<'a> {
         &mut self,
         federation: &mut Federation,
         root: &Key,
+        memory: &ClientMemory,
     ) -> Result<Option<ClientAnswers>, SimulationError> {
         let (round, model, question) = (federation.round(), federation.model(), self.question);
-        match ask(federation, root, &question, 0, |client| self.answer(client, &model)) {
+        match ask(federation, root, &question, 0, |client| self.answer(client, &model, memory)) {
             Ok(answers) => Ok(means(&answers, self.query.max_loss)),
             Err(SimulationError::Planning(PlanningError::Budget(exhausted))) => {
                 tracing::warn!(%round, %exhausted, "clients are not asked about the model");
+                Ok(None)
+            }
+            Err(SimulationError::Round(RoundError::Release(few @ ReleaseError::TooFewUpdates { .. }))) => {
+                tracing::warn!(%round, %few, "what clients say of the model is not released");
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn answer(&mut self, client: ClientId, model: &[f32]) -> Vec<f32> {
+    fn answer(&mut self, client: ClientId, model: &[f32], memory: &ClientMemory) -> Vec<f32> {
         let measured = self.clients.get(client).and_then(|examples| {
             let (_, held_out) = self.hold_out.divide(client, &examples);
-            self.learner.evaluate(model, &held_out).ok()
+            let model = private_layers::with_own(self.private_layers.as_ref(), memory.get(client), model);
+            self.learner.evaluate(&model, &held_out).ok()
         });
         // What is not a number says nothing of a client, and a model of which it is said nothing good.
         let Some(measured) = measured else { return vec![0.0; 3] };
@@ -108,15 +119,21 @@ const NINETEEN_OF_TWENTY: f64 = 1.96;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use skep_privacy::adversary::Adversary;
     use skep_privacy::quantities::Epsilon;
-    use skep_protocol::experiment::file::{ModeFile, PrivacyFile, SecureAggregationFile};
+    use skep_protocol::Round;
+    use skep_protocol::experiment::file::{ModeFile, PrivacyFile, SamplingFile, SecureAggregationFile};
+    use skep_protocol::experiment::{Activation, Evaluation, Model};
     use skep_server::ledger::Place;
 
     use super::*;
     use crate::population;
-    use crate::simulate::federation;
-    use crate::testing::file;
+    use crate::schedule;
+    use crate::simulate::{federation, with_world};
+    use crate::testing::{Run, Unmeasured, file, first_federation, local_file, private_file};
+    use crate::{Fault, FaultKind, Moment};
 
     #[test]
     fn means_are_those_of_the_sum_and_their_bounds_those_of_the_noise() {
@@ -162,8 +179,9 @@ mod tests {
             experiment.evaluation.query = Some(query(noise));
             let mut poll = Poll::of(&experiment, &clients).unwrap().unwrap();
             let (model, question) = (federation.model(), poll.question);
-            let answers =
-                ask(&mut federation, &root, &question, number, |client| poll.answer(client, &model));
+            let answers = ask(&mut federation, &root, &question, number, |client| {
+                poll.answer(client, &model, &ClientMemory::default())
+            });
             let said = means(&answers.unwrap(), 4.0).unwrap();
             (said, federation.epsilon(Adversary::Recipients).unwrap())
         };
@@ -190,5 +208,71 @@ mod tests {
                 assert!((0.06..0.15).contains(&said.accuracy_within), "{mode:?}: {said:?}");
             }
         }
+    }
+
+    const QUERY: EvaluationQuery = EvaluationQuery { every: 1, noise_multiplier: 2.0, max_loss: 4.0 };
+
+    #[test]
+    fn a_cohort_with_too_little_noise_says_nothing_and_the_query_has_ended() {
+        let mut file = local_file();
+        file.rounds.sampling = SamplingFile::Poisson { rate: 0.1 };
+        file.privacy.epsilon_limit = Some(f64::INFINITY);
+        let mut experiment = Experiment::try_from(&file).unwrap();
+        (experiment.evaluation.hold_out, experiment.evaluation.query) = (Some(0.25), Some(QUERY));
+        let train = population::data(&experiment).unwrap().train;
+        let clients = Clients::new(&experiment, &train).unwrap();
+        let model = population::initial_model(&experiment).unwrap();
+        let root = Key::from_seed(1);
+        let mut federation = federation(&experiment, model, &root, &Place::Memory, false).unwrap();
+        let mut poll = Poll::of(&experiment, &clients).unwrap().unwrap();
+        assert_eq!(poll.ask(&mut federation, &root, &ClientMemory::default()).unwrap(), None);
+        assert_eq!(federation.ledger().state().open().count(), 0);
+        assert!(federation.epsilon(Adversary::Server).unwrap() > Epsilon::ZERO);
+    }
+
+    #[test]
+    fn clients_rate_the_model_with_the_layers_that_they_keep() {
+        let mut experiment = crate::testing::experiment();
+        experiment.task.model = Model::Mlp { hidden: vec![3], activation: Activation::Relu };
+        experiment.simulation.private_layers = vec!["output".to_owned()];
+        (experiment.evaluation.hold_out, experiment.evaluation.query) = (Some(0.25), Some(QUERY));
+        let train = population::data(&experiment).unwrap().train;
+        let clients = Clients::new(&experiment, &train).unwrap();
+        let model = population::initial_model(&experiment).unwrap();
+        let mut poll = Poll::of(&experiment, &clients).unwrap().unwrap();
+        // A head that knows one class and is sure of it: the loss is 0 where it is right, and counts 4 where it is wrong.
+        let mut head = vec![0.0; 40];
+        head[30] = 100.0;
+        let mut memory = ClientMemory::default();
+        memory.keep(ClientId(0), head);
+        let own = poll.answer(ClientId(0), &model, &memory);
+        assert_eq!(own[1].abs(), 0.5, "{own:?}");
+        assert_ne!(own, poll.answer(ClientId(0), &model, &ClientMemory::default()));
+    }
+
+    #[test]
+    fn nobody_is_asked_about_a_model_that_has_stayed_as_it_was() {
+        let mut file = private_file();
+        (file.rounds.min_updates, file.privacy.epsilon_limit) = (20, Some(1000.0));
+        file.evaluation =
+            Some(Evaluation { hold_out: Some(0.25), query: Some(QUERY), ..Evaluation::default() });
+        let experiment = Experiment::try_from(&file).unwrap();
+        let train = population::data(&experiment).unwrap().train;
+        let clients = Clients::new(&experiment, &train).unwrap();
+        let mut poll = Poll::of(&experiment, &clients).unwrap().unwrap();
+        let (client, round) = (ClientId(3), Round(2));
+        let kind = FaultKind::Vanish { at: Moment::Opening, back_after: None };
+        let run = Run::with_fault(file, Fault { client, round, kind });
+        let report = with_world(
+            first_federation(&run.file, run.root),
+            &Key::from_seed(run.root),
+            &run.trainer,
+            &run.options,
+            &AtomicBool::new(false),
+            |world| schedule::run(world, &mut Unmeasured, None, Some(&mut poll), &mut ()),
+        );
+        let asked =
+            report.unwrap().rounds.iter().map(|record| record.client_answers.is_some()).collect::<Vec<_>>();
+        assert_eq!(asked, [true, false, true]);
     }
 }

@@ -4,6 +4,7 @@
 //! them; its update is zero there. So they never leave it, and clients share the layers below, which learn what all of them
 //! can use. The server's layers in those places stay what they were, but for noise where there is some, and nobody uses them.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -66,6 +67,19 @@ impl PrivateLayers {
             own = rest;
         }
     }
+}
+
+/// A model as a client uses it that keeps `own`, if it keeps anything yet.
+pub(crate) fn with_own<'a>(
+    layers: Option<&PrivateLayers>,
+    own: Option<&[f32]>,
+    model: &'a [f32],
+) -> Cow<'a, [f32]> {
+    let mut model = Cow::Borrowed(model);
+    if let (Some(layers), Some(own)) = (layers, own) {
+        layers.put(own, model.to_mut());
+    }
+    model
 }
 
 /// The private parameters of the client that a [`Personal`] learner trains for, before and after.

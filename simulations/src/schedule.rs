@@ -178,9 +178,10 @@ fn end_round<T: Trainer>(
     // Who interrupts does not wait for a measurement.
     let lasts = closed.outcome != Outcome::Aborted(AbortReason::Stopped);
     let measures = measures.filter(|_| lasts);
-    let client_answers = match asks.filter(|_| lasts) {
+    // A round that was aborted has left the model as it was.
+    let client_answers = match asks.filter(|_| !matches!(closed.outcome, Outcome::Aborted(_))) {
         None => None,
-        Some(poll) => poll.ask(&mut world.federation, &world.root)?,
+        Some(poll) => poll.ask(&mut world.federation, &world.root, &world.trainer.memory())?,
     };
     let summary = world.federation.up_to_date(&summary);
     let (evaluation, clients) = match measures {

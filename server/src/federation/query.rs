@@ -16,7 +16,7 @@ use skep_privacy::ledger::{Abort, Hash, LedgerError, Occasion, Request, RoundTer
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::{Key, PrgId};
 use skep_privacy::quantities::{ClipNorm, NoiseMultiplier, Sampling};
-use skep_privacy::sum::{Release, Sum};
+use skep_privacy::sum::{Release, ReleaseError, Sum};
 use skep_protocol::ClientId;
 
 use super::{Federation, PlanningError, RoundError, digest_of, encoding, mode};
@@ -103,18 +103,30 @@ impl Federation {
     /// down before anybody sees it: the digest of the integers, and of how many answers they are the sum.
     ///
     /// # Errors
-    /// [`RoundError`]; the sum is lost, and the query stays charged.
+    /// [`RoundError`]; the sum is lost, and the query has ended without an answer and stays charged.
     pub fn answer_query(&mut self, query: Query, sum: Sum) -> Result<Release, RoundError> {
         let answers = sum.members();
-        let release = match query.charge.mechanism() {
-            Mechanism::None => sum.release_exact(query.charge)?,
-            Mechanism::RoundedGaussian { .. } => sum.release(query.charge, &query.noise, query.prg)?,
+        let record = query.record;
+        let released = match query.charge.mechanism() {
+            Mechanism::None => sum.release_exact(query.charge),
+            Mechanism::RoundedGaussian { .. } => sum.release(query.charge, &query.noise, query.prg),
             Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. } => {
-                sum.release_noised(query.charge)?
+                sum.release_noised(query.charge)
+            }
+        };
+        let release = match released {
+            Ok(release) => release,
+            Err(error) => {
+                let reason = match error {
+                    ReleaseError::TooFewUpdates { least, .. } => format!("fewer than {least} answers"),
+                    other => other.to_string(),
+                };
+                self.abandon(record, reason)?;
+                return Err(error.into());
             }
         };
         let settle = Settle {
-            reserve: query.record,
+            reserve: record,
             plan: Hash::ZERO,
             aggregate: Hash(digest_of(&release).0),
             model_out: Hash::ZERO,
@@ -130,6 +142,10 @@ impl Federation {
     /// # Errors
     /// [`LedgerError`].
     pub fn abandon_query(&mut self, query: Query, reason: &str) -> Result<(), LedgerError> {
-        self.ledger.abort(Abort { reserve: query.record, reason: reason.to_owned(), refunded: false })
+        self.abandon(query.record, reason.to_owned())
+    }
+
+    fn abandon(&mut self, reserve: u64, reason: String) -> Result<(), LedgerError> {
+        self.ledger.abort(Abort { reserve, reason, refunded: false })
     }
 }
