@@ -2,7 +2,7 @@
 
 use skep_protocol::experiment::evaluation::{Metric, Stop};
 
-use crate::record::RoundRecord;
+use crate::record::{OutcomeKind, RoundRecord};
 
 /// How long a run has waited for a better model.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +25,11 @@ impl Patience {
         patience
     }
 
-    /// A round has ended, and may have been measured.
+    /// A round has ended, and may have been measured; one that was aborted has left the model as it was.
     pub fn observe(&mut self, record: &RoundRecord) {
+        if record.outcome == OutcomeKind::Aborted {
+            return;
+        }
         let value = match self.stop.metric {
             Metric::Accuracy => record.accuracy,
             Metric::Loss => record.loss.map(|loss| -loss),

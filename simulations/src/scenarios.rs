@@ -243,6 +243,30 @@ fn a_model_that_gets_no_better_ends_the_run() {
 }
 
 #[test]
+fn rounds_that_leave_the_model_as_it_is_wear_out_no_patience() {
+    let mut file = file();
+    (file.rounds.count, file.rounds.min_updates) = (12, 20);
+    file.evaluation = Some(Evaluation { patience: Some(2), ..Evaluation::default() });
+    let mut run = Run::of(file);
+    run.options.faults =
+        [2, 3].map(|round| Fault { round: Round(round), ..vanish(Moment::Opening, None) }).into();
+    let report = run.report();
+    let (complete, aborted) = (OutcomeKind::Complete, OutcomeKind::Aborted);
+    assert_eq!(outcomes(&report), [complete, aborted, aborted, complete, complete]);
+    assert_eq!(report.ended, Ended::StoppedEarly);
+}
+
+#[test]
+fn a_run_lasts_until_its_last_outcome() {
+    let mut file = file();
+    file.simulation.round_every_s = Some(40.0);
+    let report = Run::of(file).report();
+    // The third round of three began after 80 seconds; no fourth one begins after 120.
+    let lasted = report.virtual_time;
+    assert!(lasted >= Span::from_millis(80_000) && lasted < Span::from_millis(120_000), "{lasted:?}");
+}
+
+#[test]
 fn a_client_that_cannot_be_reached_misses_the_round_or_comes_late_to_it() {
     let directory = tempfile::tempdir().unwrap();
     let trace = directory.path().join("trace.csv");

@@ -88,6 +88,7 @@ pub(crate) fn run<T: Trainer>(
         }
         let roster = Contiguous(world.federation.experiment().population.clients);
         let next = Round(world.federation.round().0 + 1);
+        let ended_last = world.now;
         if let Some(every) = world.federation.experiment().simulation.round_every_s {
             world.now = world.now.max(Time::from_millis((1000.0 * every * (next.0 - 1) as f64) as u64));
         }
@@ -100,9 +101,14 @@ pub(crate) fn run<T: Trainer>(
         };
         let planned = match planned {
             Ok(planned) => planned,
-            Err(PlanningError::Finished { .. }) => break Ended::Finished,
-            Err(PlanningError::Budget(exhausted)) => break Ended::BudgetExhausted(exhausted),
-            Err(error) => return Err(SimulationError::Planning(error)),
+            Err(error) => {
+                world.now = ended_last;
+                break match error {
+                    PlanningError::Finished { .. } => Ended::Finished,
+                    PlanningError::Budget(exhausted) => Ended::BudgetExhausted(exhausted),
+                    error => return Err(SimulationError::Planning(error)),
+                };
+            }
         };
         let measured = world.evaluate_every.is_some_and(|every| {
             let experiment = world.federation.experiment();
