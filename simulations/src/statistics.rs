@@ -8,7 +8,7 @@ use skep_learning::{Standardization, Subset};
 use skep_privacy::adversary::Adversary;
 use skep_privacy::ledger::Occasion;
 use skep_privacy::prg::Key;
-use skep_privacy::quantities::{ClipNorm, Epsilon, NoiseMultiplier, Sampling};
+use skep_privacy::quantities::{Adjacency, ClipNorm, Epsilon, NoiseMultiplier, Sampling};
 use skep_protocol::experiment::{Data, Experiment};
 use skep_server::federation::Question;
 use skep_server::ledger::Place;
@@ -55,6 +55,12 @@ pub enum SurveyError {
         "privacy: statistics are asked in private only, in a mode that hides whole clients: \"central\", \"distributed\" or \"local\""
     )]
     Mode,
+    /// How many clients answer is exact, and so tells of each whether it is there.
+    #[error(
+        "privacy.adjacency must be \"zero-out\": statistics are asked of all clients, and how many they are is written down as it is, which \
+         \"add-or-remove\" is to hide"
+    )]
+    Adjacency,
     /// Nobody could find the charge again.
     #[error(
         "population.ledger is missing: name the file to which the statistics and the training are both charged"
@@ -69,7 +75,9 @@ pub enum SurveyError {
         given: Vec<String>,
     },
     /// There is nothing between bounds.
-    #[error("column `{0}`: the lower bound must be below the upper one, and both finite")]
+    #[error(
+        "column `{0}`: the lower bound must be below the upper one, by at least {LEAST_WIDTH:e}, and both within those of single floats, 3.4e38"
+    )]
     Bounds(String),
     /// The data cannot be read.
     #[error(transparent)]
@@ -105,8 +113,9 @@ pub fn survey(
     let Data::Csv(table) = &mut asked.data else { return Err(SurveyError::NoTable) };
     // What is asked for may be named there already.
     table.standardize = None;
-    if experiment.privacy.terms().is_none() {
-        return Err(SurveyError::Mode);
+    let terms = experiment.privacy.terms().ok_or(SurveyError::Mode)?;
+    if terms.adjacency != Adjacency::ZeroOut {
+        return Err(SurveyError::Adjacency);
     }
     let ledger = experiment.population.ledger.as_ref().ok_or(SurveyError::NoLedger)?;
     let columns = interface(&asked)?.columns().unwrap_or_default().to_vec();
@@ -141,8 +150,11 @@ fn in_order(columns: &[String], bounds: &[Bounds]) -> Result<Vec<Bounds>, Survey
     let Some(ordered) = ordered.filter(|ordered| ordered.len() == bounds.len()) else {
         return Err(SurveyError::Columns { columns: columns.to_vec(), given });
     };
-    match ordered.iter().find(|Bounds { low, high, .. }| !(low.is_finite() && high.is_finite() && low < high))
-    {
+    // Means and deviations are single floats, and a deviation of 0 divides nothing.
+    let is_usable = |&Bounds { low, high, .. }: &Bounds| {
+        (low as f32).is_finite() && (high as f32).is_finite() && high - low >= LEAST_WIDTH
+    };
+    match ordered.iter().find(|bounds| !is_usable(bounds)) {
         Some(wrong) => Err(SurveyError::Bounds(wrong.column.clone())),
         None => Ok(ordered),
     }
@@ -195,6 +207,9 @@ fn surveyed(answers: &Answers, bounds: &[Bounds], epsilon: Epsilon) -> Result<Su
     Ok(Surveyed { standardization, mean_within, drowned, epsilon })
 }
 
+/// Between bounds. The smallest deviation that is stated is some 10⁻⁸ of it.
+const LEAST_WIDTH: f64 = 1e-25;
+
 /// Standard deviations.
 const NINETEEN_OF_TWENTY: f64 = 1.96;
 
@@ -202,10 +217,10 @@ const NINETEEN_OF_TWENTY: f64 = 1.96;
 mod tests {
     use std::path::Path;
 
-    use skep_protocol::experiment::CountOrNames;
     use skep_protocol::experiment::file::{
         CsvFile, DataFile, ModeFile, PartitionFile, PrivacyFile, SamplingFile,
     };
+    use skep_protocol::experiment::{CountOrNames, Privacy};
 
     use super::*;
     use crate::testing::file;
@@ -272,6 +287,16 @@ mod tests {
         assert!(refused(&declared[..1]).contains("for each of the columns"), "{}", refused(&declared[..1]));
         let upside_down = refused(&[bounds("age", 9.0, 3.0), bounds("heat", 0.0, 1.0)]);
         assert!(upside_down.contains("column `age`"), "{upside_down}");
+        for (low, high) in [(-1e308, 1e308), (0.0, 1e40), (0.0, 1e-40), (f64::NAN, 1.0)] {
+            let said = refused(&[bounds("age", low, high), bounds("heat", 0.0, 1.0)]);
+            assert!(said.contains("column `age`"), "{said}");
+        }
+        let mut hiding = experiment.clone();
+        if let Privacy::Central { terms, .. } = &mut hiding.privacy {
+            terms.adjacency = Adjacency::AddOrRemove;
+        }
+        let told = survey(&hiding, &Key::from_seed(1), &declared, noise);
+        assert!(matches!(told, Err(SurveyError::Adjacency)), "how many clients there are is told");
         let dear = survey(&experiment, &Key::from_seed(1), &declared, NoiseMultiplier::new(0.1).unwrap());
         assert!(matches!(dear, Err(SurveyError::Federation(_))), "the budget does not allow it");
     }

@@ -6,13 +6,12 @@
 
 use std::path::Path;
 
-use skep_client::task::architecture;
 use skep_learning::Subset;
 use skep_learning::text::{TextFault, Vocabulary};
 use skep_privacy::adversary::Adversary;
 use skep_privacy::ledger::Occasion;
 use skep_privacy::prg::Key;
-use skep_privacy::quantities::{ClipNorm, Epsilon, NoiseMultiplier, QuantityError, Sampling};
+use skep_privacy::quantities::{Adjacency, ClipNorm, Epsilon, NoiseMultiplier, QuantityError, Sampling};
 use skep_protocol::experiment::{self, Data, Experiment, TextFeatures, Tokenizer};
 use skep_server::federation::Question;
 use skep_server::ledger::Place;
@@ -65,6 +64,12 @@ pub enum ElectionError {
         "privacy: a vocabulary is chosen in private only, in a mode that hides whole clients: \"central\", \"distributed\" or \"local\""
     )]
     Mode,
+    /// How many clients answer is exact, and so tells of each whether it is there.
+    #[error(
+        "privacy.adjacency must be \"zero-out\": the vocabulary is asked of all clients, and how many they are is written down as it is, which \
+         \"add-or-remove\" is to hide"
+    )]
+    Adjacency,
     /// Nobody could find the charge again.
     #[error(
         "population.ledger is missing: name the file to which the vocabulary and the training are both charged"
@@ -113,8 +118,9 @@ pub fn elect_vocabulary(
     if let Tokenizer::File(_) = texts.tokenizer {
         return Err(ElectionError::OwnVocabulary);
     }
-    if experiment.privacy.terms().is_none() {
-        return Err(ElectionError::Mode);
+    let terms = experiment.privacy.terms().ok_or(ElectionError::Mode)?;
+    if terms.adjacency != Adjacency::ZeroOut {
+        return Err(ElectionError::Adjacency);
     }
     let ledger = experiment.population.ledger.as_ref().ok_or(ElectionError::NoLedger)?;
     if election.votes == 0 || election.size == 0 {
@@ -130,8 +136,8 @@ pub fn elect_vocabulary(
     let clients = shares(&asked, &train).map_err(SimulationError::from)?;
 
     let clip = ClipNorm::new(f64::from(election.votes).sqrt())?;
-    let model = architecture(&experiment.task).initial_parameters(*root.expose());
-    let model = model.map_err(DataError::from)?;
+    // Nobody is asked about the model, nor sees it.
+    let model = vec![0.0; experiment.task.parameter_count().unwrap_or_default() as usize];
     let mut federation = federation(experiment, model, root, &Place::Shared(ledger.into()), false)?;
     let question = Question {
         occasion: Occasion::Vocabulary,
@@ -181,10 +187,14 @@ const DEVIATIONS: f64 = 3.0;
 mod tests {
     use std::path::PathBuf;
 
+    use skep_protocol::Digest;
     use skep_protocol::experiment::file::{
         DataFile, Layer, ModeFile, ModelFile, PartitionFile, PrivacyFile, SamplingFile, TextFile,
     };
-    use skep_protocol::experiment::{CountOrNames, TextColumn, TextFormat};
+    use skep_protocol::experiment::{CountOrNames, Privacy, TextColumn, TextFormat, Tuning};
+
+    use skep_client::task::architecture;
+    use skep_client::weights::coordinates;
 
     use super::*;
     use crate::testing::file;
@@ -265,6 +275,23 @@ mod tests {
         let model = architecture(&experiment.task).initial_parameters([0; 32]).unwrap();
         let training = federation(&experiment, model, &Key::from_seed(1), &place, false).unwrap();
         assert_eq!(training.epsilon(Adversary::Recipients).unwrap(), second.epsilon);
+    }
+
+    #[test]
+    fn where_a_part_of_the_model_is_trained_a_vocabulary_is_elected_as_well() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut experiment = experiment(directory.path());
+        let (frozen, weights) = (vec!["*".to_owned(), "!output.*".to_owned()], Digest([0; 32]));
+        let mut tuning = Tuning { weights, parameters: 1, frozen, lora: None };
+        experiment.task.tuning = Some(Box::new(tuning.clone()));
+        tuning.parameters = coordinates(&experiment.task).unwrap().unwrap().len() as u64;
+        experiment.task.tuning = Some(Box::new(tuning));
+        assert!(elect(&experiment, directory.path(), 8.0).is_ok());
+        if let Privacy::Central { terms, .. } = &mut experiment.privacy {
+            terms.adjacency = Adjacency::AddOrRemove;
+        }
+        let told = elect(&experiment, directory.path(), 8.0);
+        assert!(matches!(told, Err(ElectionError::Adjacency)), "how many clients there are is told");
     }
 
     #[test]
