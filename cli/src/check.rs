@@ -46,6 +46,9 @@ pub(crate) struct Price {
     pub(crate) cost: Cost,
     /// Rounds that the limit allows; null when it allows any number.
     pub(crate) rounds_allowed: Option<u64>,
+    /// Tensors that are drawn, because the weights that training starts from are without them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) drawn: Vec<String>,
 }
 
 impl Price {
@@ -69,6 +72,7 @@ impl Price {
             update_bytes: (grid.dimension() as u64 * u64::from(grid.wire_bits())).div_ceil(8),
             model_bytes: 4 * parameters,
             cost,
+            drawn: population::missing_weights(experiment).map_err(Failure::configuration)?,
             rounds_allowed: federation.delta().and_then(|_| {
                 let account = federation.ledger().state().account();
                 account.rounds_left(&RoundTerms::from(account.terms()))
@@ -124,6 +128,10 @@ impl Price {
         }
         if let Some(accountant) = self.cost.accountant {
             lines.push(format!("accountant  {accountant}"));
+        }
+        if !self.drawn.is_empty() {
+            let drawn = self.drawn.join(", ");
+            lines.push(format!("warning     drawn, since task.tuning.weights are without them: {drawn}"));
         }
         if f64::from(rounds.min_updates) > experiment.expected_cohort() {
             lines.push(format!(

@@ -86,13 +86,26 @@ pub fn assembled(experiment: &Experiment, released: &[f32]) -> Result<Vec<f32>, 
     Ok(model)
 }
 
+/// Tensors of the model that are drawn, because the weights that the experiment starts from are without them.
+///
+/// # Errors
+/// As for [`prepare`].
+pub fn missing_weights(experiment: &Experiment) -> Result<Vec<String>, DataError> {
+    Ok(whole_model(experiment)?.missing)
+}
+
 /// Every parameter of the model before the first round.
 fn whole_model(experiment: &Experiment) -> Result<Pretrained, DataError> {
     let drawn = drawn_model(experiment)?;
-    match &experiment.weights {
-        Some(path) => Ok(pretrained::read(path, &architecture(&experiment.task), drawn)?),
-        None => Ok(Pretrained { parameters: drawn, missing: vec![] }),
+    let Some(path) = &experiment.weights else {
+        return Ok(Pretrained { parameters: drawn, missing: vec![] });
+    };
+    let read = pretrained::read(path, &architecture(&experiment.task), drawn)?;
+    if !read.missing.is_empty() {
+        let (weights, missing) = (path.display(), read.missing.join(", "));
+        tracing::warn!(%weights, %missing, "tensors are not among the weights, and are drawn");
     }
+    Ok(read)
 }
 
 fn drawn_model(experiment: &Experiment) -> Result<Vec<f32>, DataError> {
@@ -184,5 +197,21 @@ mod tests {
         let train = data(&experiment).unwrap().train;
         let error = shares(&experiment, &train).unwrap_err();
         assert_eq!(error, PartitionError::TooManyClients { clients: 1439, examples: 1438 });
+    }
+
+    #[test]
+    fn tensors_that_weights_are_without_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("trunk.safetensors");
+        // The first of two layers, as PyTorch keeps it.
+        let header = r#"{"0.weight":{"dtype":"F32","shape":[3,64],"data_offsets":[0,768]},"0.bias":{"dtype":"F32","shape":[3],"data_offsets":[768,780]}}"#;
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 780]].concat();
+        std::fs::write(&file, bytes).unwrap();
+        let mut experiment = experiment();
+        experiment.task.model =
+            experiment::Model::Mlp { hidden: vec![3], activation: experiment::Activation::Relu };
+        assert!(missing_weights(&experiment).unwrap().is_empty());
+        experiment.weights = Some(file);
+        assert_eq!(missing_weights(&experiment).unwrap(), ["2.weight", "2.bias"]);
     }
 }
