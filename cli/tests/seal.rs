@@ -90,7 +90,7 @@ fn a_client_with_a_key_leaves_nothing_open_on_the_disk() {
         let sealed = contents.windows(8).filter(|window| *window == b"SKEPSEAL").count();
         match is_list {
             true => assert_eq!(sealed, 3, "each entry of {name}"),
-            false => assert!(contents.starts_with(b"SKEPSEAL"), "{name}"),
+            false => assert!(contents.is_empty() || contents.starts_with(b"SKEPSEAL"), "{name}"),
         }
         for open in [&b"0.31415"[..], b"127.0.0.1", b"skep/", b"rounds", b"digits"] {
             assert!(!contents.windows(open.len()).any(|window| window == open), "{name} tells {open:?}");

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde_json::json;
 use skep_protocol::ClientId;
 use skep_protocol::net::files;
-use skep_protocol::net::identity::key_in;
+use skep_protocol::net::identity::{IdentityError, key_in};
 use skep_protocol::net::invitation::{ADDRESS_COUNT_LIMIT, Fingerprint};
 use skep_protocol::net::listing::{Holder, KeyRequest, Listing};
 use skep_protocol::net::roster::{Listed, SignedRoster};
@@ -62,8 +62,8 @@ fn request(arguments: &CaRequest) -> Result<(), Failure> {
     let request = if arguments.server {
         authority::request(state).map_err(failure)?
     } else {
-        files::private_directory(state).map_err(Failure::other)?;
-        KeyRequest::new(Holder::Client, &key_in(state).map_err(Failure::other)?)
+        files::private_directory(state).map_err(|error| with_its_reason(error.into()))?;
+        KeyRequest::new(Holder::Client, &key_in(state).map_err(with_its_reason)?)
     };
     println!("{request}");
     Ok(())
@@ -185,6 +185,13 @@ fn install(arguments: &CaInstall) -> Result<(), Failure> {
         head.members
     );
     Ok(())
+}
+
+fn with_its_reason(error: IdentityError) -> Failure {
+    match error {
+        IdentityError::File(error) => Failure::other(format!("{error}: {}", error.source)),
+        error => Failure::other(error),
+    }
 }
 
 /// Which failure it is that the authority does not do what it is asked.
