@@ -11,6 +11,9 @@ use skep_protocol::message::{ClientMessage, Offer, ServerMessage};
 use skep_protocol::round::{Decline, Phase, Refusal};
 use skep_protocol::{ChannelBinding, Digest, Round, Span};
 
+/// The first byte of every message of this release.
+const VERSION: u8 = 3;
+
 fn offer() -> ClientMessage {
     ClientMessage::Offer(Offer { round: Round(3), len: 5, digest: Digest([7; 32]), signature: vec![1, 2] })
 }
@@ -18,17 +21,17 @@ fn offer() -> ClientMessage {
 #[test]
 fn the_bytes_of_a_message_are_fixed() {
     let accept = ClientMessage::Accept { round: Round(2), plan: Digest([9; 32]) };
-    let mut golden = vec![2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
+    let mut golden = vec![VERSION, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
     golden.extend([9; 32]);
     assert_eq!(codec::encode(&accept).unwrap(), golden);
 
-    let mut golden = vec![2, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+    let mut golden = vec![VERSION, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
     golden.extend([7; 32]);
     golden.extend([2, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
     assert_eq!(codec::encode(&offer()).unwrap(), golden);
 
     let refused = ServerMessage::Refused { round: Some(Round(1)), reason: Refusal::Late };
-    let golden = vec![2, 5, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0];
+    let golden = vec![VERSION, 5, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0];
     assert_eq!(codec::encode(&refused).unwrap(), golden);
 }
 
@@ -73,7 +76,7 @@ fn what_is_not_exactly_one_message_is_refused() {
 #[test]
 fn a_claim_of_more_bytes_than_allowed_is_refused_before_they_are_allocated() {
     // A signature that claims 2^40 bytes: honouring it would end the process.
-    let mut bytes = vec![2, 2, 0, 0, 0];
+    let mut bytes = vec![VERSION, 2, 0, 0, 0];
     bytes.extend([0; 8 + 8 + 32]);
     bytes.extend((1u64 << 40).to_le_bytes());
     let before = peak_rss_kib();
@@ -100,7 +103,7 @@ fn arbitrary_bytes_never_break_the_decoder() {
             // Half of the cases get past the version and the first tag.
             if plausible && bytes.len() > 4 {
                 let tag = bytes[1] % 8;
-                bytes[..5].copy_from_slice(&[2, tag, 0, 0, 0]);
+                bytes[..5].copy_from_slice(&[VERSION, tag, 0, 0, 0]);
             }
             bytes
         });
