@@ -10,6 +10,7 @@ mod plain;
 mod support;
 
 use support::server::Session;
+use tokio::task::JoinSet;
 
 /// Ends the server's side of a session, with a goodbye or without; a silent one is kept.
 async fn leave(session: Session, silent: bool, goodbye: bool) -> Option<Session> {
@@ -20,4 +21,14 @@ async fn leave(session: Session, silent: bool, goodbye: bool) -> Option<Session>
         session.connection.sink.close().await.unwrap();
     }
     None
+}
+
+/// Plays the cells, all at once, until each has ended, and says how many there were.
+async fn side_by_side(cells: impl Iterator<Item: Future<Output = ()> + Send + 'static>) -> usize {
+    let mut cells: JoinSet<()> = cells.collect();
+    let count = cells.len();
+    while let Some(ended) = cells.join_next().await {
+        ended.unwrap();
+    }
+    count
 }

@@ -15,12 +15,11 @@ use skep_protocol::plan::{PlanError, PlanSigner, VerifiedPlan};
 use skep_protocol::round::client::End;
 use skep_protocol::round::{Decline, Phase, Refusal};
 use skep_protocol::{ClientId, Span};
-use tokio::task::JoinSet;
 
-use crate::leave;
 use crate::support::cohort::Others;
 use crate::support::server::{Federation, Joining, Session, in_time, options};
 use crate::support::{base_model, masked_plan, signed, signed_by, task};
+use crate::{leave, side_by_side};
 
 /// The last that has happened between server and client.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -423,14 +422,6 @@ fn is_named(error: &JoinError, fault: Fault) -> bool {
 /// Ninety-eight servers side by side.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_a_server_does_in_whatever_masked_phase_ends_by_name() {
-    let mut cells = JoinSet::new();
-    for point in POINTS {
-        for fault in FAULTS {
-            cells.spawn(cell(point, fault));
-        }
-    }
-    assert_eq!(cells.len(), 98);
-    while let Some(ended) = cells.join_next().await {
-        ended.unwrap();
-    }
+    let cells = POINTS.into_iter().flat_map(|point| FAULTS.into_iter().map(move |fault| cell(point, fault)));
+    assert_eq!(side_by_side(cells).await, 98);
 }

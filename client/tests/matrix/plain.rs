@@ -11,11 +11,10 @@ use skep_protocol::plan::{PlanError, PlanSigner, VerifiedPlan};
 use skep_protocol::round::client::End;
 use skep_protocol::round::{Decline, Refusal};
 use skep_protocol::{Digest, Round};
-use tokio::task::JoinSet;
 
-use crate::leave;
 use crate::support::server::{Federation, Session, bytes_of, in_time, options};
 use crate::support::{base_model, plan_of, signed, signed_by, task};
+use crate::{leave, side_by_side};
 
 /// How far the session comes.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -307,16 +306,8 @@ fn is_named(error: &JoinError, reason: Reason) -> bool {
 /// A hundred and four servers side by side.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_a_server_does_in_whatever_phase_ends_by_name() {
-    let mut cells = JoinSet::new();
-    for phase in PHASES {
-        for fault in FAULTS {
-            cells.spawn(cell(phase, fault));
-        }
-    }
-    assert_eq!(cells.len(), 104);
-    while let Some(ended) = cells.join_next().await {
-        ended.unwrap();
-    }
+    let cells = PHASES.into_iter().flat_map(|phase| FAULTS.into_iter().map(move |fault| cell(phase, fault)));
+    assert_eq!(side_by_side(cells).await, 104);
 }
 
 /// A server that accepts the TCP connection and says nothing, or not TLS, does not hold a client for ever.
