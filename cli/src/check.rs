@@ -121,8 +121,8 @@ impl Price {
                 .filter(|&round| experiment.evaluation.is_asked(round, rounds.count))
                 .count();
             lines.push(format!(
-                "asked       clients are asked about the model {questions} times, noise multiplier {}: charged besides what stands here, and \
-                 from the first question on by the more cautious rule for rounds that were not all planned",
+                "asked       clients are asked about the model {questions} times, noise multiplier {}; what that costs is in what stands \
+                 here",
                 query.noise_multiplier
             ));
         }

@@ -13,7 +13,7 @@ use skep_privacy::adversary::Adversary;
 use skep_privacy::audit::{Given, Verdict, audit};
 use skep_privacy::ledger::{
     Account, Amend, AuditorSecret, Basis, Body, Frames, Hash, Provenance, Record, RoundTerms, State,
-    mechanism_text, parse_key, replay, verifier_key,
+    mechanism_text, parse_key, query_text, replay, verifier_key,
 };
 use skep_privacy::prg::Key;
 use skep_privacy::quantities::Epsilon;
@@ -169,11 +169,16 @@ fn each(named: &Path, line: impl Fn(Record, Hash) -> String) -> Result<(), Failu
 fn line(record: &Record) -> String {
     let what = match &record.body {
         Body::Genesis(genesis) => format!(
-            "{}, {} clients, mode {}, {}, key {}",
+            "{}, {} clients, mode {}, {}{}, key {}",
             genesis.origin,
             genesis.population.size,
             genesis.terms.mode.as_str(),
             mechanism_text(&genesis.terms.schedule.mechanism),
+            genesis
+                .terms
+                .schedule
+                .query
+                .map_or_else(String::new, |query| format!("; {}", query_text(&query))),
             genesis.key.fingerprint()
         ),
         Body::Reserve(reserve) => format!(
@@ -324,7 +329,7 @@ impl Spent {
             origin: state.genesis().origin.clone(),
             clients: state.population().size,
             epoch: state.epochs().len(),
-            rounds: account.rounds(),
+            rounds: account.charges(),
             epsilon_release: spent.epsilon(Adversary::Recipients),
             epsilon_server: spent.epsilon(Adversary::Server),
             limit_release: budget.map(|budget| budget.limit_release),
@@ -383,7 +388,7 @@ fn exhausted(path: &Path, account: &Account, left: u64) -> Option<u64> {
             times.push(record.time_ms);
         }
     }
-    let of_epoch = times.len().checked_sub(usize::try_from(account.rounds()).ok()?)?;
+    let of_epoch = times.len().checked_sub(usize::try_from(account.charges()).ok()?)?;
     let (first, last) = (*times.get(of_epoch)?, *times.last()?);
     let pace = last.checked_sub(first)?.checked_div((times.len() - of_epoch - 1) as u64)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis() as u64;

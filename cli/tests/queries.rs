@@ -125,6 +125,39 @@ fn the_budget_falls_for_statistics_vocabularies_and_evaluations() {
 }
 
 #[test]
+fn questions_that_are_planned_cost_what_they_do_in_one_schedule_with_the_rounds() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = ward(directory.path(), "");
+    let rounds = ["--event", "1:8:4", "--event", "1:10:2", "--delta", "1e-5", "--adjacency", "zero-out"];
+    let one = json(&skep(&[&["privacy", "epsilon", "--output", "json"], &rounds[..]].concat()));
+    let expected = one["epsilon"].as_f64().unwrap();
+    let close = |value: &Value| {
+        assert!((value.as_f64().unwrap() / expected - 1.0).abs() < 1e-4, "{value} is not {expected}");
+    };
+    let checked = json(&skep(&["check", path(&file), "--output", "json"]));
+    close(&checked["price"]["epsilon_release"]);
+    let results = directory.path().join("results");
+    let ran = skep(&["simulate", path(&file), "--out", path(&results)]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let rounds = std::fs::read_to_string(results.join("rounds.jsonl")).unwrap();
+    let spent: Vec<Value> = rounds
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["epsilon_release"].clone())
+        .collect();
+    close(&spent[3]);
+    assert!(spent.windows(2).all(|pair| pair[0].as_f64() < pair[1].as_f64()), "{spent:?}");
+    let ledger = directory.path().join("population.skep");
+    let audit = skep(&["audit", path(&ledger)]);
+    assert_eq!(audit.code, 0, "{}", audit.err);
+    let told = audit.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        told.contains("queries evaluation after every 2 rounds and the last: rounded gaussian"),
+        "{told}"
+    );
+    assert!(told.contains("2 queries were charged besides, each as scheduled"), "{told}");
+}
+
+#[test]
 fn a_question_that_cannot_be_asked_is_refused_before_anything_is_charged() {
     let directory = tempfile::tempdir().unwrap();
     let place = |name: &str| directory.path().join(name);

@@ -109,7 +109,7 @@ fn genesis() -> Body {
                 limit_release: limit(),
                 limit_server: Epsilon::INFINITE,
             }),
-            schedule: Schedule { mechanism, sampling, rounds: None },
+            schedule: Schedule { mechanism, sampling, rounds: None, query: None },
             participation: None,
         },
         auditor: None,

@@ -22,6 +22,9 @@ impl Spending {
 
     /// Adds `rounds` of the same kind.
     pub fn push(&mut self, mechanism: Mechanism, sampling: Sampling, rounds: u64) {
+        if rounds == 0 {
+            return;
+        }
         for adversary in Adversary::ALL {
             let seen = &mut self.seen[adversary as usize];
             seen.push(mechanism.event(adversary, sampling, seen.adjacency()), rounds);

@@ -21,8 +21,8 @@ use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::Grid;
 use skep_privacy::individual::KeptUpdates;
 use skep_privacy::ledger::{
-    Abort, Budget, Hash, Ledger, LedgerError, Mode, Occasion, Request, RoundTerms, Schedule, Settle, Terms,
-    commitment,
+    Abort, Budget, Hash, Ledger, LedgerError, Mode, Occasion, PlannedQuery, Request, RoundTerms, Schedule,
+    Settle, Terms, commitment,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::{Key, PrgError};
@@ -801,8 +801,8 @@ fn weights(experiment: &Experiment, parameters: usize) -> usize {
     usize::try_from(beside).expect("no more than parameters, which are in memory")
 }
 
-/// What an experiment promises, as the ledger of its population writes it down at the beginning. Its rounds are as many as
-/// the limit allows, so that every later run of the same noise and sampling keeps to the schedule.
+/// What an experiment promises, as the ledger of its population writes it down at the beginning, with what clients are asked after
+/// rounds. These are as many as the limit allows, so that every later run of the same noise and sampling keeps to the schedule.
 ///
 /// # Errors
 /// [`FederationError`] where there is no grid or no noise for the experiment.
@@ -821,7 +821,14 @@ pub fn terms(experiment: &Experiment) -> Result<Terms, FederationError> {
             Adversary::Server | Adversary::EveryoneElse => terms.epsilon_limit,
         },
     });
-    let schedule = Schedule { mechanism, sampling: experiment.rounds.sampling, rounds: None };
+    let query = match Question::of(experiment) {
+        None => None,
+        Some((question, every)) => {
+            let (_, mechanism) = encoding::of_answers(experiment, &question)?;
+            Some(PlannedQuery { occasion: question.occasion, mechanism, sampling: question.sampling, every })
+        }
+    };
+    let schedule = Schedule { mechanism, sampling: experiment.rounds.sampling, rounds: None, query };
     Ok(Terms { mode: mode(experiment), budget, schedule, participation: experiment.population.participation })
 }
 

@@ -5,9 +5,7 @@
 //! need nothing that is not in the sum.
 
 use skep_learning::Learner;
-use skep_privacy::ledger::Occasion;
 use skep_privacy::prg::Key;
-use skep_privacy::quantities::{ClipNorm, NoiseMultiplier};
 use skep_privacy::sum::ReleaseError;
 use skep_protocol::ClientId;
 use skep_protocol::experiment::{EvaluationQuery, Experiment};
@@ -40,14 +38,8 @@ impl<'a> Poll<'a> {
         let (Some(query), Some(hold_out)) = (experiment.evaluation.query, HoldOut::of(experiment)) else {
             return Ok(None);
         };
-        let unchecked = || SimulationError::OutOfStep("evaluation.query was not checked");
-        let question = Question {
-            occasion: Occasion::Evaluation,
-            dimension: 3,
-            clip_norm: ClipNorm::new(0.75_f64.sqrt()).map_err(|_| unchecked())?,
-            noise_multiplier: NoiseMultiplier::new(query.noise_multiplier).map_err(|_| unchecked())?,
-            sampling: experiment.rounds.sampling,
-        };
+        let (question, _) =
+            Question::of(experiment).ok_or(SimulationError::OutOfStep("evaluation.query was not checked"))?;
         let learner = skep_client::task::learner_for(&experiment.task)?;
         let private_layers = PrivateLayers::of(experiment)?;
         Ok(Some(Poll { clients, hold_out, query, question, private_layers, learner }))

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use skep_privacy::audit::{Checked, Epoch, Moment, Report, Together, Verdict};
-use skep_privacy::ledger::{Basis, mechanism_text};
+use skep_privacy::ledger::{Basis, mechanism_text, query_text};
 use skep_privacy::quantities::Epsilon;
 
 use super::text::{self, all_epochs, ledger, number, provenance};
@@ -135,7 +135,9 @@ fn epoch_table(at: usize, epoch: &Epoch, many: bool) -> String {
         ("Trust mode", terms.mode.as_str().to_owned()),
         ("Noise as scheduled", mechanism_text(&terms.schedule.mechanism)),
         ("Invited", terms.schedule.sampling.to_string()),
-        ("Rounds charged", epoch.rounds.to_string()),
+        ("Queries as scheduled", terms.schedule.query.as_ref().map_or_else(|| "none".to_owned(), query_text)),
+        ("Rounds and queries charged", epoch.rounds.to_string()),
+        ("Of these, queries", epoch.queries.to_string()),
         ("Rounds not as scheduled", epoch.off_schedule.to_string()),
         (
             "Rule of epsilon",

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use skep_privacy::audit::{Epoch, Report, Summed, Verdict};
-use skep_privacy::ledger::{Basis, Provenance, mechanism_text};
+use skep_privacy::ledger::{Basis, Provenance, mechanism_text, query_text};
 use skep_privacy::quantities::Epsilon;
 
 /// The whole report.
@@ -86,6 +86,9 @@ pub(super) fn lines(epoch: &Epoch) -> Vec<(&'static str, String)> {
         "schedule",
         format!("{}, invited: {}", mechanism_text(&terms.schedule.mechanism), terms.schedule.sampling),
     ));
+    if let Some(query) = &terms.schedule.query {
+        lines.push(("queries", query_text(query)));
+    }
     let off = match epoch.off_schedule {
         0 => String::new(),
         rounds => format!(", {rounds} of them not as scheduled"),

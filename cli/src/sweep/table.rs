@@ -134,6 +134,9 @@ fn composed(ran: &[Ran]) -> Composed {
             .filter_map(|key| summary[*key].as_u64())
             .sum();
         spending.push(charged.schedule.mechanism, charged.schedule.sampling, rounds);
+        if let Some(query) = charged.schedule.query {
+            spending.push(query.mechanism, query.sampling, query.due(rounds));
+        }
     }
     let against = |adversary| {
         let promised =

@@ -11,8 +11,9 @@ use super::report::{Epoch, Kind, Moment, Part, Report, Summed, Verdict};
 use super::{Given, ModelClaim};
 use crate::accounting::{Accountant, Composition, filter};
 use crate::adversary::Adversary;
-use crate::ledger::{Account, Basis, Budget, Provenance, RoundTerms, noise_of_round};
-use crate::quantities::{Delta, Epsilon};
+use crate::ledger::{Account, Basis, Budget, PlannedQuery, Provenance, RoundTerms, noise_of_round};
+use crate::mechanism::Mechanism;
+use crate::quantities::{Adjacency, Delta, Epsilon};
 
 /// Checks the epsilons of what was read, and ends the report.
 pub(super) fn check(read: Read, given: &Given) -> Report {
@@ -25,7 +26,10 @@ pub(super) fn check(read: Read, given: &Given) -> Report {
             .filter(|(at, charge)| charge.epoch == epoch && !refunded.contains(at))
             .map(|(_, charge)| charge)
             .collect();
-        let mut checker = Checker { account, rounds: &rounds, given, exact: BTreeMap::new() };
+        let kept: Vec<&Charged> =
+            rounds.iter().take_while(|round| round.basis == Basis::Schedule).copied().collect();
+        let scheduled = Scheduled::of(&kept);
+        let mut checker = Checker { account, rounds: &rounds, given, scheduled, exact: BTreeMap::new() };
         let checked = checker.epoch(reason, record, &mut report);
         moments(&rounds, &checker.exact, &mut report);
         report.epochs.push(checked);
@@ -52,6 +56,7 @@ struct Checker<'a> {
     account: &'a Account,
     rounds: &'a [&'a Charged],
     given: &'a Given,
+    scheduled: Scheduled,
     /// What was recomputed, by place in `rounds`.
     exact: BTreeMap<usize, Pair>,
 }
@@ -86,6 +91,7 @@ impl Checker<'_> {
             rounds: self.rounds.len() as u64,
             queries: self.rounds.iter().filter(|round| !round.occasion.is_round()).count() as u64,
             off_schedule: self.rounds.iter().filter(off).count() as u64,
+            departed: self.rounds.get(scheduled).map(|round| round.record),
             basis,
             claimed: self.rounds.last().map(|round| (round.release, round.server)),
             recomputed,
@@ -96,7 +102,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The claims before any departure: equal rounds behind at most one query, so epsilon depends on their number alone.
+    /// The claims before any departure: equal rounds, the queries of the schedule between them, and before them at most one other query.
     fn schedule(&mut self, scheduled: usize) {
         if scheduled == 0 {
             return;
@@ -210,17 +216,10 @@ impl Checker<'_> {
         }
     }
 
-    /// The first so many charges, of which all but the first are equal.
+    /// The first so many charges, all as scheduled, with the queries that the schedule has for them.
     fn composed(&self, charges: usize) -> (Composition, Composition) {
         let adjacency = self.account.spending().adjacency();
-        let seen = |adversary| {
-            let mut seen = Composition::new(adjacency);
-            for (charge, times) in self.rounds.iter().zip([1, charges as u64 - 1]).take(charges) {
-                let terms = charge.terms;
-                seen.push(terms.mechanism.event(adversary, terms.sampling, adjacency), times);
-            }
-            seen
-        };
+        let seen = |adversary| self.scheduled.seen(charges, adversary, adjacency);
         (seen(Adversary::Recipients), seen(Adversary::Server))
     }
 
@@ -229,22 +228,74 @@ impl Checker<'_> {
     }
 }
 
+/// Charges of which all are as scheduled: rounds that are equal, the queries of the schedule between them, and before them at most
+/// one query of another kind.
+struct Scheduled {
+    first: Option<RoundTerms>,
+    round: Option<RoundTerms>,
+    query: Option<PlannedQuery>,
+    /// How many queries of the schedule are among so many charges.
+    asked: Vec<u64>,
+}
+
+impl Scheduled {
+    fn of(charges: &[&Charged]) -> Self {
+        let is_round = |charge: &&&Charged| charge.occasion.is_round();
+        let mut asked = vec![0; 1 + charges.len().min(1)];
+        for charge in charges.iter().skip(1) {
+            asked.push(asked.last().unwrap_or(&0) + u64::from(!charge.occasion.is_round()));
+        }
+        Self {
+            first: charges.first().filter(|charge| !is_round(charge)).map(|charge| charge.terms),
+            round: charges.iter().find(is_round).map(|charge| charge.terms),
+            query: charges.first().and_then(|charge| charge.scheduled),
+            asked,
+        }
+    }
+
+    /// What an adversary has seen of the first so many. A query of the schedule counts with the round that it belongs to, whether it
+    /// was charged or not.
+    fn seen(&self, charges: usize, adversary: Adversary, adjacency: Adjacency) -> Composition {
+        let mut seen = Composition::new(adjacency);
+        let mut push = |mechanism: Mechanism, sampling, times| {
+            seen.push(mechanism.event(adversary, sampling, adjacency), times);
+        };
+        let asked = self.asked[charges];
+        let first = u64::from(self.first.is_some() && charges > 0);
+        let rounds = charges as u64 - asked - first;
+        for (terms, times) in [(self.first, first), (self.round, rounds)] {
+            if let Some(RoundTerms { mechanism, sampling, .. }) = terms {
+                push(mechanism, sampling, times);
+            }
+        }
+        if let Some(query) = self.query {
+            push(query.mechanism, query.sampling, query.due(rounds).max(asked));
+        }
+        seen
+    }
+}
+
 /// All epochs: a client who was in all of them lost all of this. Composed where they are about the same thing.
 fn summary(accounts: &[Account], report: &mut Report) {
     let departed: u64 = report.epochs.iter().map(|epoch| epoch.off_schedule).sum();
     let mut basis = match departed {
         0 => "every round is as scheduled".to_owned(),
-        rounds => format!(
-            "{rounds} rounds are not as scheduled; from the first on, epsilon follows the Rényi filter"
-        ),
+        rounds => format!("{rounds} rounds are not as scheduled"),
     };
     let queries: u64 = report.epochs.iter().map(|epoch| epoch.queries).sum();
     if queries > 0 {
-        basis += &format!(
-            "; {queries} queries were charged besides, and from the first on that was not the first charge of its epoch, \
-             epsilon follows the Rényi filter"
-        );
+        basis += &format!("; {queries} queries were charged besides");
     }
+    let records: Vec<String> =
+        report.epochs.iter().filter_map(|epoch| Some(epoch.departed?.to_string())).collect();
+    basis += &match (&records[..], queries) {
+        ([], 0) => String::new(),
+        ([], _) => ", each as scheduled or the first charge of its epoch".to_owned(),
+        (records, _) => format!(
+            "; record {} departs from the schedule, and from it on epsilon follows the Rényi filter",
+            records.join(" and record ")
+        ),
+    };
     report.checked(Part::Schedule, true, basis);
     if accounts.iter().any(|account| account.terms().participation.is_some()) {
         let detail = "how often each client took part is not checked: the ledger names no client, and whoever keeps the list of \
@@ -294,16 +345,22 @@ fn model_claim(
         return report.checked(Part::Model, false, "the model is not one of this ledger");
     };
     let account = &accounts[charge.epoch];
-    let mut spent = Composition::new(account.spending().adjacency());
-    for paid in released.iter().flat_map(|(_, paid)| paid) {
-        let adjacency = spent.adjacency();
-        spent.push(paid.terms.mechanism.event(Adversary::Recipients, paid.terms.sampling, adjacency), 1);
-    }
+    let adjacency = account.spending().adjacency();
+    let paid: Vec<&Charged> = released.iter().flat_map(|(_, paid)| paid.iter().copied()).collect();
     let truth = match charge.basis {
-        Basis::Schedule => spent.best_epsilon(delta(account)),
-        Basis::Filter => account
-            .filter_order(Adversary::Recipients)
-            .map_or(Epsilon::INFINITE, |order| filter::epsilon(&spent, order, delta(account))),
+        Basis::Schedule => {
+            let seen = Scheduled::of(&paid).seen(paid.len(), Adversary::Recipients, adjacency);
+            seen.best_epsilon(delta(account))
+        }
+        Basis::Filter => {
+            let mut spent = Composition::new(adjacency);
+            for Charged { terms, .. } in paid {
+                spent.push(terms.mechanism.event(Adversary::Recipients, terms.sampling, adjacency), 1);
+            }
+            account
+                .filter_order(Adversary::Recipients)
+                .map_or(Epsilon::INFINITE, |order| filter::epsilon(&spent, order, delta(account)))
+        }
     };
     let promised = account.terms().budget.is_some();
     match model.epsilon {

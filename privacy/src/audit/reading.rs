@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Given;
 use super::report::{Keyed, Kind, Part, Report, Rollback, Verdict};
 use crate::ledger::{
-    Basis, Body, Disorder, FrameError, Frames, Hash, Occasion, Provenance, PublicKey, Record, Reserve,
-    RoundTerms, SignedCheckpoint, State, is_signed_by,
+    Basis, Body, Disorder, FrameError, Frames, Hash, Occasion, PlannedQuery, Provenance, PublicKey, Record,
+    Reserve, RoundTerms, SignedCheckpoint, State, is_signed_by,
 };
 use crate::quantities::Epsilon;
 
@@ -31,6 +31,8 @@ pub(super) struct Charged {
     pub(super) occasion: Occasion,
     pub(super) terms: RoundTerms,
     pub(super) basis: Basis,
+    /// The query that the schedule has.
+    pub(super) scheduled: Option<PlannedQuery>,
     pub(super) cohort: Option<u32>,
     pub(super) release: Epsilon,
     pub(super) server: Epsilon,
@@ -276,6 +278,7 @@ impl<'a> Reading<'a> {
             occasion: reserve.occasion,
             terms: RoundTerms::from(reserve),
             basis: reserve.basis,
+            scheduled: account.terms().schedule.query,
             cohort: reserve.cohort,
             release: reserve.epsilon_release,
             server: reserve.epsilon_server,

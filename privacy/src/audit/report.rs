@@ -215,6 +215,8 @@ pub struct Epoch {
     pub queries: u64,
     /// Rounds that were not as scheduled.
     pub off_schedule: u64,
+    /// The record of the first charge that was not as scheduled, from which on epsilon follows the Rényi filter.
+    pub departed: Option<u64>,
     /// The rule at its end.
     pub basis: Basis,
     /// What its last round states.

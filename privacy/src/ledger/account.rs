@@ -2,11 +2,15 @@
 //!
 //! As long as every round is the one that the schedule fixed in advance, epsilon comes from the tightest accountant. The
 //! first other round may have been chosen because of what earlier ones released, for which that accountant does not hold:
-//! from then on all rounds of the epoch are counted by a Rényi filter, at an order that follows from the first terms. A
-//! query is such a departure, except where it is the first charge of the epoch: there is nothing yet that it could react to.
+//! from then on all rounds of the epoch are counted by a Rényi filter, at an order that follows from the first terms.
+//!
+//! A query is such a departure, too, except where it is the first charge of the epoch, when there is nothing yet that it could react
+//! to, and where the schedule has it. A query of the schedule is counted with the round that it belongs to, before anybody is asked,
+//! and stays counted if nobody is: what is composed follows from the number of rounds alone, so it is fixed in advance whatever
+//! is asked or left out because of what was released. When it is charged nothing is added.
 
 use super::record::{Basis, Occasion, Reserve};
-use super::terms::{Budget, Mode, Terms};
+use super::terms::{Budget, Mode, PlannedQuery, Terms};
 use crate::accounting::filter;
 use crate::adversary::Adversary;
 use crate::budget::{BudgetExhausted, most_rounds};
@@ -41,7 +45,13 @@ pub struct Account {
     spending: Spending,
     /// The order of the filter against each adversary; none where no order proves anything.
     orders: [Option<f64>; Adversary::ALL.len()],
+    charges: u64,
+    /// Of these, rounds of training.
     rounds: u64,
+    /// Of these, queries that the schedule has.
+    asked: u64,
+    /// Queries of the schedule that are in `spending` and not charged yet.
+    ahead: u64,
     basis: Basis,
 }
 
@@ -81,11 +91,15 @@ impl Account {
         let spending = Spending::new(adjacency(&terms));
         let mut planned = spending.clone();
         let schedule = &terms.schedule;
-        planned.push(schedule.mechanism, schedule.sampling, schedule.rounds.unwrap_or(1).max(1));
+        let rounds = schedule.rounds.unwrap_or(1).max(1);
+        planned.push(schedule.mechanism, schedule.sampling, rounds);
+        if let Some(query) = &schedule.query {
+            planned.push(query.mechanism, query.sampling, query.due(rounds));
+        }
         let order =
             |adversary| filter::order(planned.seen_by(adversary), limit(&terms, adversary), delta(&terms));
         let orders = Adversary::ALL.map(order);
-        Self { terms, spending, orders, rounds: 0, basis: Basis::Schedule }
+        Self { terms, spending, orders, charges: 0, rounds: 0, asked: 0, ahead: 0, basis: Basis::Schedule }
     }
 
     /// The terms that hold.
@@ -96,8 +110,8 @@ impl Account {
 
     /// Rounds and queries charged.
     #[must_use]
-    pub const fn rounds(&self) -> u64 {
-        self.rounds
+    pub const fn charges(&self) -> u64 {
+        self.charges
     }
 
     /// The rule that epsilon follows.
@@ -106,7 +120,7 @@ impl Account {
         self.basis
     }
 
-    /// What was released, as each adversary sees it.
+    /// What was released, and what the schedule has between these rounds besides, as each adversary sees it.
     #[must_use]
     pub const fn spending(&self) -> &Spending {
         &self.spending
@@ -189,33 +203,74 @@ impl Account {
     /// The rule that holds after so many more of such charges.
     #[must_use]
     pub fn basis_after(&self, occasion: Occasion, round: &RoundTerms, rounds: u64) -> Basis {
-        let within = self.terms.schedule.rounds.is_none_or(|most| self.rounds.saturating_add(rounds) <= most);
-        let planned = *round == RoundTerms::from(&self.terms) && within;
-        let first = !occasion.is_round() && self.rounds == 0 && rounds == 1;
-        if planned || first { self.basis } else { Basis::Filter }
+        let schedule = &self.terms.schedule;
+        let planned = if occasion.is_round() {
+            let within = schedule.rounds.is_none_or(|most| self.rounds.saturating_add(rounds) <= most);
+            *round == RoundTerms::from(&self.terms) && within
+        } else {
+            let first = self.charges == 0 && rounds == 1;
+            let is_due = |query: &PlannedQuery| self.asked.saturating_add(rounds) <= query.due(self.rounds);
+            first || self.planned(occasion, round).is_some_and(is_due)
+        };
+        if planned { self.basis } else { Basis::Filter }
+    }
+
+    /// The query of the schedule, if this is one.
+    fn planned(&self, occasion: Occasion, asked: &RoundTerms) -> Option<&PlannedQuery> {
+        let is_it =
+            |query: &&PlannedQuery| query.occasion == occasion && query.terms(self.terms.mode) == *asked;
+        self.terms.schedule.query.as_ref().filter(is_it)
+    }
+
+    /// Counts as many queries of the schedule as belong to the rounds so far.
+    fn look_ahead(&mut self) {
+        let Some(query) = self.terms.schedule.query else { return };
+        let owed = match self.basis {
+            Basis::Schedule => query.due(self.rounds).saturating_sub(self.asked),
+            // The filter counts what was charged.
+            Basis::Filter => 0,
+        };
+        self.spending.push(query.mechanism, query.sampling, owed.saturating_sub(self.ahead));
+        for _ in owed..self.ahead {
+            self.spending.take_back(query.mechanism, query.sampling);
+        }
+        self.ahead = owed;
     }
 
     /// Counts charges, whatever they cost.
     pub(super) fn add(&mut self, occasion: Occasion, round: &RoundTerms, rounds: u64) {
         self.basis = self.basis_after(occasion, round, rounds);
-        self.rounds = self.rounds.saturating_add(rounds);
+        self.charges = self.charges.saturating_add(rounds);
         self.spending.push(round.mechanism, round.sampling, rounds);
+        if occasion.is_round() {
+            self.rounds = self.rounds.saturating_add(rounds);
+        } else if self.rounds > 0 && self.planned(occasion, round).is_some() {
+            self.asked = self.asked.saturating_add(rounds);
+        }
+        self.look_ahead();
     }
 
     /// Takes back the charge of something to which nobody was invited. The rule stays what it is.
-    pub(super) fn refund(&mut self, round: &RoundTerms) {
-        self.rounds -= 1;
+    pub(super) fn refund(&mut self, occasion: Occasion, round: &RoundTerms) {
+        self.charges -= 1;
         self.spending.take_back(round.mechanism, round.sampling);
+        if occasion.is_round() {
+            self.rounds -= 1;
+        } else if self.planned(occasion, round).is_some() {
+            self.asked = self.asked.saturating_sub(1);
+        }
+        self.look_ahead();
     }
 
     /// Changes the terms within the epoch. Rounds that were charged before make any later schedule a reaction to them.
     pub(super) fn amend(&mut self, terms: Terms) {
-        if self.rounds == 0 {
+        if self.charges == 0 {
             *self = Self::new(terms);
             return;
         }
         if terms.schedule != self.terms.schedule || terms.mode != self.terms.mode {
             self.basis = Basis::Filter;
+            self.look_ahead();
         }
         self.terms = terms;
     }

@@ -55,8 +55,8 @@ pub use record::{
 pub use sealed::{AuditorSecret, Opened, Recipient, commitment};
 pub use state::{Disorder, State};
 pub use terms::{
-    Budget, Mode, Participation, Population, Provenance, Schedule, Terms, mechanism_text, noise_of_round,
-    read_sampling, write_sampling,
+    Budget, Mode, Participation, PlannedQuery, Population, Provenance, Schedule, Terms, mechanism_text,
+    noise_of_round, query_text, read_sampling, write_sampling,
 };
 
 /// Where records go, and what time it is there.
@@ -268,9 +268,9 @@ impl Ledger {
     /// Charges one round, or one query, before anybody is invited to it. `cohort` are the invited clients, by rising number.
     ///
     /// A query is whatever else asks clients' data for something: statistics, a vocabulary, an evaluation. It costs what its
-    /// noise and its sampling say, like a round, and its sum opens only to the [`Charge`] made of its reservation. Before the
-    /// first round one query of any kind keeps to the schedule, because it cannot be a reaction to anything; every
-    /// other is counted by the filter, as is all that follows it.
+    /// noise and its sampling say, like a round, and its sum opens only to the [`Charge`] made of its reservation. The queries that
+    /// the schedule has are counted with the rounds that they belong to. Before the first round one query of any kind keeps to the
+    /// schedule as well, because it cannot be a reaction to anything; every other is counted by the filter, as is all that follows it.
     ///
     /// ```
     /// use skep_privacy::adversary::Adversary;
@@ -290,7 +290,7 @@ impl Ledger {
     ///     limit_release: Epsilon::new(2.0)?,
     ///     limit_server: Epsilon::INFINITE,
     /// };
-    /// let schedule = Schedule { mechanism: rounds.mechanism, sampling: rounds.sampling, rounds: None };
+    /// let schedule = Schedule { mechanism: rounds.mechanism, sampling: rounds.sampling, rounds: None, query: None };
     /// let genesis = Genesis {
     ///     origin: "skep/example".to_owned(),
     ///     population: Population { root: Hash::of(b"roster"), size: 100 },

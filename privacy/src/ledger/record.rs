@@ -343,11 +343,11 @@ impl Occasion {
         }
     }
 
-    const fn number(self) -> u8 {
+    pub(super) const fn number(self) -> u8 {
         self as u8
     }
 
-    fn query(number: u8) -> Result<Self, CanonicalError> {
+    pub(super) fn query(number: u8) -> Result<Self, CanonicalError> {
         [Self::Statistics, Self::Vocabulary, Self::Evaluation]
             .into_iter()
             .find(|occasion| occasion.number() == number)

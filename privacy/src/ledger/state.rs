@@ -288,7 +288,7 @@ impl State {
         self.open.remove(&abort.reserve);
         self.aborted += 1;
         if abort.refunded {
-            self.epochs[open.epoch].refund(&open.terms);
+            self.epochs[open.epoch].refund(open.occasion, &open.terms);
         }
         Ok(())
     }
@@ -324,7 +324,7 @@ impl State {
                     (Some(before), Some(after)) => before.is_comparable(after),
                     (before, after) => before.is_none() == after.is_none(),
                 };
-                if !comparable && self.account().rounds() > 0 {
+                if !comparable && self.account().charges() > 0 {
                     return Err(Disorder::Terms(
                         "unit, adjacency and delta can only change with a new epoch",
                     ));

@@ -1,8 +1,11 @@
 //! What a ledger is about and what it allows: population, budget, schedule.
 
+use std::num::NonZeroU64;
+
 use serde::Serialize;
 
-use super::Hash;
+use super::record::Occasion;
+use super::{Hash, RoundTerms};
 use crate::canonical::{CanonicalError, Reader, Writer};
 use crate::mechanism::{Mechanism, ShareVariance};
 use crate::quantities::{Adjacency, Delta, Epsilon, NoiseMultiplier, Sampling, SamplingRate, Unit};
@@ -59,7 +62,8 @@ pub struct Budget {
     pub limit_server: Epsilon,
 }
 
-/// The rounds that are fixed in advance. As long as a ledger keeps to them, its epsilon is that of privacy loss distributions.
+/// The rounds that are fixed in advance, and the queries between them. As long as a ledger keeps to them, its epsilon is that of
+/// privacy loss distributions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Schedule {
     /// The noise of every round.
@@ -69,6 +73,37 @@ pub struct Schedule {
     pub sampling: Sampling,
     /// How many rounds at most; none: as many as the limit allows, a number that follows from the rest.
     pub rounds: Option<u64>,
+    /// What is asked after rounds; none: every query is a departure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<PlannedQuery>,
+}
+
+/// A query that is fixed in advance: it comes after every so many rounds, and after the last.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PlannedQuery {
+    /// What it is for.
+    pub occasion: Occasion,
+    /// The noise on what is said.
+    #[serde(serialize_with = "mechanism_as_text")]
+    pub mechanism: Mechanism,
+    /// Who is asked.
+    pub sampling: Sampling,
+    /// Rounds from one to the next.
+    pub every: NonZeroU64,
+}
+
+impl PlannedQuery {
+    /// How many of them belong to so many rounds, if no more follow.
+    #[must_use]
+    pub const fn due(&self, rounds: u64) -> u64 {
+        rounds.div_ceil(self.every.get())
+    }
+
+    /// The part that privacy depends on, where noise is added in this mode.
+    #[must_use]
+    pub const fn terms(&self, mode: Mode) -> RoundTerms {
+        RoundTerms { mode, mechanism: self.mechanism, sampling: self.sampling }
+    }
 }
 
 /// How often one client may take part.
@@ -175,7 +210,15 @@ impl Terms {
         }
         write_mechanism(&self.schedule.mechanism, writer);
         write_sampling(&self.schedule.sampling, writer);
-        write_option(self.schedule.rounds, writer);
+        // Terms without a query are written as before there were any.
+        let flag = u8::from(self.schedule.rounds.is_some()) + 2 * u8::from(self.schedule.query.is_some());
+        writer.u8(flag).u64(self.schedule.rounds.unwrap_or(0));
+        if let Some(query) = &self.schedule.query {
+            writer.u8(query.occasion.number());
+            write_mechanism(&query.mechanism, writer);
+            write_sampling(&query.sampling, writer);
+            writer.u64(query.every.get());
+        }
         let (max, separation) =
             self.participation.map_or((0, 0), |limits| (limits.max, limits.min_separation));
         writer.u64(max).u64(separation);
@@ -197,11 +240,7 @@ impl Terms {
             }),
             _ => return Err(CanonicalError::OutOfRange("budget")),
         };
-        let schedule = Schedule {
-            mechanism: read_mechanism(reader)?,
-            sampling: read_sampling(reader)?,
-            rounds: read_option(reader)?,
-        };
+        let schedule = read_schedule(reader)?;
         let participation = match (reader.u64()?, reader.u64()?) {
             (0, 0) => None,
             (max, min_separation) if max > 0 && min_separation > 0 => {
@@ -277,16 +316,26 @@ pub(super) fn read_epsilon(reader: &mut Reader<'_>) -> Result<Epsilon, Canonical
     Epsilon::new(reader.f64()?).map_err(|_| CanonicalError::OutOfRange("epsilon"))
 }
 
-fn write_option(value: Option<u64>, writer: &mut Writer) {
-    writer.u8(u8::from(value.is_some())).u64(value.unwrap_or(0));
-}
-
-fn read_option(reader: &mut Reader<'_>) -> Result<Option<u64>, CanonicalError> {
-    match (reader.u8()?, reader.u64()?) {
-        (0, 0) => Ok(None),
-        (1, value) => Ok(Some(value)),
-        _ => Err(CanonicalError::OutOfRange("optional number")),
-    }
+fn read_schedule(reader: &mut Reader<'_>) -> Result<Schedule, CanonicalError> {
+    let (mechanism, sampling) = (read_mechanism(reader)?, read_sampling(reader)?);
+    let flag = reader.u8()?;
+    let rounds = match (flag % 2, reader.u64()?) {
+        (0, 0) => None,
+        (1, rounds) => Some(rounds),
+        _ => return Err(CanonicalError::OutOfRange("number of rounds")),
+    };
+    let query = match flag {
+        0 | 1 => None,
+        2 | 3 => Some(PlannedQuery {
+            occasion: Occasion::query(reader.u8()?)?,
+            mechanism: read_mechanism(reader)?,
+            sampling: read_sampling(reader)?,
+            every: NonZeroU64::new(reader.u64()?)
+                .ok_or(CanonicalError::OutOfRange("rounds between queries"))?,
+        }),
+        _ => return Err(CanonicalError::OutOfRange("schedule")),
+    };
+    Ok(Schedule { mechanism, sampling, rounds, query })
 }
 
 /// A mechanism as people read it: its kind, and its noise over sensitivity.
@@ -309,6 +358,22 @@ pub fn mechanism_text(mechanism: &Mechanism) -> String {
             "rounded gaussian on every update, sigma {sigma} over sensitivity {sensitivity} (multiplier {multiplier})"
         ),
     }
+}
+
+/// A query of a schedule as people read it.
+#[must_use]
+pub fn query_text(query: &PlannedQuery) -> String {
+    let rounds = if query.every.get() == 1 {
+        "every round".to_owned()
+    } else {
+        format!("every {} rounds", query.every)
+    };
+    format!(
+        "{} after {rounds} and the last: {}, asked: {}",
+        query.occasion.as_str(),
+        mechanism_text(&query.mechanism),
+        query.sampling
+    )
 }
 
 /// The noise over sensitivity that the adversary sees whom a round is planned against; none without noise.

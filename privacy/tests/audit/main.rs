@@ -13,12 +13,12 @@ use skep_privacy::audit::{
     audit_store,
 };
 use skep_privacy::ledger::{
-    Amend, Body, Hash, Ledger, Memory, Mode, Occasion, Participation, Population, Provenance, Request,
-    RoundTerms, Settle, Signer, Terms,
+    Account, Amend, Basis, Body, Hash, Ledger, Memory, Mode, Occasion, Participation, Population, Provenance,
+    Request, Reserve, RoundTerms, Settle, Signer, Terms,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Epsilon, Sampling, SamplingRate};
-use support::{begin, genesis, query, request, reserve, settle, signer, terms};
+use support::{asking, begin, genesis, query, request, reserve, settle, signer, terms};
 
 const NOISE: RoundTerms = RoundTerms {
     mode: Mode::Central,
@@ -455,6 +455,64 @@ fn queries_are_recomputed_like_rounds_and_are_on_no_path_of_models() {
             }
         });
         assert_eq!(audit(&lie, &pinned()).verdict, Verdict::Mismatch);
+    }
+}
+
+#[test]
+fn queries_of_the_schedule_are_recomputed_and_others_are_refused_where_they_are_taken_for_it() {
+    let limits = Some(Participation { max: 4, min_separation: 1 });
+    let terms = Terms { participation: limits, ..asking(NOISE, poisson(0.1, 2000), 2, 8.0) };
+    let path = |asks: &[(u64, RoundTerms)]| {
+        let (mut ledger, memory) = begin(terms);
+        for round in 1..=4 {
+            forgery::path(&mut ledger, NOISE, round..=round);
+            for (_, asked) in asks.iter().filter(|(after, _)| *after == round) {
+                let record = query(&mut ledger, Occasion::Evaluation, *asked).unwrap().record;
+                settle(&mut ledger, record);
+            }
+        }
+        assert!(!ledger.may_invite(0), "four rounds are all that the terms allow, and queries do not count");
+        memory.contents()
+    };
+    let planned = poisson(0.1, 2000);
+    let every = Given { every_claim: true, ..pinned() };
+    // Asked as planned, or not at all: epsilon is the same, that of the schedule.
+    for asks in [&[(2, planned), (4, planned)][..], &[]] {
+        let contents = path(asks);
+        let report = audit(&contents, &every);
+        assert_eq!(report.verdict, Verdict::Ok, "{:?}", report.findings);
+        let epoch = &report.epochs[0];
+        assert_eq!((epoch.basis, epoch.departed, epoch.queries), (Basis::Schedule, None, asks.len() as u64));
+        let (claimed, recomputed) = (epoch.claimed.unwrap().0, epoch.recomputed.0);
+        assert!((claimed.get() - recomputed.get()).abs() < 1e-9 && epoch.renyi.0 > recomputed);
+        // What the queries cost cannot be left out.
+        let without = Account::new(support::terms(NOISE, 8.0)).after(&NOISE, 4).spent();
+        let lie = rebuilt(&contents, &signer(), |_, body| {
+            if let Body::Reserve(Reserve { occasion: Occasion::Round, round: 4, epsilon_release, .. }) = body
+            {
+                *epsilon_release = without.epsilon(Adversary::Recipients);
+            }
+        });
+        assert_eq!(audit(&lie, &every).verdict, Verdict::Mismatch);
+    }
+    for (number, asks) in [
+        &[(2, NOISE)][..],
+        &[(2, planned), (2, planned)],
+        &[(1, planned), (2, planned), (3, planned), (3, planned)],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let contents = path(asks);
+        let report = audit(&contents, &every);
+        assert_eq!(report.verdict, Verdict::Ok, "{number}: {:?}", report.findings);
+        assert!(report.epochs[0].basis == Basis::Filter && report.epochs[0].departed.is_some(), "{number}");
+        let hidden = rebuilt(&contents, &signer(), |_, body| {
+            if let Body::Reserve(reserve) = body {
+                reserve.basis = Basis::Schedule;
+            }
+        });
+        expect(&audit(&hidden, &every), Verdict::Mismatch, report.epochs[0].departed);
     }
 }
 

@@ -12,7 +12,7 @@ use skep_privacy::ledger::{
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Adjacency, Delta, Epsilon, NoiseMultiplier, Sampling, SamplingRate};
-use support::{begin, genesis, query, records, request, reserve, run, settle, signer, terms};
+use support::{asking, begin, genesis, query, records, request, reserve, run, settle, signer, terms};
 
 const NOISE: RoundTerms = RoundTerms {
     mode: Mode::Central,
@@ -133,6 +133,99 @@ fn a_query_costs_what_its_noise_says_and_only_as_the_first_charge_keeps_to_the_s
     assert_eq!(reserve(&mut first, 2, NOISE).unwrap().price.basis, Basis::Filter);
 }
 
+/// What is spent against recipients.
+fn spent(ledger: &Ledger) -> f64 {
+    ledger.spent().epsilon(Adversary::Recipients).get()
+}
+
+#[test]
+fn queries_of_the_schedule_compose_with_its_rounds() {
+    // dp_accounting 0.6.0: noise multiplier 4 costs 2.258145 for five releases, 3.341409 for ten.
+    let (mut ledger, memory) = begin(asking(NOISE, NOISE, 4, 8.0));
+    for round in 1..=8 {
+        let record = reserve(&mut ledger, round, NOISE).unwrap().record;
+        settle(&mut ledger, record);
+        if round % 4 == 0 {
+            let before = spent(&ledger);
+            let record = query(&mut ledger, Occasion::Evaluation, NOISE).unwrap().record;
+            assert_eq!(spent(&ledger), before, "it was counted with the rounds before it");
+            settle(&mut ledger, record);
+            let expected = if round == 4 { 2.258_145 } else { 3.341_409 };
+            assert!((spent(&ledger) - expected).abs() < 1e-6, "{round}: {}", spent(&ledger));
+        }
+        // Opened again in the middle, whatever was charged, it says the same.
+        let again = Ledger::open(&memory.contents(), signer(), Box::new(memory.clone())).unwrap();
+        assert_eq!(again.spent(), ledger.spent());
+    }
+    assert_eq!(ledger.spent().basis, Basis::Schedule);
+
+    // dp_accounting 0.6.0: 500×(q = 0.01, σ = 1) + 500×(q = 0.02, σ = 1.5) cost 1.897483.
+    let sampled = |rate, sigma| RoundTerms {
+        mechanism: Mechanism::RoundedGaussian { sensitivity: 1000, sigma },
+        ..poisson(rate)
+    };
+    let terms = asking(sampled(0.01, 1000), sampled(0.02, 1500), 1, 8.0);
+    let planned = Account::new(terms).after(&sampled(0.01, 1000), 500).spent();
+    let epsilon = planned.epsilon(Adversary::Recipients).get();
+    assert!((epsilon - 1.897_483).abs() < 1e-4, "{epsilon}");
+}
+
+#[test]
+fn a_query_that_the_schedule_has_not_is_a_departure_and_one_that_nobody_was_asked_stays_counted() {
+    let quieter = poisson(0.1);
+    let after = |rounds, ask: &dyn Fn(&mut Ledger)| {
+        let (mut ledger, memory) = begin(asking(NOISE, NOISE, 2, 8.0));
+        run(&mut ledger, NOISE, rounds);
+        ask(&mut ledger);
+        let again = Ledger::open(&memory.contents(), signer(), Box::new(memory)).unwrap();
+        assert_eq!(again.spent(), ledger.spent());
+        ledger
+    };
+    let evaluation = |ledger: &mut Ledger| {
+        let record = query(ledger, Occasion::Evaluation, NOISE).unwrap().record;
+        settle(ledger, record);
+    };
+    let skipped = after(4, &|_| {});
+    let asked = after(4, &|ledger| (evaluation(ledger), evaluation(ledger)).1);
+    assert_eq!(skipped.spent(), asked.spent());
+    assert_eq!(asked.spent().basis, Basis::Schedule);
+    // The query after the last round comes also where it is not one of `every`.
+    assert_eq!(after(3, &|ledger| (evaluation(ledger), evaluation(ledger)).1).spent().basis, Basis::Schedule);
+
+    let departures: [&dyn Fn(&mut Ledger); 3] = [
+        &|ledger| (evaluation(ledger), evaluation(ledger), evaluation(ledger)).2,
+        &|ledger| _ = query(ledger, Occasion::Statistics, NOISE).unwrap(),
+        &|ledger| _ = query(ledger, Occasion::Evaluation, quieter).unwrap(),
+    ];
+    for (number, depart) in departures.into_iter().enumerate() {
+        assert_eq!(after(4, depart).spent().basis, Basis::Filter, "{number}");
+    }
+    // From then on what was charged counts, and only that.
+    let departed = after(4, &|ledger| _ = query(ledger, Occasion::Statistics, NOISE).unwrap());
+    let spending = departed.state().account().spending();
+    assert_eq!(spending.seen_by(Adversary::Recipients).groups().iter().map(|group| group.1).sum::<u64>(), 5);
+}
+
+#[test]
+fn a_limit_leaves_room_for_the_queries_of_the_rounds_that_it_allows() {
+    // Five releases cost 2.258145: three rounds and two queries.
+    let (mut ledger, _) = begin(asking(NOISE, NOISE, 2, 2.26));
+    assert_eq!(ledger.state().account().rounds_left(&NOISE), Some(3));
+    run(&mut ledger, NOISE, 3);
+    assert!(matches!(reserve(&mut ledger, 4, NOISE), Err(ReserveError::Budget(_))));
+    for _ in 0..2 {
+        query(&mut ledger, Occasion::Evaluation, NOISE).unwrap();
+    }
+    assert!(matches!(query(&mut ledger, Occasion::Evaluation, NOISE), Err(ReserveError::Budget(_))));
+    // A round to which nobody was invited takes its query with it.
+    let (mut ledger, _) = begin(asking(NOISE, NOISE, 1, 8.0));
+    run(&mut ledger, NOISE, 1);
+    let before = ledger.spent();
+    let record = reserve(&mut ledger, 2, NOISE).unwrap().record;
+    ledger.abort(Abort { reserve: record, reason: "a test".to_owned(), refunded: true }).unwrap();
+    assert_eq!(ledger.spent(), before);
+}
+
 #[test]
 fn more_rounds_than_were_committed_are_a_departure() {
     let mut committed = terms(NOISE, 8.0);
@@ -188,7 +281,7 @@ fn a_new_epoch_begins_at_zero_and_keeps_what_the_old_one_spent() {
     run(&mut ledger, NOISE, 1);
     assert!(matches!(reserve(&mut ledger, 2, NOISE), Err(ReserveError::Budget(_))));
     let opened = Ledger::open(&memory.contents(), signer(), Box::new(memory)).unwrap();
-    let rounds: Vec<u64> = opened.state().epochs().iter().map(Account::rounds).collect();
+    let rounds: Vec<u64> = opened.state().epochs().iter().map(Account::charges).collect();
     assert_eq!((rounds, opened.state().population().size), (vec![5, 1], 50));
 }
 
@@ -203,9 +296,9 @@ fn within_an_epoch_limits_may_change_and_delta_may_not() {
     assert!(matches!(refused, LedgerError::Disorder { disorder: Disorder::Terms(_), .. }), "{refused}");
     ledger.amend(amend(terms(NOISE, 8.0))).unwrap();
     assert_eq!(reserve(&mut ledger, 6, NOISE).unwrap().price.basis, Basis::Schedule);
-    let Schedule { sampling, rounds, .. } = terms(NOISE, 8.0).schedule;
+    let before = terms(NOISE, 8.0).schedule;
     let more_noise = Mechanism::RoundedGaussian { sensitivity: 1000, sigma: 8000 };
-    let schedule = Schedule { mechanism: more_noise, sampling, rounds };
+    let schedule = Schedule { mechanism: more_noise, ..before };
     ledger.amend(amend(Terms { schedule, ..terms(NOISE, 8.0) })).unwrap();
     assert_eq!(ledger.spent().basis, Basis::Filter, "a schedule made after releases may react to them");
 }
@@ -392,7 +485,7 @@ fn a_record_that_is_not_stored_gives_no_reservation_and_ends_the_ledger() {
     assert!(matches!(failed, ReserveError::Ledger(LedgerError::Storage(_))), "{failed}");
     let again = reserve(&mut ledger, 2, NOISE).unwrap_err();
     assert!(matches!(again, ReserveError::Ledger(LedgerError::Broken)), "{again}");
-    assert!(ledger.state().account().rounds() == 2, "it may be on disk, so it counts");
+    assert!(ledger.state().account().charges() == 2, "it may be on disk, so it counts");
     let contents = memory.contents();
     let mut frames = Frames::new(&contents).unwrap();
     assert!(frames.by_ref().any(|record| record.is_err()));

@@ -1,9 +1,11 @@
 //! Small ledgers.
 
+use std::num::NonZeroU64;
+
 use skep_privacy::ledger::{
-    Abort, Amend, Budget, Frames, Genesis, Hash, Ledger, Memory, Mode, Occasion, Participation, Population,
-    Provenance, PublicKey, Record, Request, ReserveError, Reserved, RoundTerms, Schedule, Settle, Signer,
-    Terms,
+    Abort, Amend, Budget, Frames, Genesis, Hash, Ledger, Memory, Mode, Occasion, Participation, PlannedQuery,
+    Population, Provenance, PublicKey, Record, Request, ReserveError, Reserved, RoundTerms, Schedule, Settle,
+    Signer, Terms,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Adjacency, Delta, Epsilon, Sampling, Unit};
@@ -23,9 +25,26 @@ pub(crate) fn terms(scheduled: RoundTerms, limit: f64) -> Terms {
             limit_release: Epsilon::new(limit).unwrap(),
             limit_server: Epsilon::INFINITE,
         }),
-        schedule: Schedule { mechanism: scheduled.mechanism, sampling: scheduled.sampling, rounds: None },
+        schedule: Schedule {
+            mechanism: scheduled.mechanism,
+            sampling: scheduled.sampling,
+            rounds: None,
+            query: None,
+        },
         participation: None,
     }
+}
+
+/// The same with an evaluation after every so many rounds.
+pub(crate) fn asking(scheduled: RoundTerms, asked: RoundTerms, every: u64, limit: f64) -> Terms {
+    let mut terms = terms(scheduled, limit);
+    terms.schedule.query = Some(PlannedQuery {
+        occasion: Occasion::Evaluation,
+        mechanism: asked.mechanism,
+        sampling: asked.sampling,
+        every: NonZeroU64::new(every).unwrap(),
+    });
+    terms
 }
 
 pub(crate) fn genesis(terms: Terms) -> Genesis {

@@ -9,6 +9,7 @@
 //! rounded and hidden as updates are, by whom the experiment's mode says.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 
 use skep_privacy::budget::Charge;
 use skep_privacy::grid::Grid;
@@ -18,6 +19,7 @@ use skep_privacy::prg::{Key, PrgId};
 use skep_privacy::quantities::{ClipNorm, NoiseMultiplier, Sampling};
 use skep_privacy::sum::{Release, ReleaseError, Sum};
 use skep_protocol::ClientId;
+use skep_protocol::experiment::Experiment;
 
 use super::{Federation, PlanningError, RoundError, digest_of, encoding, mode};
 use crate::roster::Roster;
@@ -36,6 +38,24 @@ pub struct Question {
     pub noise_multiplier: NoiseMultiplier,
     /// Who is asked.
     pub sampling: Sampling,
+}
+
+impl Question {
+    /// What the experiment asks of its clients about the model, if it does, and rounds from one query to the next.
+    ///
+    /// An answer is (a − ½, ℓ/L − ½, ½), a being a client's accuracy, ℓ its mean loss and L the largest loss that counts; or zeros. No
+    /// answer is longer than √¾.
+    pub fn of(experiment: &Experiment) -> Option<(Self, NonZeroU64)> {
+        let query = experiment.evaluation.query?;
+        let question = Question {
+            occasion: Occasion::Evaluation,
+            dimension: 3,
+            clip_norm: ClipNorm::new(0.75_f64.sqrt()).ok()?,
+            noise_multiplier: NoiseMultiplier::new(query.noise_multiplier).ok()?,
+            sampling: experiment.rounds.sampling,
+        };
+        Some((question, NonZeroU64::new(query.every)?))
+    }
 }
 
 /// A query that is charged; now its cohort may be asked.
