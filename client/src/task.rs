@@ -141,6 +141,17 @@ fn layer(layer: experiment::Layer) -> Layer {
             longest: longest as usize,
             channels: channels as usize,
         },
+        experiment::Layer::CausalConv1d { channels, kernel, dilation } => Layer::CausalConv1d {
+            channels: channels as usize,
+            kernel: kernel as usize,
+            dilation: dilation as usize,
+        },
+        experiment::Layer::TemporalBlock { hidden, kernel, dilation, dropout } => Layer::TemporalBlock {
+            hidden: hidden as usize,
+            kernel: kernel as usize,
+            dilation: dilation as usize,
+            dropout: dropout as f32,
+        },
         experiment::Layer::LayerNorm => Layer::LayerNorm,
         experiment::Layer::Positions => Layer::Positions,
         experiment::Layer::TransformerBlock(experiment::Block {
@@ -291,6 +302,13 @@ mod tests {
             experiment::Layer::Ngrams { shortest: 2, longest: 4, channels: 6 },
         ];
         let ngrams = Model::Layers { image: None, layers: ngrams.to_vec() };
+        let convolutions = [
+            experiment::Layer::Embedding { vocabulary: 10, width: 4 },
+            experiment::Layer::CausalConv1d { channels: 6, kernel: 3, dilation: 2 },
+            experiment::Layer::TemporalBlock { hidden: 5, kernel: 2, dilation: 1, dropout: 0.1 },
+            experiment::Layer::NextWord,
+        ];
+        let convolutions = Model::Layers { image: None, layers: convolutions.to_vec() };
         let transformer = experiment::Transformer {
             vocabulary: 10,
             layers: 2,
@@ -303,7 +321,7 @@ mod tests {
         };
         let [encoder, decoder] =
             [false, true].map(|next| Model::Layers { image: None, layers: transformer.resolve(next) });
-        for model in [Model::Softmax, mlp, layers, words, ngrams, encoder, decoder] {
+        for model in [Model::Softmax, mlp, layers, words, ngrams, convolutions, encoder, decoder] {
             let task = task(model);
             assert_eq!(task.check(), Ok(()));
             let count = learner_for(&task).unwrap().parameter_count();

@@ -339,7 +339,10 @@ fn check_tensors(name: &str, tensors: &[OwnTensor]) -> Result<(), OwnError> {
 impl Stacked {
     /// The layers that have tensors of their own: those that a residual block is made of, any other layer itself.
     pub(crate) fn parts(&self) -> Vec<Stacked> {
-        residual::parts(self).map_or_else(|| vec![self.clone()], |(parts, _)| parts)
+        match residual::ways(self) {
+            Some(residual::Ways { shortcut, main, .. }) => [shortcut, main].concat(),
+            None => vec![self.clone()],
+        }
     }
 
     /// Numbers that are learned in it; `usize::MAX` if they cannot be counted.

@@ -96,6 +96,32 @@ pub enum Layer {
         /// Kernels of each width, at least 1.
         channels: usize,
     },
+    /// A kernel moved over a sequence that looks at a vector and those before it only, with zeros before the beginning: weight
+    /// `[kernel, width before, channels]`, the place that looks back furthest first, and bias `[channels]`.
+    CausalConv1d {
+        /// Numbers of a vector that it gives, at least 1.
+        channels: usize,
+        /// Vectors that it looks at, at least 1.
+        kernel: usize,
+        /// Places from one of them to the next, at least 1; all of them fit the sequence.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        dilation: usize,
+    },
+    /// Layer normalization, a causal convolution, a ReLU, and a convolution of one place back to the width of the sequence, added to
+    /// what came in (after Bai, Kolter and Koltun, "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
+    /// Modeling", 1803.01271, figure 1).
+    TemporalBlock {
+        /// Channels of the first convolution, at least 1.
+        hidden: usize,
+        /// Vectors that it looks at, at least 1.
+        kernel: usize,
+        /// Places from one of them to the next, at least 1; all of them fit the sequence.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        dilation: usize,
+        /// While training, the probability with which each number that is added is dropped; at least 0 and below 1.
+        #[serde(default)]
+        dropout: f32,
+    },
     /// Shifts and scales the numbers of a vector, or of each vector of a sequence, to mean 0 and variance 1, then by learned
     /// amounts: `scale` and `shift`, one each for every number (Ba, Kiros and Hinton, "Layer Normalization", 2016).
     LayerNorm,
@@ -212,6 +238,16 @@ pub enum LayerFault {
         shortest: usize,
         /// Neighbours in the largest.
         longest: usize,
+        /// Of the sequence.
+        length: usize,
+    },
+    /// A kernel of nothing, or longer than the sequence.
+    #[error("looks {kernel} places back, {dilation} apart, which must be 1 or more and fit a sequence of {length}")]
+    Reach {
+        /// Places of the kernel.
+        kernel: usize,
+        /// From one to the next.
+        dilation: usize,
         /// Of the sequence.
         length: usize,
     },
@@ -344,7 +380,17 @@ impl Layer {
                 return Err(LayerFault::Rate);
             }
             Self::TransformerBlock(Block { feed_forward: 0, .. }) => return Err(LayerFault::Empty),
-            Self::Positions | Self::TransformerBlock(_) | Self::Mean | Self::First | Self::NextWord => {
+            Self::TemporalBlock { dropout, .. } if !(0.0..1.0).contains(&dropout) => {
+                return Err(LayerFault::Rate);
+            }
+            Self::TemporalBlock { hidden: 0, .. } => return Err(LayerFault::Empty),
+            Self::Positions
+            | Self::TransformerBlock(_)
+            | Self::CausalConv1d { .. }
+            | Self::TemporalBlock { .. }
+            | Self::Mean
+            | Self::First
+            | Self::NextWord => {
                 let Shape::Sequence { length, width } = input else { return Err(LayerFault::NotASequence) };
                 self.of_sequence(length, width)?
             }
@@ -381,6 +427,12 @@ impl Layer {
             Self::TransformerBlock(Block { heads, .. }) if heads == 0 || !width.is_multiple_of(heads) => {
                 Err(LayerFault::Heads { heads, width })
             }
+            Self::CausalConv1d { kernel, dilation, .. } | Self::TemporalBlock { kernel, dilation, .. }
+                if kernel == 0 || dilation == 0 || (kernel - 1).saturating_mul(dilation) >= length =>
+            {
+                Err(LayerFault::Reach { kernel, dilation, length })
+            }
+            Self::CausalConv1d { channels, .. } => Ok(Shape::Sequence { length, width: channels }),
             Self::Mean | Self::First => Ok(Shape::Vector(width)),
             Self::NextWord => Ok(Shape::Each { length, width }),
             _ => Ok(Shape::Sequence { length, width }),
@@ -396,6 +448,9 @@ impl Layer {
             Self::Conv2d { channels, kernel, .. } => {
                 let before = if let Shape::Image { channels, .. } = input { channels } else { 0 };
                 vec![("weight", vec![kernel, kernel, before, channels]), ("bias", vec![channels])]
+            }
+            Self::CausalConv1d { channels, kernel, .. } => {
+                vec![("weight", vec![kernel, input.vector(), channels]), ("bias", vec![channels])]
             }
             Self::EmbeddingBag { vocabulary, width } | Self::Embedding { vocabulary, width } => {
                 vec![("weight", vec![vocabulary, width])]
@@ -416,7 +471,7 @@ impl Layer {
             Self::Positions => vec![("weight", vec![input.len() / input.vector().max(1), input.vector()])],
             Self::TransformerBlock(block) => block.tensors(input.vector()),
             // Those of its parts.
-            Self::Residual { .. } => vec![],
+            Self::Residual { .. } | Self::TemporalBlock { .. } => vec![],
             Self::MaxPool2d { .. }
             | Self::AvgPool2d { .. }
             | Self::GlobalAvgPool
@@ -445,6 +500,8 @@ impl Layer {
             Self::EmbeddingBag { .. } => "embedding_bag",
             Self::Embedding { .. } => "embedding",
             Self::Ngrams { .. } => "ngrams",
+            Self::CausalConv1d { .. } => "causal_conv1d",
+            Self::TemporalBlock { .. } => "temporal_block",
             Self::LayerNorm => "layer_norm",
             Self::Positions => "positions",
             Self::TransformerBlock(_) => "transformer_block",
@@ -560,6 +617,11 @@ mod tests {
         let ngrams = Layer::Ngrams { shortest: 2, longest: 4, channels: 5 };
         assert_eq!(ngrams.output(sequence, false), Ok(Shape::Vector(15)));
         assert_eq!(ngrams.tensors(sequence), [("weight", vec![36, 5]), ("bias", vec![15])]);
+        let conv = Layer::CausalConv1d { channels: 7, kernel: 4, dilation: 3 };
+        assert_eq!(conv.output(sequence, false), Ok(Shape::Sequence { length: 12, width: 7 }));
+        assert_eq!(conv.tensors(sequence), [("weight", vec![4, 4, 7]), ("bias", vec![7])]);
+        let block = Layer::TemporalBlock { hidden: 7, kernel: 12, dilation: 1, dropout: 0.0 };
+        assert_eq!(block.output(sequence, false), Ok(sequence));
     }
 
     #[test]
@@ -610,7 +672,24 @@ mod tests {
         assert_eq!(refused(block(0, 8, 0.0), sequence), LayerFault::Heads { heads: 0, width: 4 });
         assert_eq!(refused(block(2, 0, 0.0), sequence), LayerFault::Empty);
         assert_eq!(refused(block(2, 8, 1.0), sequence), LayerFault::Rate);
-        for layer in [block(1, 8, 0.0), Layer::Positions, Layer::Mean, Layer::First, Layer::NextWord] {
+        let temporal = |hidden, kernel, dilation, dropout| Layer::TemporalBlock {
+            hidden,
+            kernel,
+            dilation,
+            dropout,
+        };
+        for (kernel, dilation) in [(0, 1), (2, 0), (2, 3), (4, 1), (usize::MAX, usize::MAX)] {
+            let reach = LayerFault::Reach { kernel, dilation, length: 3 };
+            assert_eq!(refused(temporal(1, kernel, dilation, 0.0), sequence), reach);
+            assert_eq!(refused(Layer::CausalConv1d { channels: 1, kernel, dilation }, sequence), reach);
+        }
+        assert_eq!(refused(temporal(0, 1, 1, 0.0), sequence), LayerFault::Empty);
+        assert_eq!(refused(temporal(1, 1, 1, 1.0), sequence), LayerFault::Rate);
+        assert_eq!(
+            refused(Layer::CausalConv1d { channels: 0, kernel: 1, dilation: 1 }, sequence),
+            LayerFault::Empty
+        );
+        for layer in [block(1, 8, 0.0), temporal(1, 1, 1, 0.0), Layer::Positions, Layer::Mean, Layer::First, Layer::NextWord] {
             assert_eq!(refused(layer, vector), LayerFault::NotASequence);
         }
     }

@@ -1,15 +1,20 @@
-//! What a residual block is made of.
+//! What residual blocks are made of: two ways, and their sum.
 
 use crate::architecture::Stacked;
 use crate::{Activation, Layer, Shape};
 
-/// What what came in goes through before it is added; nothing if it has the right shape.
-pub(crate) fn shortcut(
-    input: Shape,
-    channels: usize,
-    stride: usize,
-    groups: usize,
-) -> Vec<(&'static str, Layer)> {
+/// The two ways through a block.
+pub(crate) struct Ways {
+    /// What what came in goes through before it is added; nothing if it has the right shape.
+    pub(crate) shortcut: Vec<Stacked>,
+    /// What it is added to.
+    pub(crate) main: Vec<Stacked>,
+    /// What follows the sum.
+    pub(crate) after: Option<Activation>,
+}
+
+/// The shortcut of a block of images.
+fn shortcut(input: Shape, channels: usize, stride: usize, groups: usize) -> Vec<(&'static str, Layer)> {
     match input {
         Shape::Image { channels: before, .. } if before == channels && stride == 1 => vec![],
         _ => vec![
@@ -19,7 +24,7 @@ pub(crate) fn shortcut(
     }
 }
 
-/// What it is added to; a ReLU follows the sum.
+/// The main way of a block of images.
 pub(crate) fn main(channels: usize, stride: usize, groups: usize) -> Vec<(&'static str, Layer)> {
     let conv = |stride| Layer::Conv2d { channels, kernel: 3, stride, padding: 1 };
     vec![
@@ -31,13 +36,38 @@ pub(crate) fn main(channels: usize, stride: usize, groups: usize) -> Vec<(&'stat
     ]
 }
 
-/// The layers of a residual block, its shortcut first, and how many of them are the shortcut; `None` for another layer.
-pub(crate) fn parts(stacked: &Stacked) -> Option<(Vec<Stacked>, usize)> {
-    let Layer::Residual { channels, stride, groups } = stacked.layer else { return None };
-    let shortcut = shortcut(stacked.input, channels, stride, groups);
-    let mut parts = chain(stacked, &shortcut);
-    parts.extend(chain(stacked, &main(channels, stride, groups)));
-    Some((parts, shortcut.len()))
+/// The main way of a block of sequences of vectors of `width` numbers.
+fn temporal(
+    width: usize,
+    hidden: usize,
+    kernel: usize,
+    dilation: usize,
+    dropout: f32,
+) -> Vec<(&'static str, Layer)> {
+    vec![
+        ("norm", Layer::LayerNorm),
+        ("conv", Layer::CausalConv1d { channels: hidden, kernel, dilation }),
+        ("relu", Layer::Activation(Activation::Relu)),
+        ("mix", Layer::CausalConv1d { channels: width, kernel: 1, dilation: 1 }),
+        ("dropout", Layer::Dropout { rate: dropout }),
+    ]
+}
+
+/// The two ways through a residual block; `None` for another layer.
+pub(crate) fn ways(stacked: &Stacked) -> Option<Ways> {
+    match stacked.layer {
+        Layer::Residual { channels, stride, groups } => Some(Ways {
+            shortcut: chain(stacked, &shortcut(stacked.input, channels, stride, groups)),
+            main: chain(stacked, &main(channels, stride, groups)),
+            after: Some(Activation::Relu),
+        }),
+        Layer::TemporalBlock { hidden, kernel, dilation, dropout } => Some(Ways {
+            shortcut: vec![],
+            main: chain(stacked, &temporal(stacked.input.vector(), hidden, kernel, dilation, dropout)),
+            after: None,
+        }),
+        _ => None,
+    }
 }
 
 /// Layers one after the other, from what comes into `stacked` on.

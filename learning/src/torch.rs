@@ -315,7 +315,11 @@ fn places(architecture: &Architecture, naming: Naming) -> Result<Vec<Place>, Tor
     let (mut places, mut module, mut offset, mut image) = (Vec::new(), 0, 0, None);
     let mut blocks = 0;
     for Stacked { name, layer, input, .. } in architecture.stack()? {
-        if let Layer::Ngrams { .. } | Layer::Residual { .. } = layer {
+        if let Layer::Ngrams { .. }
+        | Layer::Residual { .. }
+        | Layer::CausalConv1d { .. }
+        | Layer::TemporalBlock { .. } = layer
+        {
             return Err(TorchError::Layer { layer: name, kind: layer.kind() });
         }
         if let Shape::Image { height, width, channels } = input {

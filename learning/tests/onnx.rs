@@ -12,7 +12,7 @@ use skep_learning::{
     Activation, Architecture, Block, Input, Interface, Layer, ModelFile, NormPlace, Predictor, Shape, onnx,
 };
 
-fn models() -> [(&'static str, Architecture, f32); 6] {
+fn models() -> [(&'static str, Architecture, f32); 8] {
     let conv = |channels, kernel| Layer::Conv2d { channels, kernel, stride: 1, padding: 0 };
     let image = Shape::Image { height: 8, width: 7, channels: 2 };
     let cnn = vec![
@@ -37,6 +37,8 @@ fn models() -> [(&'static str, Architecture, f32); 6] {
         ("bag", Architecture::Layers { input: Shape::Vector(5), layers: bag, classes: 2 }, 1.0),
         ("encoder", Architecture::Layers { input: Shape::Vector(5), layers: encoder(), classes: 2 }, 1.0),
         ("decoder", Architecture::Layers { input: Shape::Vector(5), layers: decoder(), classes: 11 }, 1.0),
+        ("temporal", Architecture::Layers { input: Shape::Vector(5), layers: temporal(), classes: 11 }, 1.0),
+        ("resnet", Architecture::Layers { input: image, layers: resnet(), classes: 3 }, 255.0),
     ]
 }
 
@@ -54,6 +56,31 @@ fn decoder() -> Vec<Layer> {
     let embedding = Layer::Embedding { vocabulary: 11, width: 4 };
     let block = block(true, NormPlace::Before);
     vec![embedding, Layer::Positions, block, block, Layer::LayerNorm, Layer::NextWord]
+}
+
+fn temporal() -> Vec<Layer> {
+    vec![
+        Layer::Embedding { vocabulary: 11, width: 4 },
+        Layer::CausalConv1d { channels: 3, kernel: 2, dilation: 1 },
+        Layer::Activation(Activation::Tanh),
+        Layer::TemporalBlock { hidden: 5, kernel: 3, dilation: 2, dropout: 0.1 },
+        Layer::LayerNorm,
+        Layer::NextWord,
+    ]
+}
+
+fn resnet() -> Vec<Layer> {
+    let conv = |kernel, stride, padding| Layer::Conv2d { channels: 4, kernel, stride, padding };
+    vec![
+        conv(3, 1, 2),
+        Layer::GroupNorm { groups: 2 },
+        Layer::Activation(Activation::Relu),
+        Layer::Residual { channels: 4, stride: 1, groups: 4 },
+        Layer::Residual { channels: 6, stride: 2, groups: 1 },
+        conv(2, 2, 1),
+        Layer::AvgPool2d { size: 2 },
+        Layer::GlobalAvgPool,
+    ]
 }
 
 /// Numbers from -1 to 1 that are exact in `f32`.
@@ -85,7 +112,7 @@ fn what_onnx_runtime_computes_is_what_we_compute() {
         let answers: Value = serde_json::from_slice(&fs::read(fixture(name, "json")).unwrap()).unwrap();
         let numbers = |key: &str| -> Vec<f32> {
             let rows = answers[key].as_array().unwrap().iter();
-            rows.flat_map(|row| of_last_word(row, name)).collect()
+            rows.flat_map(|row| of_last_word(row)).collect()
         };
         let predictions = Predictor::new(model).unwrap().predict(numbers("input")).unwrap();
         let ours: Vec<f32> =
@@ -101,12 +128,10 @@ fn what_onnx_runtime_computes_is_what_we_compute() {
 }
 
 /// The numbers of an example; of a model of the next word those of the last place, where no example has padding.
-fn of_last_word(row: &Value, name: &str) -> Vec<f32> {
+fn of_last_word(row: &Value) -> Vec<f32> {
     let row = row.as_array().unwrap();
-    match (name, row.last().unwrap().as_array()) {
-        ("decoder", Some(last)) => last.iter().map(|number| number.as_f64().unwrap() as f32).collect(),
-        _ => row.iter().map(|number| number.as_f64().unwrap() as f32).collect(),
-    }
+    let numbers = row.last().unwrap().as_array().unwrap_or(row);
+    numbers.iter().map(|number| number.as_f64().unwrap() as f32).collect()
 }
 
 #[test]

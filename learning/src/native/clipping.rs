@@ -83,7 +83,7 @@ impl Network {
                 }
             }
             Kind::Norm(layer) => layer.measure(parameters, input(), gradient(), below, norm, squares),
-            Kind::Positions(_) | Kind::Block(..) => {
+            Kind::Positions(_) | Kind::Block(..) | Kind::CausalConv(_) => {
                 unreachable!("gradients of such examples are taken one by one")
             }
             Kind::Bag(bag) => bag.measure(input(), gradient(), squares),

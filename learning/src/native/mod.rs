@@ -8,6 +8,7 @@ mod attention;
 mod average;
 mod bag;
 mod block;
+mod causal;
 mod clipping;
 mod conv;
 mod dense;

@@ -9,6 +9,7 @@ use super::accumulator::Accumulator;
 use super::average::Average;
 use super::bag::Bag;
 use super::block::{self, Block};
+use super::causal::{self, CausalConv};
 use super::conv::{self, Conv};
 use super::dense::{self, Dense};
 use super::group_norm::{self, GroupNorm};
@@ -21,7 +22,8 @@ use super::pool::Pool;
 use super::sequence::{Positions, Summary};
 use crate::architecture::Stacked;
 use crate::kernel::vectorized;
-use crate::{Activation, Architecture, ArchitectureError, Layer, Shape, residual};
+use crate::residual::{self, Ways};
+use crate::{Activation, Architecture, ArchitectureError, Layer, Shape};
 
 /// What an operation does.
 #[derive(Clone, Debug)]
@@ -35,6 +37,7 @@ pub(super) enum Kind {
     /// The vectors themselves instead of their mean.
     Embedding(Bag),
     Ngrams(Ngrams),
+    CausalConv(CausalConv),
     Norm(Norm),
     Positions(Positions),
     Block(Box<Block>, f32),
@@ -54,7 +57,7 @@ impl Kind {
     pub(super) fn works_on_batches(&self) -> bool {
         match self {
             Self::Dense(_) | Self::Norm(_) | Self::Bag(_) | Self::Embedding(_) | Self::Ngrams(_) => true,
-            Self::Positions(_) | Self::Block(..) | Self::Summary(_) => true,
+            Self::Positions(_) | Self::Block(..) | Self::CausalConv(_) | Self::Summary(_) => true,
             Self::Conv(_)
             | Self::Pool(_)
             | Self::Average(_)
@@ -125,6 +128,7 @@ pub(super) struct Workspace {
     pub(super) dense: dense::Scratch,
     pub(super) norm: norm::Scratch,
     pub(super) ngrams: ngrams::Scratch,
+    causal: causal::Scratch,
     pub(super) convs: Vec<conv::Scratch>,
     /// For each operation that is a block.
     blocks: Vec<block::Scratch>,
@@ -162,10 +166,9 @@ impl Network {
     /// Adds a layer behind the last slot.
     fn push(&mut self, stacked: &Stacked) {
         let from = self.slots.len() - 1;
-        match residual::parts(stacked) {
+        match residual::ways(stacked) {
             None => self.push_at(from, stacked),
-            Some((parts, in_shortcut)) => {
-                let (shortcut, main) = parts.split_at(in_shortcut);
+            Some(Ways { shortcut, main, after }) => {
                 let fork = self.new_slot(stacked.input);
                 self.operate(Kind::Fork, from, fork, self.parameters > 0);
                 shortcut.iter().for_each(|part| self.push(part));
@@ -174,7 +177,9 @@ impl Network {
                 main[1..].iter().for_each(|part| self.push(part));
                 let end = self.slots.len() - 1;
                 self.operate(Kind::Add, beside, end, true);
-                self.operate(Kind::Activate(Activation::Relu), end, end, true);
+                if let Some(activation) = after {
+                    self.operate(Kind::Activate(activation), end, end, true);
+                }
             }
         }
     }
@@ -222,7 +227,13 @@ impl Network {
             Layer::GroupNorm { groups } => {
                 Kind::GroupNorm(GroupNorm { image: Plane::new(*input, 0), groups, offset })
             }
-            Layer::Residual { .. } => unreachable!("it is made of other layers"),
+            Layer::Residual { .. } | Layer::TemporalBlock { .. } => {
+                unreachable!("they are made of other layers")
+            }
+            Layer::CausalConv1d { channels: outputs, kernel, dilation } => {
+                let Plane { height: length, channels: inputs, .. } = Plane::new(*input, 0);
+                Kind::CausalConv(CausalConv { length, inputs, outputs, kernel, dilation, offset })
+            }
             Layer::MaxPool2d { size } => {
                 let input = Plane::new(*input, self.slots[from].gradient.margin);
                 Kind::Pool(Pool { input, output: Plane::new(*output, 0), size })
@@ -304,7 +315,7 @@ impl Network {
     /// rows.
     pub(super) fn shares_weights(&self) -> bool {
         let each = |operation: &Operation| match &operation.kind {
-            Kind::Positions(_) | Kind::Block(..) => true,
+            Kind::Positions(_) | Kind::Block(..) | Kind::CausalConv(_) => true,
             Kind::Dense(dense) => self.slots[operation.from].shape.len() != dense.inputs,
             Kind::Norm(norm) => self.slots[operation.from].shape.len() != norm.width,
             _ => false,
@@ -382,6 +393,10 @@ impl Network {
                     &mut workspace.ngrams,
                 );
             }
+            Kind::CausalConv(conv) => {
+                let input = &before[operation.from][self.slots[operation.from].of(examples)];
+                conv.forward(parameters, input, output, &mut workspace.causal);
+            }
             Kind::Norm(norm) => norm.forward(parameters, input(), output),
             Kind::Positions(positions) => positions.forward(parameters, input(), output),
             Kind::Block(block, rate) => {
@@ -450,7 +465,7 @@ impl Network {
         seed: u64,
         workspace: &mut Workspace,
     ) {
-        let Workspace { values, gradients, dense, norm, ngrams, blocks, .. } = workspace;
+        let Workspace { values, gradients, dense, norm, ngrams, causal, blocks, .. } = workspace;
         let (before, after) = gradients.split_at_mut(operation.to);
         let (from, to) = (&self.slots[operation.from], &self.slots[operation.to]);
         let gradient = || &after[0][..examples * to.shape.len()];
@@ -468,6 +483,7 @@ impl Network {
                 }
                 layer.backward(parameters, scale, input(), gradient(), ngrams);
             }
+            Kind::CausalConv(conv) => conv.backward(parameters, scale, input(), gradient(), below, causal),
             Kind::Positions(positions) => {
                 positions.backward(parameters, scale, gradient());
                 if let Some(below) = below {
@@ -504,16 +520,14 @@ impl Network {
             Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_) | Kind::Embedding(_) | Kind::Ngrams(_) => {
                 unreachable!("they have parameters")
             }
-            Kind::Positions(_) | Kind::Block(..) => unreachable!("they have parameters"),
+            Kind::Positions(_) | Kind::Block(..) | Kind::CausalConv(_) => unreachable!("they have parameters"),
             Kind::Summary(summary) => {
                 if let Some(below) = below {
                     let words = &values[0][..examples * self.slots[0].shape.len()];
                     summary.backward(words, to.shape.len(), gradient, below);
                 }
             }
-            Kind::Conv(_) | Kind::GroupNorm(_) | Kind::Fork | Kind::Add => {
-                unreachable!("they work on single examples")
-            }
+            Kind::Conv(_) | Kind::GroupNorm(_) => unreachable!("they work on single examples"),
             Kind::Average(average) => {
                 if let Some(below) = below {
                     let (inputs, width) = (from.shape.len(), to.shape.len());
@@ -542,9 +556,14 @@ impl Network {
                     mask.apply(0, gradient);
                 }
             }
-            Kind::Copy => {
+            Kind::Copy | Kind::Add => {
                 if let Some(below) = below {
                     below.copy_from_slice(gradient);
+                }
+            }
+            Kind::Fork => {
+                if let Some(below) = below {
+                    add(below, gradient);
                 }
             }
         }
@@ -684,7 +703,9 @@ impl Network {
             Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_) | Kind::Embedding(_) | Kind::Ngrams(_) => {
                 unreachable!("they work on batches")
             }
-            Kind::Positions(_) | Kind::Block(..) | Kind::Summary(_) => unreachable!("they work on batches"),
+            Kind::Positions(_) | Kind::Block(..) | Kind::CausalConv(_) | Kind::Summary(_) => {
+                unreachable!("they work on batches")
+            }
         }
     }
 }

@@ -122,13 +122,41 @@ impl Oracle {
             }
             (Layer::Residual { .. }, _) => {
                 let stacked = Stacked { name: String::new(), layer, input, output: input };
-                let (parts, in_shortcut) = residual::parts(&stacked).unwrap();
-                let (mut beside, mut main) = (x.clone(), x);
-                for (index, part) in parts.iter().enumerate() {
-                    let way = if index < in_shortcut { &mut beside } else { &mut main };
-                    *way = self.layer(part.layer, part.input, 0, at, way.clone());
+                let ways = residual::ways(&stacked).unwrap();
+                let mut along = |parts: &[Stacked]| {
+                    let next = |x, part: &Stacked| self.layer(part.layer, part.input, 0, at, x);
+                    parts.iter().fold(x.clone(), next)
+                };
+                let beside = along(&ways.shortcut);
+                relu(along(&ways.main) + beside)
+            }
+            (Layer::CausalConv1d { channels, kernel, dilation }, Shape::Sequence { length, width }) => {
+                let weights: Vec<_> = (0..kernel).map(|_| self.part(at, [width, channels])).collect();
+                let bias = self.part(at, [1, 1, channels]);
+                let x = x.reshape([examples, length, width]);
+                let zeros = Tensor::zeros([examples, length, width], &x.device());
+                let behind_zeros = Tensor::cat(vec![zeros, x], 1);
+                let mut sum = Tensor::zeros([examples, length, channels], &bias.device()) + bias;
+                for (place, weight) in weights.into_iter().enumerate() {
+                    let first = length - (kernel - 1 - place) * dilation;
+                    let seen = behind_zeros.clone().slice([0..examples, first..first + length, 0..width]);
+                    let product = seen.reshape([examples * length, width]).matmul(weight);
+                    sum = sum + product.reshape([examples, length, channels]);
                 }
-                relu(main + beside)
+                sum.reshape([examples, length * channels])
+            }
+            (
+                Layer::TemporalBlock { hidden, kernel, dilation, dropout },
+                Shape::Sequence { length, width },
+            ) => {
+                let rows = [examples * length, width];
+                let y = self.normal(at, x.clone().reshape(rows)).reshape([examples, length * width]);
+                let conv = Layer::CausalConv1d { channels: hidden, kernel, dilation };
+                let y = relu(self.layer(conv, input, 0, at, y)).reshape([examples * length, hidden]);
+                let weight = self.part(at, [hidden, width]);
+                let y = (y.matmul(weight) + self.part(at, [1, width])).reshape([examples, length * width]);
+                // What stands before dropout in the network: the fork, and four parts.
+                x + self.layer(Layer::Dropout { rate: dropout }, input, index + 5, at, y)
             }
             (Layer::Activation(Activation::Relu), _) => relu(x),
             (Layer::Activation(Activation::Sigmoid), _) => sigmoid(x),
@@ -215,8 +243,12 @@ impl BurnModel for Oracle {
                 }
                 (layer, input) => self.layer(layer, input, operation, &mut at, x),
             };
-            // They are no operations of the network, whose dropout draws by the number of its operation.
-            operation += usize::from(!matches!(stacked.layer, Layer::Flatten | Layer::NextWord));
+            // Dropout draws by the number of its operation in the network.
+            operation += match stacked.layer {
+                Layer::Flatten | Layer::NextWord => 0,
+                Layer::TemporalBlock { .. } => 7,
+                _ => 1,
+            };
         }
         match self.architecture.predicted_words() {
             Some(_) => transformers::last_word(x, &words),
@@ -244,6 +276,10 @@ fn groups(groups: usize) -> Layer {
 
 fn block(channels: usize, stride: usize) -> Layer {
     Layer::Residual { channels, stride, groups: 2 }
+}
+
+fn temporal(hidden: usize, kernel: usize, dilation: usize, dropout: f32) -> Layer {
+    Layer::TemporalBlock { hidden, kernel, dilation, dropout }
 }
 
 fn dense(outputs: usize) -> Layer {
@@ -331,6 +367,7 @@ fn combinations() -> Vec<Architecture> {
     let bag = Layer::EmbeddingBag { vocabulary: 20, width: 6 };
     let embedding = Layer::Embedding { vocabulary: 20, width: 6 };
     let ngrams = |shortest, longest, channels| Layer::Ngrams { shortest, longest, channels };
+    let causal = |channels, kernel, dilation| Layer::CausalConv1d { channels, kernel, dilation };
     let mut all = vec![
         Architecture::Softmax { inputs: 11, classes: 5 },
         model(vector, &[]),
@@ -344,6 +381,9 @@ fn combinations() -> Vec<Architecture> {
         model(vector, &[embedding, ngrams(1, 1, 70)]),
         model(vector, &[embedding, TANH, ngrams(2, 4, 9), RELU, dense(6), SIGMOID]),
         model(vector, &[embedding, ngrams(11, 11, 3), Layer::LayerNorm]),
+        model(vector, &[embedding, causal(7, 3, 1)]),
+        model(vector, &[embedding, TANH, causal(70, 2, 5), RELU, causal(4, 1, 1), SIGMOID, causal(3, 6, 2)]),
+        model(vector, &[embedding, temporal(9, 11, 1, 0.0), temporal(4, 3, 4, 0.0), Layer::Mean]),
         model(IMAGE, &[conv(4, 3)]),
         model(IMAGE, &[conv(4, 1), RELU, Layer::Flatten]),
         model(IMAGE, &[pool(2), Layer::Flatten, dense(6)]),
@@ -409,6 +449,10 @@ fn dropout_drops_in_the_backward_pass_what_it_drops_in_the_forward_pass() {
     for architecture in [
         model(vector, &[drop(0.3), dense(40), drop(0.5)]),
         model(vector, &[dense(40), RELU, drop(0.5), dense(30), drop(0.5), RELU]),
+        model(
+            vector,
+            &[Layer::Embedding { vocabulary: 20, width: 6 }, temporal(9, 2, 3, 0.3), temporal(5, 3, 1, 0.5)],
+        ),
         model(IMAGE, &[drop(0.2), conv(5, 3), drop(0.3), RELU, conv(4, 2), RELU]),
         model(IMAGE, &cnn),
     ] {

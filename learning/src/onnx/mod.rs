@@ -13,7 +13,8 @@ use thiserror::Error;
 use self::wire::{INT64, Message, Node, float_tensor, int_tensor, metadata, value_info};
 use crate::architecture::Stacked;
 use crate::pixels::BRIGHTEST;
-use crate::{Activation, ArchitectureError, Input, Layer, ModelFile, Shape, residual};
+use crate::residual::{self, Ways};
+use crate::{Activation, ArchitectureError, Input, Layer, ModelFile, Shape};
 
 /// Why a model has no graph.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -203,7 +204,14 @@ impl Graph {
                 self.image = None;
             }
             Layer::GroupNorm { groups } => self.group_norm(name, *input, groups, parameters),
-            Layer::Residual { .. } => self.residual(stacked, parameters)?,
+            Layer::Residual { .. } => {
+                self.unflatten(name, *input);
+                self.residual(stacked, parameters)?;
+            }
+            Layer::TemporalBlock { .. } => self.residual(stacked, parameters)?,
+            Layer::CausalConv1d { channels, kernel, dilation } => {
+                self.causal_conv(name, [kernel, input.vector(), channels], dilation, parameters);
+            }
             Layer::MaxPool2d { size } => {
                 self.unflatten(name, *input);
                 let square = [size as i64; 2];
@@ -213,12 +221,7 @@ impl Graph {
                 self.image = image(*output);
             }
             Layer::Activation(activation) => {
-                let kind = match activation {
-                    Activation::Relu => "Relu",
-                    Activation::Sigmoid => "Sigmoid",
-                    Activation::Tanh => "Tanh",
-                };
-                self.push(kind, &named("activated"), &[], |node| node);
+                self.push(activation_kind(activation), &named("activated"), &[], |node| node);
             }
             // Nothing is dropped after training.
             Layer::Dropout { .. } => {}
@@ -273,22 +276,27 @@ impl Graph {
     }
 
     fn residual(&mut self, stacked: &Stacked, parameters: &[f32]) -> Result<(), OnnxError> {
-        let Some((parts, in_shortcut)) = residual::parts(stacked) else { return Ok(()) };
-        self.unflatten(&stacked.name, stacked.input);
-        let (input, image, mut rest) = (self.value.clone(), self.image, parameters);
-        let mut beside = input.clone();
-        for (index, part) in parts.iter().enumerate() {
-            if index == in_shortcut {
-                beside = std::mem::replace(&mut self.value, input.clone());
-                self.image = image;
-            }
-            let (own, others) = rest.split_at(part.parameters());
-            self.layer(part, own)?;
-            rest = others;
-        }
+        let Some(Ways { shortcut, main, after }) = residual::ways(stacked) else { return Ok(()) };
+        let (input, image) = (self.value.clone(), self.image);
+        let rest = self.chain(&shortcut, parameters)?;
+        let beside = std::mem::replace(&mut self.value, input);
+        self.image = image;
+        self.chain(&main, rest)?;
         self.push("Add", &format!("{}.sum", stacked.name), &[beside], |node| node);
-        self.push("Relu", &format!("{}.activated", stacked.name), &[], |node| node);
+        if let Some(activation) = after {
+            self.push(activation_kind(activation), &format!("{}.activated", stacked.name), &[], |node| node);
+        }
         Ok(())
+    }
+
+    /// One layer after the other; the parameters that are left.
+    fn chain<'p>(&mut self, layers: &[Stacked], mut parameters: &'p [f32]) -> Result<&'p [f32], OnnxError> {
+        for stacked in layers {
+            let (own, rest) = parameters.split_at(stacked.parameters());
+            self.layer(stacked, own)?;
+            parameters = rest;
+        }
+        Ok(parameters)
     }
 
     /// Makes `[batch, numbers]` an image, unless it is one; its channels.
@@ -357,6 +365,14 @@ fn image(shape: Shape) -> Option<[usize; 3]> {
     match shape {
         Shape::Image { height, width, channels } => Some([height, width, channels]),
         Shape::Vector(_) | Shape::Sequence { .. } | Shape::Each { .. } => None,
+    }
+}
+
+fn activation_kind(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Relu => "Relu",
+        Activation::Sigmoid => "Sigmoid",
+        Activation::Tanh => "Tanh",
     }
 }
 

@@ -67,6 +67,32 @@ impl Graph {
         self.step("Add", format!("{name}.dense"), [&product, &bias], None)
     }
 
+    /// A convolution that looks back only: vectors last here, first there.
+    pub(super) fn causal_conv(
+        &mut self,
+        name: &str,
+        [kernel, inputs, outputs]: [usize; 3],
+        dilation: usize,
+        parameters: &[f32],
+    ) {
+        let named = |what: &str| format!("{name}.{what}");
+        let (weight, bias) = parameters.split_at(kernel * inputs * outputs);
+        let turned: Vec<f32> = (0..weight.len())
+            .map(|at| {
+                let (output, input, place) = (at / (inputs * kernel), at / kernel % inputs, at % kernel);
+                weight[(place * inputs + input) * outputs + output]
+            })
+            .collect();
+        let weight = self.floats(&named("weight"), &[outputs, inputs, kernel], &turned);
+        let bias = self.floats(&named("bias"), &[outputs], bias);
+        let margin = [((kernel - 1) * dilation) as i64, 0];
+        self.push("Transpose", &named("channels"), &[], |node| node.ints("perm", &[0, 2, 1]));
+        self.push("Conv", &named("conv"), &[weight, bias], |node| {
+            node.ints("dilations", &[dilation as i64]).ints("pads", &margin)
+        });
+        self.push("Transpose", &named("vectors"), &[], |node| node.ints("perm", &[0, 2, 1]));
+    }
+
     fn normalized(&mut self, name: &str, input: &str, values: &[f32]) -> String {
         let (scale, shift) = values.split_at(values.len() / 2);
         let scale = self.floats(&format!("{name}.scale"), &[scale.len()], scale);

@@ -92,6 +92,29 @@ pub enum Layer {
         /// Kernels of each width.
         channels: u32,
     },
+    /// A kernel moved over a sequence that looks at a vector and those before it only, and a bias.
+    CausalConv1d {
+        /// Numbers of a vector that it gives.
+        channels: u32,
+        /// Vectors that it looks at.
+        kernel: u32,
+        /// Places from one of them to the next.
+        #[serde(default = "one")]
+        dilation: u32,
+    },
+    /// Normalization, a causal convolution, a ReLU and a map back to the width of the sequence, added to what came in.
+    TemporalBlock {
+        /// Channels of the convolution.
+        hidden: u32,
+        /// Vectors that it looks at.
+        kernel: u32,
+        /// Places from one of them to the next.
+        #[serde(default = "one")]
+        dilation: u32,
+        /// The probability with which numbers that are added are dropped while training.
+        #[serde(default)]
+        dropout: f64,
+    },
     /// Mean 0 and variance 1 over the numbers of each example, or of each vector of a sequence, then learned amounts.
     LayerNorm,
     /// A learned vector for each place of a sequence, added to what stands there.
@@ -359,7 +382,13 @@ fn follow(input: Shape, layer: Layer, first: bool) -> Result<(Shape, u64), &'sta
                 (input, len.saturating_mul(2))
             }
         },
-        Layer::Positions | Layer::TransformerBlock(_) | Layer::Mean | Layer::First | Layer::NextWord => {
+        Layer::Positions
+        | Layer::TransformerBlock(_)
+        | Layer::CausalConv1d { .. }
+        | Layer::TemporalBlock { .. }
+        | Layer::Mean
+        | Layer::First
+        | Layer::NextWord => {
             let Shape::Sequence(sequence) = input else {
                 return Err("needs a sequence: put an embedding before it");
             };
@@ -387,10 +416,35 @@ fn follow_sequence([length, width]: [u64; 2], layer: Layer) -> Result<(Shape, u6
             let feed = width.saturating_mul(wide).saturating_mul(2).saturating_add(width + wide);
             (sequence, attention.saturating_add(feed).saturating_add(4 * width))
         }
+        Layer::CausalConv1d { channels, kernel, dilation } => {
+            fit_kernel(kernel, dilation, length)?;
+            let channels = u64::from(channels);
+            let weights = u64::from(kernel).saturating_mul(width).saturating_mul(channels);
+            (Shape::Sequence([length, channels]), weights.saturating_add(channels))
+        }
+        Layer::TemporalBlock { dropout, .. } if !(0.0..1.0).contains(&dropout) => {
+            return Err("must drop out at a rate of at least 0 and below 1");
+        }
+        Layer::TemporalBlock { hidden: 0, .. } => return Err("must have at least one hidden channel"),
+        Layer::TemporalBlock { hidden, kernel, dilation, .. } => {
+            fit_kernel(kernel, dilation, length)?;
+            let (hidden, taps) = (u64::from(hidden), u64::from(kernel) + 1);
+            let weights = taps.saturating_mul(width).saturating_mul(hidden);
+            (sequence, weights.saturating_add(hidden).saturating_add(width.saturating_mul(3)))
+        }
         Layer::Mean | Layer::First => (Shape::Vector(width), 0),
         Layer::NextWord => (Shape::Each([length, width]), 0),
         _ => (sequence, length.saturating_mul(width)),
     })
+}
+
+/// Whether so many places of a kernel, so far apart, fit a sequence.
+fn fit_kernel(kernel: u32, dilation: u32, length: u64) -> Result<(), &'static str> {
+    let reach = u64::from(kernel.saturating_sub(1)) * u64::from(dilation);
+    if kernel == 0 || dilation == 0 || reach >= length {
+        return Err("must have kernel >= 1, dilation >= 1 and (kernel - 1) * dilation below the length of the sequence");
+    }
+    Ok(())
 }
 
 /// The layers of a residual block: its shortcut, if sizes differ, and its main way.
@@ -476,6 +530,12 @@ pub(super) fn write(writer: &mut Writer, image: Option<[u32; 3]>, layers: &[Laye
             Layer::Mean => writer.u8(14),
             Layer::First => writer.u8(15),
             Layer::NextWord => writer.u8(16),
+            Layer::CausalConv1d { channels, kernel, dilation } => {
+                writer.u8(18).u32(channels).u32(kernel).u32(dilation)
+            }
+            Layer::TemporalBlock { hidden, kernel, dilation, dropout } => {
+                writer.u8(19).u32(hidden).u32(kernel).u32(dilation).f64(dropout)
+            }
             Layer::Ngrams { shortest, longest, channels } => {
                 writer.u8(11).u32(shortest).u32(longest).u32(channels)
             }
@@ -590,6 +650,22 @@ mod tests {
         assert_eq!(count_parameters(20, None, &layers, 3), Ok(words + kernels + output));
         assert!(count_parameters(3, None, &layers, 3).unwrap_err().contains("shortest <= longest"));
         assert!(count_parameters(20, None, &layers[1..], 3).unwrap_err().contains("embedding before it"));
+    }
+
+    #[test]
+    fn causal_convolutions_are_counted() {
+        let block = Layer::TemporalBlock { hidden: 12, kernel: 4, dilation: 5, dropout: 0.1 };
+        let layers = [
+            Layer::Embedding { vocabulary: 66, width: 8 },
+            Layer::CausalConv1d { channels: 10, kernel: 3, dilation: 2 },
+            block,
+            Layer::NextWord,
+        ];
+        let conv = 3 * 8 * 10 + 10;
+        let blocks = 2 * 10 + (4 * 10 * 12 + 12) + (12 * 10 + 10);
+        assert_eq!(count_parameters(16, None, &layers, 66), Ok(66 * 8 + conv + blocks + 11 * 66));
+        assert!(count_parameters(15, None, &layers, 66).unwrap_err().contains("(kernel - 1) * dilation below"));
+        assert!(count_parameters(16, None, &[block], 66).unwrap_err().contains("needs a sequence"));
     }
 
     #[test]

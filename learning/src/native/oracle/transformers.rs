@@ -167,19 +167,19 @@ fn evaluations_of_transformers_agree() {
     }
 }
 
-fn language_model() -> Architecture {
+fn language_models() -> [Architecture; 2] {
     let block = |heads| block(heads, true, NormPlace::Before, 0.0);
-    let layers = vec![
-        Layer::Embedding { vocabulary: 9, width: 6 },
-        Layer::Positions,
-        block(2),
-        block(3),
-        Layer::LayerNorm,
-        Layer::NextWord,
-        Layer::Dense { outputs: 7 },
-        TANH,
-    ];
-    Architecture::Layers { input: Shape::Vector(5), layers, classes: 9 }
+    let model = |layers: &[Layer]| {
+        let read = [Layer::Embedding { vocabulary: 9, width: 6 }];
+        let predict = [Layer::LayerNorm, Layer::NextWord, Layer::Dense { outputs: 7 }, TANH];
+        let layers = [&read, layers, &predict].concat();
+        Architecture::Layers { input: Shape::Vector(5), layers, classes: 9 }
+    };
+    let conv = Layer::CausalConv1d { channels: 8, kernel: 3, dilation: 1 };
+    [
+        model(&[Layer::Positions, block(2), block(3)]),
+        model(&[conv, RELU, temporal(7, 2, 1, 0.0), temporal(9, 3, 2, 0.0)]),
+    ]
 }
 
 fn texts(rows: &[([f32; 5], u32)]) -> Subset {
@@ -192,7 +192,10 @@ fn texts(rows: &[([f32; 5], u32)]) -> Subset {
 /// Every beginning of a text is an example whose class is the next word: so a model that looks ahead would be found out.
 #[test]
 fn a_language_model_learns_the_next_word_of_every_beginning() {
-    let architecture = language_model();
+    language_models().iter().for_each(learns_the_next_word_of_every_beginning);
+}
+
+fn learns_the_next_word_of_every_beginning(architecture: &Architecture) {
     let whole = [([3.0, 1.0, 4.0, 1.0, 5.0], 8), ([2.0, 7.0, 1.0, -1.0, -1.0], 6)];
     let mut beginnings = Vec::new();
     for (words, label) in whole {
@@ -204,10 +207,10 @@ fn a_language_model_learns_the_next_word_of_every_beginning() {
         }
     }
     let (data, beginnings) = (texts(&whole), texts(&beginnings));
-    let (global, training) = (parameters(&architecture), Training::new(0.3, 1, Batch::Full).unwrap());
+    let (global, training) = (parameters(architecture), Training::new(0.3, 1, Batch::Full).unwrap());
     let mut native = NativeLearner::new(architecture.clone()).unwrap();
     let ours = native.train(&global, &data, &training, Turn::new([9; 32])).unwrap();
-    let mut oracle = Oracle::learner(&architecture, None);
+    let mut oracle = Oracle::learner(architecture, None);
     let theirs = oracle.train(&global, &beginnings, &training, Turn::new([9; 32])).unwrap();
     assert!((ours.loss - theirs.loss).abs() < 1e-5, "{} {}", ours.loss, theirs.loss);
     let largest = theirs.update.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
@@ -251,7 +254,9 @@ impl ExamplePrivacy for All {
 fn gradients_of_single_examples_of_transformers_are_clipped() {
     let length = |values: &[f32]| values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     let plain = Training::new(1.0, 1, Batch::Full).unwrap();
-    for architecture in encoders().into_iter().skip(2).take(2) {
+    let embedding = Layer::Embedding { vocabulary: 20, width: 6 };
+    let convolutions = model(Shape::Vector(11), &[embedding, temporal(7, 3, 2, 0.0), Layer::Mean]);
+    for architecture in encoders().into_iter().skip(2).take(2).chain([convolutions]) {
         let (data, global) = (examples(&architecture, 5), parameters(&architecture));
         let mut oracle = Oracle::learner(&architecture, None);
         let mut gradient = |row: usize| {
