@@ -1,7 +1,7 @@
 //! Training on several threads, without the results knowing it.
 //!
-//! The engine asks for updates in the order of virtual time. Helpers work ahead on those that are due next; what no
-//! helper has begun, the engine computes itself. So a machine with one thread has no helper, nobody waits for a
+//! The engine asks for updates in the order of virtual time. Helpers work ahead on those that are due next, of a few the largest
+//! first, so that no round ends with one of them alone at work; what no helper has begun, the engine computes itself. So a machine with one thread has no helper, nobody waits for a
 //! helper that is busy with something else, and an update is the same whoever computed it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +60,8 @@ pub(crate) struct Workers<'a, T> {
 
 #[derive(Default)]
 struct State {
-    waiting: BTreeMap<Due, Job>,
+    /// With the examples of their clients.
+    waiting: BTreeMap<Due, (u64, Job)>,
     running: BTreeSet<Due>,
     finished: BTreeMap<Due, thread::Result<Result<Made, Decline>>>,
     over: bool,
@@ -125,7 +126,8 @@ impl<'a, T: Trainer> Workers<'a, T> {
 
     /// Announces that an update will be taken, at `due` if all goes well.
     pub(crate) fn announce(&self, due: Due, job: Job) {
-        self.lock().waiting.insert(due, job);
+        let examples = self.trainer.examples(job.client);
+        self.lock().waiting.insert(due, (examples, job));
         self.changed.notify_one();
     }
 
@@ -235,12 +237,13 @@ impl<'a, T: Trainer> Workers<'a, T> {
 }
 
 impl State {
-    /// Begins the job that is due next, if there is one and not too many are ahead.
+    /// Begins the largest of the jobs that are due next, if there is one and not too many are ahead.
     fn next(&mut self, ahead: usize) -> Option<(Due, Job)> {
-        if self.running.len() + self.finished.len() >= ahead {
-            return None;
-        }
-        let (due, job) = self.waiting.pop_first()?;
+        // The nearer the limit, the fewer there are to choose from: it is the engine that takes updates away, in their order.
+        let left = ahead.saturating_sub(self.running.len() + self.finished.len());
+        let next = self.waiting.iter().take(CHOICE.min(left)).map(|(due, (examples, _))| (*due, *examples));
+        let (due, _) = next.reduce(|best, other| if other.1 > best.1 { other } else { best })?;
+        let (_, job) = self.waiting.remove(&due)?;
         self.running.insert(due);
         Some((due, job))
     }
@@ -257,6 +260,8 @@ impl<T: Trainer> Drop for Dismissal<'_, '_, T> {
     }
 }
 
+/// Jobs of which the largest is begun first: as many as a large cohort has, few enough to look through them for each.
+const CHOICE: usize = 64;
 /// Enough that a helper need not wait for the engine between two jobs, few enough to bound the memory.
 const AHEAD_PER_THREAD: usize = 4;
 /// And more of small ones, 4 MiB in all: while the engine passes messages on, a helper computes many of them.
