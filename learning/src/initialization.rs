@@ -98,19 +98,12 @@ fn limit(stacked: &Stacked, shape: &[usize], following: &[Stacked]) -> f32 {
         _ => inputs,
     };
     let pixels: usize = window.iter().product();
-    let before_relu = following
-        .iter()
-        .map(|stacked| stacked.layer)
-        .find(|layer| {
-            matches!(
-                layer,
-                Layer::Activation(_)
-                    | Layer::Dense { .. }
-                    | Layer::Conv2d { .. }
-                    | Layer::CausalConv1d { .. }
-            )
-        })
-        == Some(Layer::Activation(Activation::Relu));
+    let before_relu = following.iter().map(|stacked| stacked.layer).find(|layer| {
+        matches!(
+            layer,
+            Layer::Activation(_) | Layer::Dense { .. } | Layer::Conv2d { .. } | Layer::CausalConv1d { .. }
+        )
+    }) == Some(Layer::Activation(Activation::Relu));
     let fan = pixels * if before_relu { *inputs } else { inputs + outputs };
     (6.0 / fan as f32).sqrt()
 }

@@ -242,7 +242,9 @@ pub enum LayerFault {
         length: usize,
     },
     /// A kernel of nothing, or longer than the sequence.
-    #[error("looks {kernel} places back, {dilation} apart, which must be 1 or more and fit a sequence of {length}")]
+    #[error(
+        "looks {kernel} places back, {dilation} apart, which must be 1 or more and fit a sequence of {length}"
+    )]
     Reach {
         /// Places of the kernel.
         kernel: usize,
@@ -672,12 +674,8 @@ mod tests {
         assert_eq!(refused(block(0, 8, 0.0), sequence), LayerFault::Heads { heads: 0, width: 4 });
         assert_eq!(refused(block(2, 0, 0.0), sequence), LayerFault::Empty);
         assert_eq!(refused(block(2, 8, 1.0), sequence), LayerFault::Rate);
-        let temporal = |hidden, kernel, dilation, dropout| Layer::TemporalBlock {
-            hidden,
-            kernel,
-            dilation,
-            dropout,
-        };
+        let temporal =
+            |hidden, kernel, dilation, dropout| Layer::TemporalBlock { hidden, kernel, dilation, dropout };
         for (kernel, dilation) in [(0, 1), (2, 0), (2, 3), (4, 1), (usize::MAX, usize::MAX)] {
             let reach = LayerFault::Reach { kernel, dilation, length: 3 };
             assert_eq!(refused(temporal(1, kernel, dilation, 0.0), sequence), reach);
@@ -689,7 +687,14 @@ mod tests {
             refused(Layer::CausalConv1d { channels: 0, kernel: 1, dilation: 1 }, sequence),
             LayerFault::Empty
         );
-        for layer in [block(1, 8, 0.0), temporal(1, 1, 1, 0.0), Layer::Positions, Layer::Mean, Layer::First, Layer::NextWord] {
+        for layer in [
+            block(1, 8, 0.0),
+            temporal(1, 1, 1, 0.0),
+            Layer::Positions,
+            Layer::Mean,
+            Layer::First,
+            Layer::NextWord,
+        ] {
             assert_eq!(refused(layer, vector), LayerFault::NotASequence);
         }
     }

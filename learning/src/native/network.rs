@@ -520,7 +520,9 @@ impl Network {
             Kind::Dense(_) | Kind::Norm(_) | Kind::Bag(_) | Kind::Embedding(_) | Kind::Ngrams(_) => {
                 unreachable!("they have parameters")
             }
-            Kind::Positions(_) | Kind::Block(..) | Kind::CausalConv(_) => unreachable!("they have parameters"),
+            Kind::Positions(_) | Kind::Block(..) | Kind::CausalConv(_) => {
+                unreachable!("they have parameters")
+            }
             Kind::Summary(summary) => {
                 if let Some(below) = below {
                     let words = &values[0][..examples * self.slots[0].shape.len()];

@@ -442,7 +442,9 @@ fn follow_sequence([length, width]: [u64; 2], layer: Layer) -> Result<(Shape, u6
 fn fit_kernel(kernel: u32, dilation: u32, length: u64) -> Result<(), &'static str> {
     let reach = u64::from(kernel.saturating_sub(1)) * u64::from(dilation);
     if kernel == 0 || dilation == 0 || reach >= length {
-        return Err("must have kernel >= 1, dilation >= 1 and (kernel - 1) * dilation below the length of the sequence");
+        return Err(
+            "must have kernel >= 1, dilation >= 1 and (kernel - 1) * dilation below the length of the sequence",
+        );
     }
     Ok(())
 }
@@ -664,7 +666,9 @@ mod tests {
         let conv = 3 * 8 * 10 + 10;
         let blocks = 2 * 10 + (4 * 10 * 12 + 12) + (12 * 10 + 10);
         assert_eq!(count_parameters(16, None, &layers, 66), Ok(66 * 8 + conv + blocks + 11 * 66));
-        assert!(count_parameters(15, None, &layers, 66).unwrap_err().contains("(kernel - 1) * dilation below"));
+        assert!(
+            count_parameters(15, None, &layers, 66).unwrap_err().contains("(kernel - 1) * dilation below")
+        );
         assert!(count_parameters(16, None, &[block], 66).unwrap_err().contains("needs a sequence"));
     }
 
