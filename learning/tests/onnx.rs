@@ -112,7 +112,7 @@ fn what_onnx_runtime_computes_is_what_we_compute() {
         let answers: Value = serde_json::from_slice(&fs::read(fixture(name, "json")).unwrap()).unwrap();
         let numbers = |key: &str| -> Vec<f32> {
             let rows = answers[key].as_array().unwrap().iter();
-            rows.flat_map(|row| of_last_word(row)).collect()
+            rows.flat_map(of_last_word).collect()
         };
         let predictions = Predictor::new(model).unwrap().predict(numbers("input")).unwrap();
         let ours: Vec<f32> =
