@@ -31,7 +31,11 @@ pub(crate) fn empirical(arguments: &AuditEmpirical) -> Result<(), Failure> {
         simulation: SimulationOptions::new(threads(arguments.threads)),
     };
     let root = root_key(arguments.seed)?;
-    let mut recorder = Recorder::new(Instant::now(), Progress::new(experiment.rounds.count), None);
+    let mut recorder = Recorder::new(
+        Instant::now(),
+        Progress::new(experiment.rounds.count, experiment.data.predicted().metric()),
+        None,
+    );
     let report = audit(&experiment, &data, &root, &options, interrupt::flag()?, &mut recorder);
     recorder.finish()?;
     let report = report.map_err(audit_failure)?;

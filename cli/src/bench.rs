@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use skep_privacy::prg::Key;
+use skep_protocol::experiment::Metric;
 use skep_simulations::{BenchReport, SimulationOptions, bench, population};
 
 use crate::arguments::{Bench, Output};
@@ -13,6 +14,7 @@ use crate::experiment_file;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::machine;
+use crate::metric_words::named;
 
 /// What is printed.
 #[derive(Serialize)]
@@ -100,7 +102,11 @@ fn text(printed: &Printed) -> String {
         let share = 100.0 * stage.seconds / (rounds.median * report.threads as f64);
         line(&format!("  {}", stage.name), format!("{}  {share:.1} %", seconds(stage.seconds)));
     }
-    line("loss", format!("{:.6}, accuracy {:.4}", report.loss, report.accuracy));
+    let measured = match report.root_mean_squared_error {
+        Some(error) => named(Metric::RootMeanSquaredError, Some(error)),
+        None => named(Metric::Accuracy, report.accuracy),
+    };
+    line("loss", format!("{:.6}, {measured}", report.loss));
     line("model", report.model_sha256.clone());
     if let Some(bytes) = printed.peak_rss_bytes {
         line("memory", format!("{:.0} MB at most", bytes as f64 / 1e6));

@@ -5,11 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use skep_protocol::experiment::Metric;
 use skep_server::record::RoundRecord;
 use toml::Table;
 
 use crate::arguments::{Compare, Output};
 use crate::failure::Failure;
+use crate::metric_words;
 use crate::report_page::{Compared, compared};
 use crate::results;
 use crate::text_table::aligned;
@@ -36,7 +38,8 @@ pub(crate) fn run(arguments: &Compare) -> Result<(), Failure> {
         let compared_runs: Vec<Compared<'_>> =
             runs.iter().map(|run| Compared { name: run.told(&keys), records: &run.records }).collect();
         let rows = table(&runs, &keys);
-        fs::write(html, compared(&compared_runs, &rows)).map_err(|error| Failure::file(html, error))?;
+        fs::write(html, compared(&compared_runs, &metrics(&runs), &rows))
+            .map_err(|error| Failure::file(html, error))?;
     }
     match arguments.output {
         Output::Text => print!("{}", aligned(&table(&runs, &keys))),
@@ -98,14 +101,31 @@ fn leaves(table: &Table, prefix: &str, keys: &mut BTreeSet<String>) {
 fn table(runs: &[Run], keys: &[String]) -> Vec<Vec<String>> {
     let mut rows = vec![vec!["run".to_owned()]];
     rows[0].extend(keys.iter().cloned());
+    let metrics = metrics(runs);
+    rows[0].extend(metrics.iter().map(|metric| metric.name().to_owned()));
     rows[0].extend(COLUMNS.map(|(name, _)| name.to_owned()));
     for run in runs {
         let mut row = vec![run.name.clone()];
         row.extend(keys.iter().map(|key| run.value(key).map_or("–".to_owned(), ToString::to_string)));
+        row.extend(metrics.iter().map(|metric| measured(*metric, &run.summary[metric.key()])));
         row.extend(COLUMNS.map(|(_, key)| shown(key, &run.summary[key])));
         rows.push(row);
     }
     rows
+}
+
+/// What was measured first of all in any of the runs, and the loss.
+fn metrics(runs: &[Run]) -> Vec<Metric> {
+    let is_measured = |metric: &Metric| {
+        let first =
+            |run: &Run| run.summary["metric"].as_str().unwrap_or(Metric::Accuracy.key()) == metric.key();
+        *metric == Metric::Loss || runs.iter().any(first)
+    };
+    Metric::ALL.into_iter().filter(is_measured).collect()
+}
+
+fn measured(metric: Metric, value: &Value) -> String {
+    value.as_f64().map_or("–".to_owned(), |value| metric_words::shown(metric, value))
 }
 
 fn json(runs: &[Run], keys: &[String]) -> Value {
@@ -131,9 +151,7 @@ fn shown(key: &str, value: &Value) -> String {
     }
 }
 
-const COLUMNS: [(&str, &str); 8] = [
-    ("accuracy", "accuracy"),
-    ("loss", "loss"),
+const COLUMNS: [(&str, &str); 6] = [
     ("complete", "rounds_completed"),
     ("degraded", "rounds_degraded"),
     ("aborted", "rounds_aborted"),

@@ -37,6 +37,7 @@ mod invite;
 mod join;
 pub mod ledger;
 mod machine;
+mod metric_words;
 mod metrics;
 pub mod model;
 mod new_file;

@@ -65,8 +65,14 @@ impl<'a> Answers<'a> {
     fn new(output: Predicted, interface: &'a Interface) -> Result<Self, Failure> {
         let mut answers = Answers { output, interface, out: BufWriter::new(io::stdout().lock()) };
         if output == Predicted::Csv {
-            let columns = interface.classes.iter().map(|class| quoted(&format!("probability_{class}")));
-            let header: Vec<_> = ["class".to_owned()].into_iter().chain(columns).collect();
+            let header: Vec<_> = match &interface.target {
+                Some(target) => vec![quoted(&target.column)],
+                None => {
+                    let columns =
+                        interface.classes.iter().map(|class| quoted(&format!("probability_{class}")));
+                    ["class".to_owned()].into_iter().chain(columns).collect()
+                }
+            };
             writeln!(answers.out, "{}", header.join(",")).map_err(Failure::other)?;
         }
         Ok(answers)
@@ -98,7 +104,8 @@ impl<'a> Answers<'a> {
     }
 }
 
-/// A prediction as it is printed and served: `{"class": NAME, "probabilities": {NAME: 0.7, ...}}`, classes in their order.
+/// A prediction as it is printed and served: `{"class": NAME, "probabilities": {NAME: 0.7, ...}}`, classes in their order, or
+/// `{"number": 12.5}`.
 pub(crate) struct Answer<'a> {
     pub(crate) interface: &'a Interface,
     pub(crate) prediction: &'a Prediction,
@@ -106,25 +113,39 @@ pub(crate) struct Answer<'a> {
 
 impl Answer<'_> {
     fn csv(&self, out: &mut impl Write) -> io::Result<()> {
-        write!(out, "{}", quoted(&self.interface.classes[self.prediction.class]))?;
-        self.prediction.probabilities.iter().try_for_each(|probability| write!(out, ",{probability}"))
+        match self.prediction {
+            Prediction::Number(number) => write!(out, "{number}"),
+            Prediction::Class { class, probabilities } => {
+                write!(out, "{}", quoted(&self.interface.classes[*class]))?;
+                probabilities.iter().try_for_each(|probability| write!(out, ",{probability}"))
+            }
+        }
     }
 }
 
 impl Serialize for Answer<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("class", &self.interface.classes[self.prediction.class])?;
-        map.serialize_entry("probabilities", &Probabilities(self))?;
+        let mut map = serializer.serialize_map(None)?;
+        match self.prediction {
+            Prediction::Number(number) => map.serialize_entry("number", number)?,
+            Prediction::Class { class, probabilities } => {
+                let classes = &self.interface.classes;
+                map.serialize_entry("class", &classes[*class])?;
+                map.serialize_entry("probabilities", &Probabilities { classes, probabilities })?;
+            }
+        }
         map.end()
     }
 }
 
-struct Probabilities<'a>(&'a Answer<'a>);
+struct Probabilities<'a> {
+    classes: &'a [String],
+    probabilities: &'a [f32],
+}
 
 impl Serialize for Probabilities<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.interface.classes.iter().zip(&self.0.prediction.probabilities))
+        serializer.collect_map(self.classes.iter().zip(self.probabilities))
     }
 }
 

@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use skep_protocol::Round;
+use skep_protocol::experiment::Metric;
 use skep_server::record::RoundRecord;
+
+use crate::metric_words::named;
 
 /// How far a run has come.
 #[derive(Debug)]
 pub(crate) struct Progress {
     rounds: u64,
+    metric: Metric,
     shown: Shown,
 }
 
@@ -21,10 +25,10 @@ enum Shown {
 }
 
 impl Progress {
-    /// A display for so many rounds.
-    pub(crate) fn new(rounds: u64) -> Self {
+    /// A display for so many rounds, after which this is measured.
+    pub(crate) fn new(rounds: u64, metric: Metric) -> Self {
         let shown = if std::io::stderr().is_terminal() { Shown::Bar(bar(rounds)) } else { Shown::Lines };
-        Progress { rounds, shown }
+        Progress { rounds, metric, shown }
     }
 
     /// Clients have come; the first round waits for `wanted`.
@@ -62,11 +66,17 @@ impl Progress {
     pub(crate) fn closed(&self, record: &RoundRecord) {
         match &self.shown {
             Shown::Bar(bar) => {
-                bar.set_message(described(record));
+                bar.set_message(self.described(record));
                 bar.set_position(record.round.0);
             }
             Shown::Lines if self.is_worth_a_line(record.round) => {
-                eprintln!("{} of {}: {}, {}", record.round, self.rounds, record.detail, described(record));
+                eprintln!(
+                    "{} of {}: {}, {}",
+                    record.round,
+                    self.rounds,
+                    record.detail,
+                    self.described(record)
+                );
             }
             Shown::Lines => {}
         }
@@ -83,17 +93,18 @@ impl Progress {
     fn is_worth_a_line(&self, round: Round) -> bool {
         round.0 == 1 || round.0 == self.rounds || round.0.is_multiple_of(self.rounds.div_ceil(LINES))
     }
-}
 
-fn described(record: &RoundRecord) -> String {
-    let accuracy = record.accuracy.map_or("not measured".to_owned(), |accuracy| format!("{accuracy:.3}"));
-    // No epsilon is the worst epsilon, not the best: say so.
-    let epsilon = |value: Option<f64>| value.map_or("unbounded".to_owned(), |value| format!("{value:.3}"));
-    format!(
-        "accuracy {accuracy}, epsilon {} against recipients, {} against the server",
-        epsilon(record.epsilon_release),
-        epsilon(record.epsilon_server)
-    )
+    fn described(&self, record: &RoundRecord) -> String {
+        // No epsilon is the worst epsilon, not the best: say so.
+        let epsilon =
+            |value: Option<f64>| value.map_or("unbounded".to_owned(), |value| format!("{value:.3}"));
+        format!(
+            "{}, epsilon {} against recipients, {} against the server",
+            named(self.metric, record.value(self.metric)),
+            epsilon(record.epsilon_release),
+            epsilon(record.epsilon_server)
+        )
+    }
 }
 
 fn bar(rounds: u64) -> ProgressBar {

@@ -4,13 +4,14 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use skep_learning::{Evaluation, Subset};
-use skep_protocol::experiment::{Experiment, Privacy};
+use skep_protocol::experiment::{Experiment, Metric, Privacy};
 use skep_server::record::{ClientAccuracy, ClientAnswers};
 use skep_server::serve;
 use skep_simulations::{LabelCounts, TestSet};
 
 use crate::arguments::Output;
 use crate::failure::Failure;
+use crate::metric_words::named;
 use crate::privacy_words;
 use crate::recorder::Recorded;
 use crate::summary::{AttackSummary, Quality, Summary};
@@ -94,7 +95,7 @@ fn measured(
     model: &[f32],
     shown: &Shown,
 ) -> Result<Option<Evaluation>, Failure> {
-    if summary.accuracy.is_none() {
+    if summary.loss.is_none() {
         return Ok(None);
     }
     let mut test = TestSet::new(&experiment.task, shown.test.clone()).map_err(Failure::configuration)?;
@@ -135,7 +136,7 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{label:<12}{value}");
     };
-    line("model", quality(summary));
+    line("model", quality(experiment, summary));
     if let Some(ngrams) = summary.ngram_perplexity {
         line("perplexity", perplexity(summary.quality.perplexity, ngrams));
     }
@@ -195,13 +196,13 @@ pub(crate) fn spoken(seconds: f64) -> String {
     }
 }
 
-fn quality(summary: &Summary) -> String {
+fn quality(experiment: &Experiment, summary: &Summary) -> String {
     let name = &summary.name;
-    match (summary.accuracy, summary.loss) {
-        (Some(accuracy), Some(loss)) => {
-            format!("{name}: accuracy {accuracy:.4}, loss {loss:.4} on held-out examples")
-        }
-        _ => format!("{name}: not measured"),
+    let measured = |metric: &Metric| Some(named(*metric, Some(summary.value(*metric)?)));
+    let measured: Vec<_> = experiment.data.predicted().metrics().iter().filter_map(measured).collect();
+    match measured.is_empty() {
+        false => format!("{name}: {} on held-out examples", measured.join(", ")),
+        true => format!("{name}: not measured"),
     }
 }
 

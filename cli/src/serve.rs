@@ -60,7 +60,11 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let bytes_before = earlier.iter().fold((0, 0), |(up, down), r| (up + r.bytes_up, down + r.bytes_down));
     let results = Results::create(&arguments.out, &experiment)?;
     interrupt::flag()?;
-    let mut recorder = Recorder::new(started, Progress::new(experiment.rounds.count), Some(results));
+    let mut recorder = Recorder::new(
+        started,
+        Progress::new(experiment.rounds.count, experiment.data.predicted().metric()),
+        Some(results),
+    );
     recorder.go_on_after(earlier)?;
     let served = serve(arguments, &experiment, deployment, &mut recorder);
     let recorded = recorder.finish()?;

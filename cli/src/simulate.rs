@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 use skep_learning::{Split, Subset, ngram};
 use skep_privacy::prg::Key;
-use skep_protocol::experiment::{Experiment, Privacy, Weighting};
+use skep_protocol::experiment::{Experiment, Predicted, Privacy, Weighting};
 use skep_server::ledger::Place;
 use skep_server::record::OutcomeKind;
 use skep_simulations::{
@@ -63,7 +63,11 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
         (Some(out), None) => (Some(Results::create(out, &experiment)?), None),
         (None, _) => (None, None),
     };
-    let mut recorder = Recorder::new(started, Progress::new(experiment.rounds.count), results);
+    let mut recorder = Recorder::new(
+        started,
+        Progress::new(experiment.rounds.count, experiment.data.predicted().metric()),
+        results,
+    );
     if let Some(resume) = &resume {
         recorder.knows(resume.records.clone());
     }
@@ -83,7 +87,7 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
         let rounds = recorded.records.len() as u64;
         summary.cost = summary.cost.with_examples(&experiment, &clients, rounds)?;
     }
-    if let (Some(data), true) = (&data, experiment.data.predicts_words()) {
+    if let (Some(data), true) = (&data, experiment.data.predicted() == Predicted::Word) {
         summary.ngram_perplexity = ngram::perplexity(&data.train, &test, report::NGRAM);
     }
     let simulated_clients = match arguments.out {

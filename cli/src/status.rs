@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skep_privacy::adversary::Adversary;
-use skep_protocol::experiment::Experiment;
+use skep_protocol::experiment::{Experiment, Metric};
 use skep_protocol::net::invitation::Address;
 use skep_protocol::plan::Plan;
 use skep_protocol::round::Progress;
@@ -21,6 +21,7 @@ use crate::arguments::{self, Output};
 use crate::clock;
 use crate::cost::{released, seen_of_groups};
 use crate::failure::Failure;
+use crate::metric_words::named;
 use crate::operator_log::OperatorLog;
 use crate::recorder::Recorder;
 use crate::server_state;
@@ -64,17 +65,28 @@ struct LastRound {
     left_out: BTreeMap<String, u32>,
     accuracy: Option<f64>,
     loss: Option<f64>,
+    /// What is measured first of all, and what it is.
+    #[serde(default = "accuracy")]
+    metric: Metric,
+    #[serde(default)]
+    value: Option<f64>,
     seconds: f64,
 }
 
-impl From<&RoundRecord> for LastRound {
-    fn from(record: &RoundRecord) -> Self {
+fn accuracy() -> Metric {
+    Metric::Accuracy
+}
+
+impl LastRound {
+    fn new(record: &RoundRecord, metric: Metric) -> Self {
         LastRound {
             round: record.round,
             detail: record.detail.clone(),
             left_out: record.losses().collect(),
             accuracy: record.accuracy,
             loss: record.loss,
+            metric,
+            value: record.value(metric),
             seconds: record.seconds,
         }
     }
@@ -131,8 +143,9 @@ fn text(status: &ServerStatus) -> String {
     }
     lines.extend(status.epsilon_limit.map(|limit| ("limit", format!("epsilon {limit}"))));
     if let Some(last) = &status.last {
-        let accuracy = last.accuracy.map_or(String::new(), |accuracy| format!(", accuracy {accuracy:.4}"));
-        lines.push(("last", format!("{}: {}{accuracy}, {:.1} s", last.round, last.detail, last.seconds)));
+        let measured =
+            last.value.map_or(String::new(), |value| format!(", {}", named(last.metric, Some(value))));
+        lines.push(("last", format!("{}: {}{measured}, {:.1} s", last.round, last.detail, last.seconds)));
         if !last.left_out.is_empty() {
             let by_reason = last.left_out.iter().map(|(reason, clients)| format!("{clients} {reason}"));
             lines.push(("left out", by_reason.collect::<Vec<_>>().join(", ")));
@@ -171,6 +184,7 @@ fn doing(server: &Status) -> String {
 pub(crate) struct Board<'a> {
     recorder: &'a mut Recorder,
     log: OperatorLog,
+    metric: Metric,
     status: watch::Sender<ServerStatus>,
 }
 
@@ -184,6 +198,7 @@ impl<'a> Board<'a> {
         wanted: usize,
     ) -> Self {
         let experiment = federation.experiment();
+        let metric = experiment.data.predicted().metric();
         let now = clock::now();
         let status = ServerStatus {
             running: true,
@@ -206,9 +221,9 @@ impl<'a> Board<'a> {
             epsilon_alone: federation.epsilon(Adversary::EveryoneElse).ok().map(|epsilon| epsilon.get()),
             released: released(federation.experiment()).map(str::to_owned),
             delta: federation.delta().map(|delta| delta.get()),
-            last: recorder.last().map(LastRound::from),
+            last: recorder.last().map(|record| LastRound::new(record, metric)),
         };
-        Board { recorder, log, status: watch::Sender::new(status) }
+        Board { recorder, log, metric, status: watch::Sender::new(status) }
     }
 
     /// What writes the file, until the board is dropped.
@@ -270,7 +285,7 @@ impl Observer for Board<'_> {
             status.epsilon_release = record.epsilon_release;
             status.epsilon_server = record.epsilon_server;
             status.epsilon_alone = record.epsilon_alone;
-            status.last = Some(LastRound::from(record));
+            status.last = Some(LastRound::new(record, self.metric));
         });
     }
 }

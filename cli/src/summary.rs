@@ -6,7 +6,7 @@ use serde::Serialize;
 use skep_client::masking::Masks;
 use skep_learning::{Average, Evaluation, Subset};
 use skep_protocol::Digest;
-use skep_protocol::experiment::Experiment;
+use skep_protocol::experiment::{Experiment, Metric};
 use skep_server::record::{ClientAccuracy, ClientAnswers, OutcomeKind, RoundRecord};
 
 use crate::cost::Cost;
@@ -28,10 +28,15 @@ pub(crate) struct Summary {
     pub(crate) processes: usize,
     /// SHA-256 of the last model's parameters as little-endian f32.
     pub model_sha256: String,
-    /// Of the last model on the held-out examples, 0 to 1.
+    /// What was measured first of all on the held-out examples: the key of a number here.
+    pub(crate) metric: &'static str,
+    /// Of the last model on the held-out examples, 0 to 1; null where it predicts numbers.
     pub(crate) accuracy: Option<f64>,
-    /// Its mean cross-entropy on them, in nats.
+    /// Its mean loss on them, of classes the cross-entropy in nats.
     pub(crate) loss: Option<f64>,
+    /// How far predicted numbers are off; only where numbers are predicted.
+    #[serde(flatten)]
+    pub(crate) errors: Option<SummaryErrors>,
     /// How accurate the last model is for clients, on examples of their own; only where these are measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client_accuracy: Option<ClientAccuracy>,
@@ -115,7 +120,20 @@ pub(crate) struct AttackSummary {
     pub(crate) success_rate: Option<f64>,
 }
 
-/// How good a model is, beside its accuracy and its loss.
+/// How far a model's predictions are off, in the unit of what it predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct SummaryErrors {
+    /// The mean distance of a prediction from the number.
+    mean_absolute_error: f64,
+    /// The mean of its square.
+    mean_squared_error: f64,
+    /// The root of that.
+    root_mean_squared_error: f64,
+    /// 1 less the squared errors over those of predicting the mean; null where all numbers are the same.
+    r_squared: Option<f64>,
+}
+
+/// How good a classifier is, beside its accuracy and its loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Quality {
     /// The mean precision of the classes, 0 to 1.
@@ -137,16 +155,17 @@ pub(crate) struct Quality {
 impl From<&Evaluation> for Quality {
     fn from(evaluation: &Evaluation) -> Self {
         let finite = |value: f64| value.is_finite().then_some(value);
-        let every_class = evaluation.confusion.average(Average::Macro);
-        let weighted = evaluation.confusion.average(Average::Weighted);
+        let Some(classes) = evaluation.classes() else { return Quality::default() };
+        let every_class = classes.confusion.average(Average::Macro);
+        let weighted = classes.confusion.average(Average::Weighted);
         Quality {
             precision_macro: every_class.map(|scores| scores.precision),
             recall_macro: every_class.map(|scores| scores.recall),
             f1_macro: every_class.map(|scores| scores.f1),
             f1_weighted: weighted.map(|scores| scores.f1),
-            roc_auc: evaluation.mean_roc_auc(),
-            calibration_error: evaluation.calibration.error().and_then(finite),
-            perplexity: finite(evaluation.perplexity()),
+            roc_auc: classes.mean_roc_auc(),
+            calibration_error: classes.calibration.error().and_then(finite),
+            perplexity: evaluation.perplexity().and_then(finite),
         }
     }
 }
@@ -180,7 +199,33 @@ pub(crate) struct Run {
     pub(crate) masks: Option<Masks>,
 }
 
+impl SummaryErrors {
+    fn of(record: &RoundRecord) -> Option<Self> {
+        let root_mean_squared_error = record.root_mean_squared_error?;
+        Some(SummaryErrors {
+            mean_absolute_error: record.mean_absolute_error?,
+            mean_squared_error: root_mean_squared_error * root_mean_squared_error,
+            root_mean_squared_error,
+            r_squared: record.r_squared,
+        })
+    }
+}
+
 impl Summary {
+    /// The last model by a metric, if that was measured.
+    pub(crate) fn value(&self, metric: Metric) -> Option<f64> {
+        match metric {
+            Metric::Accuracy => self.accuracy,
+            Metric::Perplexity => self.quality.perplexity,
+            Metric::RootMeanSquaredError => self.errors.map(|errors| errors.root_mean_squared_error),
+            Metric::MeanAbsoluteError => self.errors.map(|errors| errors.mean_absolute_error),
+            Metric::RSquared => self.errors.and_then(|errors| errors.r_squared),
+            Metric::Loss => self.loss,
+            Metric::ClientAccuracy => self.client_accuracy.map(|clients| clients.mean),
+            Metric::PersonalisedAccuracy => self.personalised_accuracy.map(|clients| clients.mean),
+        }
+    }
+
     /// Adds up a run.
     pub(crate) fn new(
         experiment: &Experiment,
@@ -190,7 +235,7 @@ impl Summary {
         run: Run,
     ) -> Self {
         let count = |kind| records.iter().filter(|record| record.outcome == kind).count() as u64;
-        let measured = records.iter().rev().find(|record| record.accuracy.is_some());
+        let measured = records.iter().rev().find(|record| record.loss.is_some());
         let terms = experiment.privacy.stated_terms();
         Summary {
             name: experiment.name.clone(),
@@ -199,7 +244,9 @@ impl Summary {
             transport: run.transport,
             processes: run.processes,
             model_sha256: run.model.to_string(),
+            metric: experiment.data.predicted().metric().key(),
             accuracy: measured.and_then(|record| record.accuracy),
+            errors: measured.and_then(SummaryErrors::of),
             loss: measured.and_then(|record| record.loss),
             client_accuracy: records.iter().rev().find_map(|record| record.client_accuracy),
             personalised_accuracy: records.iter().rev().find_map(|record| record.personalised_accuracy),

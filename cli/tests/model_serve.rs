@@ -24,6 +24,7 @@ fn model(directory: &Path) -> PathBuf {
         input: Input::Numbers { columns: Some(vec!["age".into(), "heat".into()]), divisor: 3.0 },
         standardization: None,
         classes: vec!["well".into(), "ill".into(), "dead, or \"gone\"".into()],
+        target: None,
     };
     let model = ModelFile::new(architecture, parameters, [("task".to_owned(), "ward".to_owned())].into());
     let path = directory.join("model.safetensors");

@@ -276,7 +276,16 @@ mod tests {
 
     fn task(model: Model) -> Task {
         let training = TrainingOfTask::plain(0.5, 2, experiment::Batch::Size(8));
-        Task { name: "digits".into(), seed: 1, inputs: 64, classes: 10, model, training, tuning: None }
+        Task {
+            name: "digits".into(),
+            seed: 1,
+            inputs: 64,
+            classes: 10,
+            model,
+            training,
+            tuning: None,
+            encoding: None,
+        }
     }
 
     #[test]

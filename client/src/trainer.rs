@@ -316,6 +316,7 @@ fn decline_of(error: LearnError) -> Decline {
         | LearnError::NoImages => Decline::WrongTask,
         LearnError::Inputs { .. }
         | LearnError::Classes { .. }
+        | LearnError::NoTarget
         | LearnError::Word { .. }
         | LearnError::NoExamples
         | LearnError::Command(_) => Decline::TrainingFailed,

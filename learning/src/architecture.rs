@@ -7,7 +7,8 @@ use crate::layer::{Layer, LayerFault, Shape};
 use crate::own::{self, OwnError, OwnTensor};
 use crate::{Learner, NativeLearner, residual};
 
-/// A classifier, by its shape: a stack of layers, of which the last is dense and gives one logit a class.
+/// A model, by its shape: a stack of layers, of which the last is dense and gives one logit a class. A model of one class tells
+/// nothing apart: it predicts a number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Architecture {
@@ -102,8 +103,8 @@ pub struct Segment {
 /// Why an architecture cannot be trained.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ArchitectureError {
-    /// Fewer than two classes, or more than [`MAX_CLASSES`].
-    #[error("a classifier needs 2 to {MAX_CLASSES} classes, not {classes}")]
+    /// No class, or more than [`MAX_CLASSES`].
+    #[error("a model needs 2 to {MAX_CLASSES} classes, or 1 to predict a number, not {classes}")]
     Classes {
         /// Number of classes asked for.
         classes: usize,
@@ -140,7 +141,7 @@ impl Architecture {
     /// # Errors
     /// [`ArchitectureError`].
     pub fn check(&self) -> Result<(), ArchitectureError> {
-        if !(2..=MAX_CLASSES).contains(&self.classes()) {
+        if !(1..=MAX_CLASSES).contains(&self.classes()) {
             return Err(ArchitectureError::Classes { classes: self.classes() });
         }
         if self.hidden_count() > MAX_HIDDEN_LAYERS {
@@ -171,7 +172,12 @@ impl Architecture {
         }
     }
 
-    /// Number of classes.
+    /// Whether it predicts a number in place of a class.
+    pub fn predicts_number(&self) -> bool {
+        self.classes() == 1
+    }
+
+    /// Number of classes; 1 where a number is predicted.
     pub fn classes(&self) -> usize {
         let (Self::Softmax { classes, .. }
         | Self::Mlp { classes, .. }
@@ -420,7 +426,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_trained_is_refused_by_name() {
-        assert_eq!(mlp(3, &[2], 1).check(), Err(ArchitectureError::Classes { classes: 1 }));
+        assert_eq!(mlp(3, &[2], 0).check(), Err(ArchitectureError::Classes { classes: 0 }));
+        assert_eq!(mlp(3, &[2], 1).check(), Ok(()), "it predicts a number");
         let empty = |layer| Err(ArchitectureError::Layer { layer, fault: LayerFault::Empty });
         assert_eq!(mlp(0, &[2], 2).check(), empty(0));
         assert_eq!(mlp(3, &[5, 0], 2).check(), empty(2));

@@ -12,20 +12,23 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::descent::{Descent, Moments};
+use crate::errors::ErrorTally;
 use crate::learner::{check_correction, check_fit};
 use crate::metrics::{Tally, cross_entropy};
 use crate::own::{OwnModel, OwnTensor};
-use crate::{Batch, Evaluation, ExamplePrivacy, LearnError, Learner, Subset, TrainReport, Training, Turn};
+use crate::{
+    Batch, Evaluation, ExamplePrivacy, LearnError, Learner, Loss, Subset, Target, TrainReport, Training, Turn,
+};
 
-/// A classifier made of burn modules. Its parameters are flattened in the order in which burn visits them.
+/// A model made of burn modules. Its parameters are flattened in the order in which burn visits them.
 pub trait BurnModel: Module {
     /// Numbers in an example.
     fn inputs(&self) -> usize;
 
-    /// Classes told apart.
+    /// Classes told apart; 1 where a number is predicted.
     fn classes(&self) -> usize;
 
-    /// Logits `[examples, classes]` of examples `[examples, inputs]`, computed in the same way while training and
+    /// Logits `[examples, classes]`, or scaled numbers `[examples, 1]`, of examples `[examples, inputs]`, computed in the same way while training and
     /// afterwards. To be reproducible on several threads it must not draw from burn's own generator, which all threads
     /// share.
     fn logits(&self, examples: Tensor<2>) -> Tensor<2>;
@@ -85,8 +88,14 @@ impl<M: BurnModel> BurnLearner<M> {
     /// The gradients of the mean loss of the examples at `positions`, and the sum of their losses.
     fn gradients(&self, model: &M, device: &Device, data: &Subset, positions: &[usize]) -> (Gradients, f64) {
         let logits = model.logits(features(data, positions, device));
-        let targets = one_hot(data, positions, self.model.classes(), device);
-        let loss = -(log_softmax(logits.clone(), 1) * targets).sum() / positions.len() as f64;
+        let costs = match data.dataset().target() {
+            None => {
+                let targets = one_hot(data, positions, self.model.classes(), device);
+                -log_softmax(logits.clone(), 1) * targets
+            }
+            Some(target) => costs(target.loss, logits.clone() - numbers(data, target, positions, device)),
+        };
+        let loss = costs.sum() / positions.len() as f64;
         let measured = summed_loss(&values(logits.inner()), data, positions);
         (loss.backward(), measured)
     }
@@ -209,9 +218,20 @@ impl<M: BurnModel> Learner for BurnLearner<M> {
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError> {
         self.check(parameters, data)?;
         let model = self.with(parameters, &self.device);
+        let positions: Vec<usize> = (0..data.len()).collect();
+        if let Some(target) = data.dataset().target() {
+            let mut tally = ErrorTally::new(target);
+            for positions in positions.chunks(EVALUATED_AT_ONCE) {
+                let answers = values(model.logits(features(data, positions, &self.device)));
+                answers
+                    .iter()
+                    .zip(positions)
+                    .for_each(|(&answer, &at)| tally.record(answer, data.number(at)));
+            }
+            return Ok(tally.finish());
+        }
         let classes = self.model.classes();
         let mut tally = Tally::new(classes, data.len());
-        let positions: Vec<usize> = (0..data.len()).collect();
         for positions in positions.chunks(EVALUATED_AT_ONCE) {
             let logits = values(model.logits(features(data, positions, &self.device)));
             for (row, &at) in logits.chunks_exact(classes).zip(positions) {
@@ -365,7 +385,30 @@ fn one_hot(data: &Subset, positions: &[usize], classes: usize, device: &Device) 
     Tensor::from_data(TensorData::new(targets, [positions.len(), classes]), device)
 }
 
+/// The scaled numbers to predict.
+fn numbers(data: &Subset, target: &Target, positions: &[usize], device: &Device) -> Tensor<2> {
+    let numbers: Vec<f32> = positions.iter().map(|&at| target.scaled(data.number(at))).collect();
+    Tensor::from_data(TensorData::new(numbers, [positions.len(), 1]), device)
+}
+
+/// What errors cost, each.
+fn costs(loss: Loss, errors: Tensor<2>) -> Tensor<2> {
+    match loss {
+        Loss::Squared => errors.square(),
+        Loss::Absolute => errors.abs(),
+        Loss::Huber { delta } => {
+            let (far, near) = (errors.clone().abs(), errors.abs().clamp_max(delta));
+            near.clone() * (far - near / 2.0)
+        }
+    }
+}
+
 fn summed_loss(logits: &[f32], data: &Subset, positions: &[usize]) -> f64 {
+    if let Some(target) = data.dataset().target() {
+        let error =
+            |(&answer, &at): (&f32, &usize)| f64::from(answer) - f64::from(target.scaled(data.number(at)));
+        return logits.iter().zip(positions).map(error).map(|error| target.loss.of(error)).sum();
+    }
     let rows = logits.chunks_exact(logits.len() / positions.len());
     rows.zip(positions).map(|(row, &at)| cross_entropy(row, data.label(at))).sum()
 }

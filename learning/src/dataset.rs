@@ -1,4 +1,4 @@
-//! Labelled examples in memory, and views of them that share one copy.
+//! Examples in memory, with labels or with numbers to predict, and views of them that share one copy.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use ndarray::{Array1, Array2, Axis, CowArray, Ix2, concatenate};
 use thiserror::Error;
 
+use crate::Target;
 use crate::kernel::are_finite;
 use crate::pixels::{Pixels, Scaling};
 
-/// Labelled examples for classification: one row of features and one label each.
+/// Examples: one row of features each, with a label for classification or a number for regression.
 ///
 /// Immutable once built, so whoever holds row numbers of it may rely on them.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +18,18 @@ pub struct Dataset {
     features: Features,
     labels: Array1<u32>,
     classes: usize,
+    /// What is predicted in place of classes; then every example is of the only class there is.
+    numbers: Option<Numbers>,
+    /// How the features were made of what stands in files, where that is not plain.
+    encoding: Option<[u8; 32]>,
     owners: Option<Owners>,
+}
+
+/// The number of each example, in its own unit, and what it is.
+#[derive(Debug, Clone, PartialEq)]
+struct Numbers {
+    values: Array1<f32>,
+    target: Target,
 }
 
 /// How the features of examples are kept.
@@ -80,7 +92,7 @@ pub enum DatasetError {
         labels: usize,
     },
     /// Two data sets do not make one.
-    #[error("the data sets have different numbers of features or classes")]
+    #[error("the data sets have different numbers of features or classes, or other numbers to predict")]
     Unlike,
     /// Not every row has an owner.
     #[error("{examples} examples but {owners} owners of one")]
@@ -89,6 +101,14 @@ pub enum DatasetError {
         examples: usize,
         /// Number of owners given.
         owners: usize,
+    },
+    /// A number to predict is infinite, none, or beyond its bounds.
+    #[error("row {row}: {value} is no number that can be predicted")]
+    Number {
+        /// Row, from 0.
+        row: usize,
+        /// The number found, as text.
+        value: String,
     },
     /// A label is not below the number of classes.
     #[error("row {row}: label {label} is not below the number of classes, {classes}")]
@@ -147,7 +167,34 @@ impl Dataset {
         // Copies only what lies otherwise: a large data set is not in memory twice.
         let features =
             if features.is_standard_layout() { features } else { features.as_standard_layout().into_owned() };
-        Ok(Self { features: Features::Numbers(features), labels, classes, owners: None })
+        Ok(Self {
+            features: Features::Numbers(features),
+            labels,
+            classes,
+            numbers: None,
+            encoding: None,
+            owners: None,
+        })
+    }
+
+    /// A data set of `features` and the number of each row that is to be predicted, in its own unit.
+    ///
+    /// # Errors
+    /// [`DatasetError`] if there is nothing in it, lengths differ, a feature or a scaled number is not finite, or a number is
+    /// beyond its bounds.
+    pub fn of_numbers(
+        features: Array2<f32>,
+        values: Array1<f32>,
+        target: Target,
+    ) -> Result<Self, DatasetError> {
+        if features.nrows() != values.len() {
+            return Err(DatasetError::LengthMismatch { features: features.nrows(), labels: values.len() });
+        }
+        if let Some((row, value)) = values.iter().enumerate().find(|(_, value)| !target.takes(**value)) {
+            return Err(DatasetError::Number { row, value: value.to_string() });
+        }
+        let classless = Self::new(features, Array1::zeros(values.len()), 1)?;
+        Ok(Self { numbers: Some(Numbers { values, target }), ..classless })
     }
 
     /// A data set of images, each of so many bytes, that stay bytes until somebody looks at them: one label below `classes`
@@ -170,7 +217,18 @@ impl Dataset {
         }
         check_labels(&labels, classes)?;
         let features = Features::Pixels(Pixels::new(bytes, columns, scaling));
-        Ok(Self { features, labels, classes, owners: None })
+        Ok(Self { features, labels, classes, numbers: None, encoding: None, owners: None })
+    }
+
+    /// The same data set, whose features were made in the way that has this digest.
+    #[must_use]
+    pub fn encoded_as(self, encoding: Option<[u8; 32]>) -> Self {
+        Self { encoding, ..self }
+    }
+
+    /// The digest of how the features were made of what stands in files; none where they stand there as they are.
+    pub fn encoding(&self) -> Option<[u8; 32]> {
+        self.encoding
     }
 
     /// The same data set, each row of which belongs to somebody.
@@ -219,7 +277,12 @@ impl Dataset {
         }
     }
 
-    /// Number of classes; every label is below it.
+    /// What number is predicted, if no class is.
+    pub fn target(&self) -> Option<&Target> {
+        self.numbers.as_ref().map(|numbers| &numbers.target)
+    }
+
+    /// Number of classes; every label is below it. One where a number is predicted.
     pub fn classes(&self) -> usize {
         self.classes
     }
@@ -250,7 +313,7 @@ impl Dataset {
         }
     }
 
-    /// All labels, one per example.
+    /// All labels, one per example; zeros where a number is predicted.
     pub fn labels(&self) -> &Array1<u32> {
         &self.labels
     }
@@ -262,15 +325,20 @@ impl Dataset {
     pub fn rows(&self, rows: &[usize]) -> Result<Self, DatasetError> {
         self.check_rows(rows)?;
         let labels = self.labels.select(Axis(0), rows);
-        match &self.features {
+        let selected = match &self.features {
             Features::Numbers(numbers) => Self::new(numbers.select(Axis(0), rows), labels, self.classes),
             Features::Pixels(pixels) => {
                 Self::of_pixels(pixels.select(rows), pixels.scaling().clone(), labels, self.classes)
             }
-        }
+        }?;
+        let select = |numbers: &Numbers| Numbers {
+            values: numbers.values.select(Axis(0), rows),
+            target: numbers.target.clone(),
+        };
+        Ok(Self { numbers: self.numbers.as_ref().map(select), encoding: self.encoding, ..selected })
     }
 
-    /// A data set with copies of the examples of one subset and then of another, of as many features and classes. Nobody owns
+    /// A data set with copies of the examples of one subset and then of another, of as many features and the same classes or target. Nobody owns
     /// its rows.
     ///
     /// # Errors
@@ -278,11 +346,18 @@ impl Dataset {
     pub fn joined(first: &Subset, second: &Subset) -> Result<Self, DatasetError> {
         let [one, other] = [first, second].map(|subset| subset.dataset.rows(&subset.rows));
         let (one, other) = (one?, other?);
-        if one.inputs() != other.inputs() || one.classes != other.classes {
+        if one.inputs() != other.inputs() || one.classes != other.classes || one.target() != other.target() {
             return Err(DatasetError::Unlike);
         }
         let features = concatenate![Axis(0), one.features(), other.features()];
-        Self::new(features, concatenate![Axis(0), one.labels, other.labels], one.classes)
+        let joined = match (&one.numbers, &other.numbers) {
+            (Some(first), Some(second)) => {
+                let values = concatenate![Axis(0), first.values, second.values];
+                Self::of_numbers(features, values, first.target.clone())
+            }
+            _ => Self::new(features, concatenate![Axis(0), one.labels, other.labels], one.classes),
+        };
+        Ok(joined?.encoded_as(one.encoding))
     }
 
     fn check_rows(&self, rows: &[usize]) -> Result<(), DatasetError> {
@@ -364,6 +439,12 @@ impl Subset {
         let mut gathered = vec![0.0; positions.len() * self.dataset.inputs()];
         self.gather_into(positions, &mut gathered);
         gathered
+    }
+
+    /// The number, in its own unit, of the subset's example at `position`, which is in range by contract; 0 where classes are told
+    /// apart.
+    pub(crate) fn number(&self, position: usize) -> f32 {
+        self.dataset.numbers.as_ref().map_or(0.0, |numbers| numbers.values[self.rows[position]])
     }
 
     /// Label of the subset's example at `position`, which is in range by contract.

@@ -1,4 +1,4 @@
-//! What a model is fed with and what its answers are called: what somebody who has nothing but the model file needs to
+//! What a model is fed with and what its answers mean: what somebody who has nothing but the model file needs to
 //! use it.
 
 use serde::{Deserialize, Serialize};
@@ -7,9 +7,9 @@ use thiserror::Error;
 
 use crate::pixels::BRIGHTEST;
 use crate::text::Preparation;
-use crate::{Architecture, Scaling, ScalingError, Standardization};
+use crate::{Architecture, Loss, Scaling, ScalingError, Standardization, Target, TargetFault};
 
-/// How an example becomes the numbers that a model takes, and what its classes are called.
+/// How an example becomes the numbers that a model takes, and what its answers mean.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Interface {
@@ -18,8 +18,11 @@ pub struct Interface {
     /// What is done to all numbers of an example last, before the model sees them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standardization: Option<Standardization>,
-    /// The names of the classes, in the order of their numbers.
+    /// The names of the classes, in the order of their numbers; none where a number is predicted.
     pub classes: Vec<String>,
+    /// The number that is predicted, where it is no class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
 }
 
 /// What an example is, as it stands in files and requests.
@@ -65,6 +68,14 @@ pub enum InterfaceError {
         /// Names in the interface.
         named: usize,
     },
+    /// It says of no number what it is, or of one that is not predicted.
+    #[error(
+        "the interface must name classes, or the number that the architecture predicts in place of classes"
+    )]
+    Answer,
+    /// The number cannot be scaled so.
+    #[error("the interface scales numbers wrongly: {0}")]
+    Target(#[from] TargetFault),
     /// It names another number of columns.
     #[error("the interface names {named} columns, the architecture takes {inputs} numbers")]
     Columns {
@@ -151,8 +162,16 @@ impl Interface {
     /// Classes called by their numbers and `inputs` numbers without names, taken as they are: all that an architecture
     /// alone tells.
     pub fn of(architecture: &Architecture) -> Self {
-        let classes = (0..architecture.classes()).map(|class| class.to_string()).collect();
-        Interface { input: Input::Numbers { columns: None, divisor: 1.0 }, standardization: None, classes }
+        let input = Input::Numbers { columns: None, divisor: 1.0 };
+        let (classes, target) = match architecture.predicts_number() {
+            false => ((0..architecture.classes()).map(|class| class.to_string()).collect(), None),
+            true => {
+                let column = "number".to_owned();
+                let target = Target { column, shift: 0.0, scale: 1.0, bounds: None, loss: Loss::Squared };
+                (vec![], Some(target))
+            }
+        };
+        Interface { input, standardization: None, classes, target }
     }
 
     /// Refuses what is not the interface of a model of `architecture`.
@@ -161,8 +180,13 @@ impl Interface {
     /// [`InterfaceError`].
     pub fn check(&self, architecture: &Architecture) -> Result<(), InterfaceError> {
         let (classes, named) = (architecture.classes(), self.classes.len());
-        if classes != named {
-            return Err(InterfaceError::Classes { classes, named });
+        match &self.target {
+            Some(target) if architecture.predicts_number() && named == 0 => target.check()?,
+            None if !architecture.predicts_number() && classes == named => {}
+            None if !architecture.predicts_number() => {
+                return Err(InterfaceError::Classes { classes, named });
+            }
+            _ => return Err(InterfaceError::Answer),
         }
         let inputs = architecture.inputs();
         let standardized = self.standardization.as_ref().map(|standardized| standardized.columns().len());
@@ -317,6 +341,7 @@ mod tests {
             input: Input::Numbers { columns, divisor: 2.0 },
             standardization: None,
             classes: vec!["no".into(), "yes".into()],
+            target: None,
         }
     }
 

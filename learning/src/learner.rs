@@ -53,7 +53,8 @@ pub trait Learner: Send {
     /// [`LearnError`] if the parameters or the data do not fit the model.
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError>;
 
-    /// The logits of examples, one row of numbers after the other: so many rows of a number for each class.
+    /// The logits of examples, one row of numbers after the other: so many rows of a number for each class; of a model that predicts
+    /// numbers the scaled number.
     ///
     /// # Errors
     /// [`LearnError`] if the parameters or the numbers do not fit the model; [`LearnError::NoAnswers`] from a learner that only
@@ -115,6 +116,9 @@ pub(crate) fn check_fit(
     if expected != actual {
         return Err(LearnError::Classes { expected, actual });
     }
+    if classes == 1 && data.dataset().target().is_none() {
+        return Err(LearnError::NoTarget);
+    }
     if data.is_empty() { Err(LearnError::NoExamples) } else { Ok(()) }
 }
 
@@ -135,8 +139,8 @@ pub struct TrainReport {
     pub examples: usize,
     /// Steps of gradient descent taken.
     pub steps: u64,
-    /// Mean cross-entropy in nats over the last epoch, each example measured before the step that
-    /// uses it; not finite if a logit is not.
+    /// Mean loss over the last epoch, of classes the cross-entropy in nats, each example measured before the step that
+    /// uses it; not finite if an answer is not.
     pub loss: f64,
     /// Whether every value of the update is a finite number.
     pub finite: bool,
@@ -180,6 +184,9 @@ pub enum LearnError {
         /// Classes of the data.
         actual: usize,
     },
+    /// The model predicts a number, and the data say of none what it is.
+    #[error("the model predicts a number, the data have none to predict")]
+    NoTarget,
     /// A feature is neither the number of a word nor negative.
     #[error(
         "row {row} has {word} where the number of a word should be, which is whole and below {vocabulary}"

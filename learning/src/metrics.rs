@@ -2,15 +2,33 @@
 
 use ndarray::{Array2, Axis};
 
+use crate::Errors;
+
 /// What a model scores on some examples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// Number of examples scored, at least 1.
     pub examples: usize,
+    /// Mean cross-entropy in nats, or the mean loss of scaled numbers; not finite if an answer is not.
+    pub loss: f64,
+    /// How good its answers are.
+    pub scored: Scored,
+}
+
+/// How good answers are, by what is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scored {
+    /// Classes.
+    Classes(Box<Classification>),
+    /// Numbers.
+    Numbers(Errors),
+}
+
+/// How good a classifier is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Classification {
     /// Share of examples whose largest logit is that of their label, 0 to 1.
     pub accuracy: f64,
-    /// Mean cross-entropy in nats; not finite if a logit is not.
-    pub loss: f64,
     /// Which classes were taken for which.
     pub confusion: Confusion,
     /// How often the model is right when it says how sure it is.
@@ -33,11 +51,34 @@ impl Evaluation {
         tally.finish()
     }
 
-    /// The exponential of the loss: among how many equally probable classes one would do as well.
-    pub fn perplexity(&self) -> f64 {
-        self.loss.exp()
+    /// How good it tells classes apart, if it does.
+    pub fn classes(&self) -> Option<&Classification> {
+        match &self.scored {
+            Scored::Classes(classes) => Some(classes),
+            Scored::Numbers(_) => None,
+        }
     }
 
+    /// How good it predicts numbers, if it does.
+    pub fn errors(&self) -> Option<&Errors> {
+        match &self.scored {
+            Scored::Classes(_) => None,
+            Scored::Numbers(errors) => Some(errors),
+        }
+    }
+
+    /// Share of examples whose class is found, where there are classes.
+    pub fn accuracy(&self) -> Option<f64> {
+        self.classes().map(|classes| classes.accuracy)
+    }
+
+    /// The exponential of the loss: among how many equally probable classes one would do as well. Of numbers there is none.
+    pub fn perplexity(&self) -> Option<f64> {
+        self.classes().map(|_| self.loss.exp())
+    }
+}
+
+impl Classification {
     /// For each class, the area under the curve of true against false alarms of telling it from all others: the probability
     /// that an example of the class has a larger probability of it than one of another class, ties counted as half (Hanley and
     /// McNeil, 1982). `None` for a class that no or every example has, and for all where there were more than
@@ -50,7 +91,7 @@ impl Evaluation {
         }
     }
 
-    /// The mean of [`Evaluation::roc_auc`] over the classes that have one.
+    /// The mean of [`Classification::roc_auc`] over the classes that have one.
     pub fn mean_roc_auc(&self) -> Option<f64> {
         let areas: Vec<f64> = self.roc_auc().into_iter().flatten().collect();
         (!areas.is_empty()).then(|| areas.iter().sum::<f64>() / areas.len() as f64)
@@ -96,7 +137,8 @@ impl Tally {
         let Tally { confusion, calibration, ranking, loss } = self;
         let examples = confusion.counts.sum() as usize;
         let accuracy = confusion.accuracy().unwrap_or_default();
-        Evaluation { examples, accuracy, loss: loss / examples as f64, confusion, calibration, ranking }
+        let classes = Classification { accuracy, confusion, calibration, ranking };
+        Evaluation { examples, loss: loss / examples as f64, scored: Scored::Classes(Box::new(classes)) }
     }
 }
 
@@ -360,12 +402,12 @@ mod tests {
     }
 
     /// An evaluation of examples with the given probabilities of two classes' second.
-    fn of_two(examples: &[(f32, usize)]) -> Evaluation {
+    fn of_two(examples: &[(f32, usize)]) -> Classification {
         let mut tally = Tally::new(2, examples.len());
         for &(probability, label) in examples {
             tally.record(&[0.0, (probability / (1.0 - probability)).ln()], label);
         }
-        tally.finish()
+        tally.finish().classes().unwrap().clone()
     }
 
     #[test]
@@ -385,7 +427,10 @@ mod tests {
         let mut tally = Tally::new(2, MAX_RANKED / 2 + 1);
         tally.record(&[0.0, 1.0], 1);
         let evaluation = tally.finish();
-        assert_eq!((evaluation.roc_auc(), evaluation.accuracy), (vec![None, None], 1.0));
+        let classes = evaluation.classes().unwrap();
+        assert_eq!((classes.roc_auc(), classes.accuracy), (vec![None, None], 1.0));
+        let half = Evaluation::of_logits(2, &[(&[0.0, 0.0], 1)]);
+        assert!((half.perplexity().unwrap() - 2.0).abs() < 1e-12);
     }
 
     #[test]
@@ -398,7 +443,6 @@ mod tests {
         assert_eq!((bins[13].examples, bins[13].right), (2, 1));
         assert_eq!((bins[9].examples, bins[9].right), (2, 2));
         assert_eq!(Calibration::default().error(), None);
-        assert_eq!(of_two(&[(0.5, 1)]).perplexity(), 2.0);
     }
 
     #[test]

@@ -299,7 +299,7 @@ mod tests {
         let read = ModelFile::decode(&file.encode()).unwrap();
         assert_eq!(read, file);
         let answers = Predictor::new(read).unwrap().predict(vec![0.0, 1.0, 2.0, -1.0]).unwrap();
-        assert_eq!(answers.iter().map(|answer| answer.class).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(answers.iter().map(|answer| answer.class().unwrap()).collect::<Vec<_>>(), [0, 1]);
         assert!(file.encode_for_pytorch().unwrap_err().to_string().contains("are known to the program"));
 
         let error = |architecture: Architecture| architecture.learner().err().unwrap();

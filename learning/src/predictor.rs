@@ -1,4 +1,4 @@
-//! A trained model in use: examples in, classes and their probabilities out.
+//! A trained model in use: examples in, classes and their probabilities, or numbers, out.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,11 +24,26 @@ impl fmt::Debug for Predictor {
 
 /// What a model says of an example.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Prediction {
-    /// The class with the largest probability, the first of several.
-    pub class: usize,
-    /// The probability of each class.
-    pub probabilities: Vec<f32>,
+pub enum Prediction {
+    /// Which class it is of.
+    Class {
+        /// The class with the largest probability, the first of several.
+        class: usize,
+        /// The probability of each class.
+        probabilities: Vec<f32>,
+    },
+    /// Which number belongs to it, in the number's own unit.
+    Number(f32),
+}
+
+impl Prediction {
+    /// The class, if it is one.
+    pub fn class(&self) -> Option<usize> {
+        match self {
+            Prediction::Class { class, .. } => Some(*class),
+            Prediction::Number(_) => None,
+        }
+    }
 }
 
 /// Why there is no prediction. Rows count from 0 within what was asked.
@@ -95,10 +110,17 @@ impl Predictor {
         }
         self.interface.prepare(&mut numbers);
         let logits = self.learner.logits(&self.parameters, &numbers)?;
-        let rows = logits.chunks_exact(self.interface.classes.len()).enumerate();
-        rows.map(|(row, logits)| match logits.iter().all(|logit| logit.is_finite()) {
-            true => Ok(Prediction { class: predicted_class(logits), probabilities: probabilities(logits) }),
-            false => Err(PredictError::NotFinite { row }),
+        let rows = logits.chunks_exact(self.architecture.classes()).enumerate();
+        rows.map(|(row, logits)| {
+            let answer = match &self.interface.target {
+                Some(target) => Prediction::Number(target.unscaled(logits[0])),
+                None => {
+                    Prediction::Class { class: predicted_class(logits), probabilities: probabilities(logits) }
+                }
+            };
+            let is_finite = logits.iter().all(|logit| logit.is_finite())
+                && !matches!(answer, Prediction::Number(number) if !number.is_finite());
+            if is_finite { Ok(answer) } else { Err(PredictError::NotFinite { row }) }
         })
         .collect()
     }
@@ -161,10 +183,11 @@ mod tests {
     fn probabilities_add_up_and_the_class_is_the_most_probable() {
         let mut predictor = predictor(Architecture::Softmax { inputs: 4, classes: 3 });
         for prediction in predictor.predict(numbers(40, 3)).unwrap() {
-            let sum: f32 = prediction.probabilities.iter().sum();
+            let Prediction::Class { class, probabilities } = prediction else { panic!("{prediction:?}") };
+            let sum: f32 = probabilities.iter().sum();
             assert!((sum - 1.0).abs() < 1e-6, "{sum}");
-            let most = prediction.probabilities.iter().copied().fold(0.0, f32::max);
-            assert_eq!(prediction.probabilities[prediction.class], most);
+            let most = probabilities.iter().copied().fold(0.0, f32::max);
+            assert_eq!(probabilities[class], most);
         }
     }
 

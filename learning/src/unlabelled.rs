@@ -366,6 +366,7 @@ mod tests {
             input: Input::Numbers { columns, divisor: 1.0 },
             standardization: None,
             classes: vec!["no".into(), "yes".into()],
+            target: None,
         }
     }
 

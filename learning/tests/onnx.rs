@@ -9,10 +9,11 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use skep_learning::{
-    Activation, Architecture, Block, Input, Interface, Layer, ModelFile, NormPlace, Predictor, Shape, onnx,
+    Activation, Architecture, Block, Input, Interface, Layer, Loss, ModelFile, NormPlace, Prediction,
+    Predictor, Shape, Standardization, Target, onnx,
 };
 
-fn models() -> [(&'static str, Architecture, f32); 8] {
+fn models() -> [(&'static str, Architecture, f32); 9] {
     let conv = |channels, kernel| Layer::Conv2d { channels, kernel, stride: 1, padding: 0 };
     let image = Shape::Image { height: 8, width: 7, channels: 2 };
     let cnn = vec![
@@ -33,6 +34,7 @@ fn models() -> [(&'static str, Architecture, f32); 8] {
     [
         ("softmax", Architecture::Softmax { inputs: 4, classes: 3 }, 1.0),
         ("mlp", mlp, 16.0),
+        ("number", number_model(), 1.0),
         ("cnn", Architecture::Layers { input: image, layers: cnn, classes: 3 }, 255.0),
         ("bag", Architecture::Layers { input: Shape::Vector(5), layers: bag, classes: 2 }, 1.0),
         ("encoder", Architecture::Layers { input: Shape::Vector(5), layers: encoder(), classes: 2 }, 1.0),
@@ -40,6 +42,11 @@ fn models() -> [(&'static str, Architecture, f32); 8] {
         ("temporal", Architecture::Layers { input: Shape::Vector(5), layers: temporal(), classes: 11 }, 1.0),
         ("resnet", Architecture::Layers { input: image, layers: resnet(), classes: 3 }, 255.0),
     ]
+}
+
+/// Of a standardized table and a target.
+fn number_model() -> Architecture {
+    Architecture::Mlp { inputs: 4, hidden: vec![5], classes: 1, activation: Activation::Relu }
 }
 
 fn block(causal: bool, norm: NormPlace) -> Layer {
@@ -90,9 +97,19 @@ fn number(at: usize, salt: usize) -> f32 {
 
 fn model(architecture: Architecture, divisor: f32) -> ModelFile {
     let parameters = (0..architecture.parameter_count()).map(|at| number(at, 1)).collect();
-    let classes = (0..architecture.classes()).map(|class| format!("class {class}")).collect();
-    let interface =
-        Interface { input: Input::Numbers { columns: None, divisor }, standardization: None, classes };
+    let mut interface = Interface::of(&architecture);
+    interface.input = Input::Numbers { columns: None, divisor };
+    if architecture.predicts_number() {
+        let columns = ["age", "heat", "colour=red", "colour=green"].map(str::to_owned).to_vec();
+        let standardization =
+            Standardization::new(columns, vec![1.0, -2.0, 0.0, 0.0], vec![2.0, 4.0, 1.0, 1.0]);
+        interface.standardization = Some(standardization.unwrap());
+        let column = "price".to_owned();
+        interface.target =
+            Some(Target { column, shift: 250.0, scale: 40.0, bounds: None, loss: Loss::Squared });
+    } else {
+        interface.classes = (0..architecture.classes()).map(|class| format!("class {class}")).collect();
+    }
     ModelFile::new(architecture, parameters, Default::default()).unwrap().with_interface(interface).unwrap()
 }
 
@@ -115,12 +132,16 @@ fn what_onnx_runtime_computes_is_what_we_compute() {
             rows.flat_map(of_last_word).collect()
         };
         let predictions = Predictor::new(model).unwrap().predict(numbers("input")).unwrap();
-        let ours: Vec<f32> =
-            predictions.into_iter().flat_map(|prediction| prediction.probabilities).collect();
-        let theirs = numbers("probabilities");
+        let said = |prediction| match prediction {
+            Prediction::Class { probabilities, .. } => probabilities,
+            Prediction::Number(number) => vec![number],
+        };
+        let ours: Vec<f32> = predictions.into_iter().flat_map(said).collect();
+        let theirs = numbers(if name == "number" { "number" } else { "probabilities" });
         assert_eq!(ours.len(), theirs.len());
         for (ours, theirs) in ours.iter().zip(&theirs) {
-            assert!((ours - theirs).abs() < 1e-5, "{name}: {ours} is not {theirs}");
+            let close = 1e-5 * theirs.abs().max(1.0);
+            assert!((ours - theirs).abs() < close, "{name}: {ours} is not {theirs}");
             compared += 1;
         }
     }

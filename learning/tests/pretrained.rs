@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use skep_learning::{
-    Activation, Architecture, Block, Layer, ModelFile, NormPlace, Predictor, Shape, pretrained, torch,
+    Activation, Architecture, Block, Layer, ModelFile, NormPlace, Prediction, Predictor, Shape, pretrained,
+    torch,
 };
 
 #[derive(Deserialize)]
@@ -54,8 +55,9 @@ fn compare(weights: &str, answers: &str, architecture: &Architecture) {
     let predictions = Predictor::new(model).unwrap().predict(answers.words.concat()).unwrap();
     assert_eq!((predictions.len(), answers.logits.len()), (3, 3));
     for (prediction, logits) in predictions.iter().zip(&answers.logits) {
+        let Prediction::Class { probabilities, .. } = prediction else { panic!("{prediction:?}") };
         let total: f64 = logits.iter().map(|logit| logit.exp()).sum();
-        for (ours, logit) in prediction.probabilities.iter().zip(logits) {
+        for (ours, logit) in probabilities.iter().zip(logits) {
             assert!((f64::from(*ours) - logit.exp() / total).abs() < 2e-6, "{ours} {}", logit.exp() / total);
         }
     }

@@ -72,6 +72,7 @@ fn task() -> Task {
         model: Model::Softmax,
         training: Training::plain(1.0, 1, Batch::Full),
         tuning: None,
+        encoding: None,
     }
 }
 

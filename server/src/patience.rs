@@ -1,6 +1,6 @@
 //! When a run ends although rounds are left: its model has not become better for long.
 
-use skep_protocol::experiment::evaluation::{Metric, Stop};
+use skep_protocol::experiment::evaluation::Stop;
 
 use crate::record::{OutcomeKind, RoundRecord};
 
@@ -15,7 +15,7 @@ pub struct Patience {
 impl Patience {
     /// The patience of a run in which nothing has been measured.
     pub fn new(stop: Stop) -> Self {
-        Patience { stop, best: f64::NEG_INFINITY, waited: 0 }
+        Patience { stop, best: stop.metric.better().worst(), waited: 0 }
     }
 
     /// The patience of a run after these rounds.
@@ -30,14 +30,11 @@ impl Patience {
         if record.outcome == OutcomeKind::Aborted {
             return;
         }
-        let value = match self.stop.metric {
-            Metric::Accuracy => record.accuracy,
-            Metric::Loss => record.loss.map(|loss| -loss),
-            Metric::ClientAccuracy => record.client_accuracy.map(|clients| clients.mean),
-            Metric::PersonalisedAccuracy => record.personalised_accuracy.map(|clients| clients.mean),
-        };
-        match value {
-            Some(value) if value > self.best + self.stop.min_delta => (self.best, self.waited) = (value, 0),
+        let better = self.stop.metric.better();
+        match record.value(self.stop.metric) {
+            Some(value) if better.gain(value, self.best) > self.stop.min_delta => {
+                (self.best, self.waited) = (value, 0);
+            }
             Some(_) => self.waited += 1,
             None => {}
         }

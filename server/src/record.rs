@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skep_privacy::quantities::Delta;
+use skep_protocol::experiment::Metric;
 use skep_protocol::plan::Plan;
 use skep_protocol::round::{Decline, Outcome, Progress, Refusal};
 use skep_protocol::{ClientId, Round, Span};
 
-use crate::evaluate::Evaluation;
+use crate::evaluate::{Evaluation, Scores};
 use crate::federation::RoundSummary;
 use crate::status::Status;
 
@@ -27,10 +28,19 @@ pub struct RoundRecord {
     pub invited: u32,
     /// Updates in the sum.
     pub updates: u32,
-    /// Of the model after the round, 0 to 1; null when nobody measured it.
+    /// Of the model after the round, 0 to 1; null when nobody measured it, or it predicts numbers.
     pub accuracy: Option<f64>,
     /// Mean loss of the model after the round; null when nobody measured it.
     pub loss: Option<f64>,
+    /// The mean distance of a prediction from its number, in the number's unit; only where numbers are predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_absolute_error: Option<f64>,
+    /// The root of the mean squared distance, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mean_squared_error: Option<f64>,
+    /// 1 less the squared errors over those of predicting the mean, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r_squared: Option<f64>,
     /// Of a simulation: how accurate the model is for its clients, on examples of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_accuracy: Option<ClientAccuracy>,
@@ -153,14 +163,25 @@ impl RoundRecord {
         cost: Cost,
     ) -> Self {
         let (refusals, declines) = count(progress);
+        let (accuracy, mean_absolute_error, root_mean_squared_error, r_squared) =
+            match evaluation.map(|evaluation| evaluation.scores) {
+                None => (None, None, None, None),
+                Some(Scores::Classes { accuracy }) => (Some(accuracy), None, None, None),
+                Some(Scores::Numbers { mean_absolute_error, root_mean_squared_error, r_squared }) => {
+                    (None, Some(mean_absolute_error), Some(root_mean_squared_error), r_squared)
+                }
+            };
         RoundRecord {
             round: summary.round,
             outcome: OutcomeKind::from(&summary.outcome),
             detail: summary.outcome.to_string(),
             invited: summary.invited,
             updates: summary.updates,
-            accuracy: evaluation.map(|evaluation| evaluation.accuracy),
+            accuracy,
             loss: evaluation.map(|evaluation| evaluation.loss),
+            mean_absolute_error,
+            root_mean_squared_error,
+            r_squared,
             client_accuracy: None,
             personalised_accuracy: None,
             client_answers: None,
@@ -183,6 +204,20 @@ impl RoundRecord {
 }
 
 impl RoundRecord {
+    /// The model after the round by a metric, if that was measured.
+    pub fn value(&self, metric: Metric) -> Option<f64> {
+        match metric {
+            Metric::Accuracy => self.accuracy,
+            Metric::Perplexity => self.loss.map(f64::exp),
+            Metric::RootMeanSquaredError => self.root_mean_squared_error,
+            Metric::MeanAbsoluteError => self.mean_absolute_error,
+            Metric::RSquared => self.r_squared,
+            Metric::Loss => self.loss,
+            Metric::ClientAccuracy => self.client_accuracy.map(|clients| clients.mean),
+            Metric::PersonalisedAccuracy => self.personalised_accuracy.map(|clients| clients.mean),
+        }
+    }
+
     /// How many clients were refused or declined, by reason.
     pub fn losses(&self) -> impl Iterator<Item = (String, u32)> + '_ {
         let refusals = self.refusals.iter().map(|(reason, &clients)| (named(reason), clients));

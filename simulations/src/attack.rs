@@ -105,7 +105,7 @@ pub fn backdoor_success(
         corrupt.stamp(features);
         *label = target;
     });
-    Ok(Some(TestSet::new(&experiment.task, triggered)?.measure(model)?.accuracy))
+    Ok(TestSet::new(&experiment.task, triggered)?.measure(model)?.accuracy())
 }
 
 /// The same examples after `change` has had its way with the features and the label of each.

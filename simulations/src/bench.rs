@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde::Serialize;
 use skep_client::example_privacy::PrivateSteps;
 use skep_client::task::{TaskError, architecture, learner_for, training};
-use skep_learning::{Learner, Split, Turn, exercise};
+use skep_learning::{Errors, Learner, Split, Turn, exercise};
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::{Grid, PrivateGrid};
 use skep_privacy::prg::{Key, PrgId};
@@ -21,7 +21,6 @@ use skep_protocol::experiment::{Experiment, Privacy};
 use skep_protocol::plan::Plan;
 use skep_protocol::round::Outcome;
 use skep_protocol::{ClientId, Round};
-use skep_server::evaluate::Evaluator;
 use skep_server::federation::Federation;
 use skep_server::ledger::Place;
 use skep_server::record::{Observer, RoundRecord};
@@ -64,10 +63,13 @@ pub struct BenchReport {
     pub floor: f64,
     /// Where the time of a round goes, on one thread.
     pub stages: Vec<Stage>,
-    /// Mean cross-entropy of the last model on the held-out examples.
+    /// Mean loss of the last model on the held-out examples.
     pub loss: f64,
-    /// Its accuracy on them.
-    pub accuracy: f64,
+    /// Its accuracy on them, where it tells classes apart.
+    pub accuracy: Option<f64>,
+    /// The root of its mean squared error on them, where it predicts numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_mean_squared_error: Option<f64>,
     /// Its digest.
     pub model_sha256: String,
 }
@@ -117,7 +119,7 @@ pub fn bench(
     let options = SimulationOptions { evaluate_every: None, ..options.clone() };
     let ran = simulate_clients(experiment, &clients, &data.test, root, &options, interrupted, &mut watch)?;
     let stages = Stages::measure(experiment, &clients, &ran.model, root)?;
-    let measured = TestSet::new(&experiment.task, data.test.clone())?.evaluate(&ran.model);
+    let measured = TestSet::new(&experiment.task, data.test.clone())?.measure(&ran.model);
     let measured = measured.map_err(|_| SimulationError::OutOfStep("the last model cannot be measured"))?;
     let threads = options.threads.get();
     let cohort = ran.client_updates as f64 / ran.rounds.len().max(1) as f64;
@@ -142,7 +144,8 @@ pub fn bench(
         floor: flop / flop_per_second / threads as f64,
         stages: stages.list(),
         loss: measured.loss,
-        accuracy: measured.accuracy,
+        accuracy: measured.accuracy(),
+        root_mean_squared_error: measured.errors().map(Errors::root_mean_squared),
         model_sha256: ran.model_sha256.to_string(),
     })
 }

@@ -17,7 +17,7 @@ use skep_learning::{
 };
 use skep_protocol::experiment::{
     CountOrNames, CsvData, Data, Experiment, Files, IdxPair, ImageData, ImageFormat, Normalize, NpzData,
-    OwnData, TextData,
+    OwnData, Predicted, TextData,
 };
 use thiserror::Error;
 
@@ -268,12 +268,12 @@ pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
         Data::Workload(_) | Data::Own(_) => numbers(None, 1.0),
     };
     let classes = match &input {
-        Input::Text { preparation } if experiment.data.predicts_words() => {
+        Input::Text { preparation } if experiment.data.predicted() == Predicted::Word => {
             preparation.vocabulary.words().to_vec()
         }
         _ => class_names(experiment),
     };
-    Ok(Interface { input, standardization: standardized, classes })
+    Ok(Interface { input, standardization: standardized, classes, target: None })
 }
 
 /// Reads `files`; `path` says which file is at fault when nothing can be held out.

@@ -162,13 +162,13 @@ impl Measuring<'_> {
         let (train, held_out) = self.hold_out.divide(client, &self.clients.get(client)?);
         let mut model =
             private_layers::with_own(self.private_layers.as_ref(), memory.get(client), model).into_owned();
-        let plain = learner.evaluate(&model, &held_out).ok()?.accuracy;
+        let plain = learner.evaluate(&model, &held_out).ok()?.accuracy()?;
         let Some(training) = &self.fine_tuning else { return Some((plain, None)) };
         let order = self.hold_out.key.derive(Purpose::BatchOrder, 0, client.0);
         let fitted = learner.train(&model, &train, training, Turn::new(*order.expose())).ok()?;
         model.iter_mut().zip(&fitted.update).for_each(|(value, step)| *value += step);
         learner.recycle(fitted.update);
-        Some((plain, Some(learner.evaluate(&model, &held_out).ok()?.accuracy)))
+        Some((plain, Some(learner.evaluate(&model, &held_out).ok()?.accuracy()?)))
     }
 }
 

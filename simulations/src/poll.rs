@@ -78,10 +78,11 @@ impl<'a> Poll<'a> {
             self.learner.evaluate(&model, &held_out).ok()
         });
         // What is not a number says nothing of a client, and a model of which it is said nothing good.
-        let Some(measured) = measured else { return vec![0.0; 3] };
-        let loss = (measured.loss / self.query.max_loss).clamp(0.0, 1.0);
+        let measured = measured.and_then(|measured| Some((measured.accuracy()?, measured.loss)));
+        let Some((accuracy, loss)) = measured else { return vec![0.0; 3] };
+        let loss = (loss / self.query.max_loss).clamp(0.0, 1.0);
         let loss = if loss.is_nan() { 1.0 } else { loss };
-        vec![(measured.accuracy - 0.5) as f32, (loss - 0.5) as f32, 0.5]
+        vec![(accuracy - 0.5) as f32, (loss - 0.5) as f32, 0.5]
     }
 }
 

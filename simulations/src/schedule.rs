@@ -83,7 +83,7 @@ pub(crate) fn run<T: Trainer>(
             break Ended::Interrupted;
         }
         let experiment = world.federation.experiment();
-        if experiment.evaluation.stop().is_some_and(|stop| Patience::after(stop, &rounds).is_over()) {
+        if experiment.stop().is_some_and(|stop| Patience::after(stop, &rounds).is_over()) {
             break Ended::StoppedEarly;
         }
         let roster = Contiguous(world.federation.experiment().population.clients);

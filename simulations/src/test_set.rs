@@ -3,9 +3,9 @@
 use std::error::Error;
 
 use skep_client::task::{TaskError, check_data, learner_for};
-use skep_learning::{LearnError, Learner, Subset};
+use skep_learning::{LearnError, Learner, Scored, Subset};
 use skep_protocol::experiment::Task;
-use skep_server::evaluate::{Evaluation, Evaluator};
+use skep_server::evaluate::{Evaluation, Evaluator, Scores};
 
 /// Measures models on examples that nobody trains on.
 pub struct TestSet {
@@ -36,7 +36,14 @@ impl Evaluator for TestSet {
     fn evaluate(&mut self, model: &[f32]) -> Result<Evaluation, Box<dyn Error + Send + Sync>> {
         let measured = self.measure(model)?;
         Ok(Evaluation {
-            accuracy: measured.accuracy,
+            scores: match &measured.scored {
+                Scored::Classes(classes) => Scores::Classes { accuracy: classes.accuracy },
+                Scored::Numbers(errors) => Scores::Numbers {
+                    mean_absolute_error: errors.mean_absolute,
+                    root_mean_squared_error: errors.root_mean_squared(),
+                    r_squared: errors.r_squared,
+                },
+            },
             loss: measured.loss,
             examples: measured.examples as u64,
         })

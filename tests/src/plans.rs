@@ -25,6 +25,7 @@ pub fn task() -> Task {
         model: Model::Softmax,
         training: Training::plain(0.1, 1, Batch::Full),
         tuning: None,
+        encoding: None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 use skep_learning::text::TextFeatures;
-use skep_learning::{Input, ModelFile};
+use skep_learning::{Input, ModelFile, Target};
 use skep_privacy::ledger::SignedCheckpoint;
 use skep_protocol::Digest;
 
@@ -79,6 +79,7 @@ impl<'a> Shown<'a> {
             "input": interface.input,
             "standardization": interface.standardization,
             "classes": interface.classes,
+            "target": interface.target,
             "has_interface": model.has_interface(),
             "privacy": privacy,
             "delta": self.number("delta"),
@@ -116,7 +117,10 @@ impl<'a> Shown<'a> {
                 format!("{trained} of them or of adapters beside them; the others are as they were given"),
             );
         }
-        line("classes", self.classes());
+        match self.model.interface().target {
+            None => line("classes", self.classes()),
+            Some(target) => line("predicts", predicts(&target)),
+        }
         self.privacy(&mut line);
         self.lineage(&mut line);
         text
@@ -225,3 +229,10 @@ fn shortened(names: &[String]) -> String {
 }
 
 const SHOWN: usize = 12;
+
+/// The number that is predicted, and how it is scaled.
+fn predicts(target: &Target) -> String {
+    let Target { column, shift, scale, bounds, .. } = target;
+    let bounds = bounds.map_or(String::new(), |[low, high]| format!(", {low} to {high}"));
+    format!("the number `{column}`{bounds}: trained on it less {shift}, divided by {scale}")
+}

@@ -2,8 +2,11 @@
 
 use std::fmt::Write;
 
+use skep_protocol::experiment::Metric;
 use skep_server::record::RoundRecord;
 
+use super::drawn;
+use crate::metric_words::title;
 use crate::page::{Chart, Series, escaped, page};
 
 /// A run among others.
@@ -14,9 +17,9 @@ pub(crate) struct Compared<'a> {
     pub(crate) records: &'a [RoundRecord],
 }
 
-/// The page; `rows` are a table's, its header first.
-pub(crate) fn compared(runs: &[Compared<'_>], rows: &[Vec<String>]) -> String {
-    let chart = |title, value: fn(&RoundRecord) -> Option<f64>, top| {
+/// The page, with a curve for each of `metrics`; `rows` are a table's, its header first.
+pub(crate) fn compared(runs: &[Compared<'_>], metrics: &[Metric], rows: &[Vec<String>]) -> String {
+    let chart = |title: &'static str, value: &dyn Fn(&RoundRecord) -> Option<f64>, top| {
         let curve = |(number, run): (usize, &Compared<'_>)| {
             let points =
                 run.records.iter().filter_map(|record| Some((record.round.0 as f64, value(record)?)));
@@ -24,25 +27,25 @@ pub(crate) fn compared(runs: &[Compared<'_>], rows: &[Vec<String>]) -> String {
         };
         Chart { top, ..Chart::of_rounds(title, runs.iter().enumerate().map(curve).collect()) }.html()
     };
-    let charts = [
-        chart("Accuracy", |record| record.accuracy, Some(1.0)),
-        chart("Loss", |record| record.loss, None),
-        chart("Worst client", |record| Some(record.client_accuracy?.worst), Some(1.0)),
-        chart("ε against recipients", |record| record.epsilon_release, None),
-        chart("ε against the server", |record| record.epsilon_server, None),
-    ];
+    let mut charts = String::new();
+    for &metric in metrics {
+        charts += &chart(title(metric), &|record| drawn(metric, record), metric.most());
+    }
+    charts += &chart("Worst client", &|record| Some(record.client_accuracy?.worst), Some(1.0));
+    charts += &chart("ε against recipients", &|record| record.epsilon_release, None);
+    charts += &chart("ε against the server", &|record| record.epsilon_server, None);
     let mut table = String::new();
     for (row, cell) in rows.iter().zip(std::iter::once("th").chain(std::iter::repeat("td"))) {
         let cells: String = row.iter().map(|text| format!("<{cell}>{}</{cell}>", escaped(text))).collect();
         // Writing to a string cannot fail.
         let _ = writeln!(table, "<tr>{cells}</tr>");
     }
-    let title = format!("{} runs", runs.len());
+    let heading = format!("{} runs", runs.len());
     let body = format!(
-        "<header><div><h1>{title}</h1><p class=\"soft\">beside one another</p></div></header>\n\
+        "<header><div><h1>{heading}</h1><p class=\"soft\">beside one another</p></div></header>\n\
          <div class=\"grid wide\">\n{}</div>\n<h2>What they say of themselves</h2>\n\
          <div class=\"card scroll\"><table class=\"compared\">\n{table}</table></div>\n",
-        charts.concat()
+        charts
     );
     // The golden angle keeps neighbours apart, however many runs there are.
     let colours: String = (0..runs.len())
@@ -52,7 +55,7 @@ pub(crate) fn compared(runs: &[Compared<'_>], rows: &[Vec<String>]) -> String {
         "{colours}.area {{ display: none }}\nfigcaption {{ display: block }}\nfigcaption output {{ text-align: left; display: block }}\n\
          .compared th, .compared td {{ padding: .3rem .8rem .3rem 0; white-space: nowrap }}\n"
     );
-    page(&title, &style, &body)
+    page(&heading, &style, &body)
 }
 
 #[cfg(test)]
@@ -63,7 +66,7 @@ mod tests {
     fn names_are_text_and_every_run_has_a_colour() {
         let runs: Vec<_> =
             ["<one>", "two"].map(|name| Compared { name: name.to_owned(), records: &[] }).into();
-        let html = compared(&runs, &[vec!["run".to_owned()], vec!["<one>".to_owned()]]);
+        let html = compared(&runs, &[Metric::Accuracy], &[vec!["run".to_owned()], vec!["<one>".to_owned()]]);
         assert!(html.contains("<td>&lt;one&gt;</td>") && !html.contains("<one>"), "{html}");
         assert!(html.contains(".run1 { color: hsl(338 "), "{html}");
     }

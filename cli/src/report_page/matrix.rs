@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use skep_learning::{Average, Confusion, Evaluation};
+use skep_learning::{Average, Classification, Confusion};
 
 use crate::page::{count, escaped, percent};
 
 /// The confusion matrix as a table, and the scores of each class as another.
-pub(super) fn html(measured: &Evaluation, classes: &[String]) -> String {
+pub(super) fn html(measured: &Classification, classes: &[String]) -> String {
     let confusion = &measured.confusion;
     format!("<div class=\"grid wide\">\n{}{}</div>\n", table(confusion, classes), scores(measured, classes))
 }
@@ -52,7 +52,7 @@ fn table(confusion: &Confusion, classes: &[String]) -> String {
     html + "</div>\n"
 }
 
-fn scores(measured: &Evaluation, classes: &[String]) -> String {
+fn scores(measured: &Classification, classes: &[String]) -> String {
     let mut html = "<div class=\"card\"><figcaption><h3>Each class</h3></figcaption><div class=\"scroll\"><table class=\"classes\">\
         <thead><tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>ROC AUC</th><th>examples</th><th class=\"bar\"></th></tr></thead>\n"
         .to_owned();
@@ -91,13 +91,16 @@ const CLASSES: usize = 30;
 
 #[cfg(test)]
 mod tests {
+    use skep_learning::Evaluation;
+
     use super::*;
 
     #[test]
     fn every_count_stands_at_its_place() {
         let logits = [([1.0, 0.0], 0), ([0.0, 1.0], 0), ([0.0, 1.0], 1), ([0.0, 3.0], 1)];
         let examples: Vec<_> = logits.iter().map(|(logits, label)| (&logits[..], *label)).collect();
-        let html = html(&Evaluation::of_logits(2, &examples), &["no".into(), "<b>".into()]);
+        let evaluation = Evaluation::of_logits(2, &examples);
+        let html = html(evaluation.classes().unwrap(), &["no".into(), "<b>".into()]);
         assert!(html.contains("<th title=\"no\">no</th><td class=\"right\" style=\"--part:50%\">1</td><td class=\"\" style=\"--part:71%\">1</td>"), "{html}");
         assert!(html.contains("<td class=\"none\" style=\"--part:0%\">0</td><td class=\"right strong\" style=\"--part:100%\">2</td>"), "{html}");
         assert!(

@@ -13,10 +13,11 @@ use std::fmt::Write;
 
 use skep_learning::Evaluation;
 use skep_privacy::quantities::Sampling;
-use skep_protocol::experiment::{Experiment, Privacy};
+use skep_protocol::experiment::{Experiment, Metric, Privacy};
 use skep_server::record::{ClientAccuracy, ClientAnswers, RoundRecord};
 use skep_simulations::LabelCounts;
 
+use crate::metric_words;
 use crate::page::{Chart, Look, Series, bytes, count, escaped, facts, keyed, number, page, percent};
 use crate::privacy_words;
 use crate::report::spoken;
@@ -94,9 +95,6 @@ impl Report<'_> {
 
     fn numbers(&self) -> String {
         let summary = self.summary;
-        let measured = |key: &str, value: Option<f64>, shown: fn(f64) -> String| {
-            keyed(key, value, &value.map_or("–".to_owned(), shown))
-        };
         let epsilon = |key: &str, value: Option<f64>| {
             keyed(key, value, &value.map_or("∞".to_owned(), |value| format!("{value:.3}")))
         };
@@ -112,19 +110,18 @@ impl Report<'_> {
             keyed("rounds_degraded", summary.rounds_degraded, &count(summary.rounds_degraded)),
             keyed("rounds_aborted", summary.rounds_aborted, &count(summary.rounds_aborted))
         );
-        let cards = [
-            (
-                "Accuracy",
-                "teal",
-                measured("accuracy", summary.accuracy, percent),
-                "of the last model, on held-out examples".to_owned(),
-            ),
-            (
-                "Loss",
-                "",
-                measured("loss", summary.loss, |loss| format!("{loss:.4}")),
-                "mean cross-entropy, in nats".to_owned(),
-            ),
+        let mut cards: Vec<(&str, &str, String, String)> = Vec::new();
+        for &metric in self.experiment.data.predicted().metrics() {
+            let value = summary.value(metric);
+            let shown = value.map_or("–".to_owned(), |value| match metric {
+                Metric::Accuracy => percent(value),
+                metric => metric_words::shown(metric, value),
+            });
+            let colour = if cards.is_empty() { "teal" } else { "" };
+            let value = keyed(metric.key(), value, &shown);
+            cards.push((metric_words::title(metric), colour, value, metric.meaning().to_owned()));
+        }
+        cards.extend([
             (
                 "ε against recipients",
                 "honey",
@@ -138,11 +135,11 @@ impl Report<'_> {
                 against_server,
             ),
             ("Rounds", "", count(self.records.len() as u64), rounds),
-        ];
-        let cards = cards.map(|(name, colour, value, note)| {
+        ]);
+        let cards = cards.into_iter().map(|(name, colour, value, note)| {
             format!("<div class=\"card\"><dt>{name}</dt><dd class=\"{colour}\">{value}</dd><small>{note}</small></div>\n")
         });
-        format!("<dl class=\"grid numbers\">\n{}</dl>\n", cards.concat())
+        format!("<dl class=\"grid numbers\">\n{}</dl>\n", cards.collect::<String>())
     }
 
     fn promise(&self) -> String {
@@ -179,7 +176,12 @@ impl Report<'_> {
         let curve = |value: &dyn Fn(&RoundRecord) -> Option<f64>| -> Vec<(f64, f64)> {
             self.records.iter().filter_map(|record| Some((record.round.0 as f64, value(record)?))).collect()
         };
-        let one = |title, name: &str, colour: &str, points: Vec<(f64, f64)>, top, limit: Option<f64>| {
+        let one = |title: &'static str,
+                   name: &str,
+                   colour: &str,
+                   points: Vec<(f64, f64)>,
+                   top,
+                   limit: Option<f64>| {
             let limit = limit.map(|limit| Series {
                 look: Look::Limit,
                 ..Series::line("limit", "rose", points.iter().map(|(round, _)| (*round, limit)).collect())
@@ -193,9 +195,11 @@ impl Report<'_> {
             Privacy::Central { .. } => [limit, None],
             _ => [None, limit],
         };
-        let mut charts =
-            one("Accuracy", "accuracy", "teal", curve(&|record| record.accuracy), Some(1.0), None);
-        charts += &one("Loss", "loss", "teal", curve(&|record| record.loss), None, None);
+        let mut charts = String::new();
+        for &metric in self.experiment.data.predicted().metrics() {
+            let points = curve(&|record| drawn(metric, record));
+            charts += &one(metric_words::title(metric), metric.name(), "teal", points, metric.most(), None);
+        }
         if self.records.iter().any(|record| record.client_accuracy.is_some()) {
             let of = |name: &str, colour: &str, value: fn(&ClientAccuracy) -> f64| {
                 Series::line(name, colour, curve(&|record| record.client_accuracy.as_ref().map(value)))
@@ -277,7 +281,7 @@ impl Report<'_> {
     }
 
     fn quality(&self) -> String {
-        self.measured.map_or(String::new(), |measured| {
+        self.measured.and_then(Evaluation::classes).map_or(String::new(), |measured| {
             format!(
                 "<h2>On held-out examples</h2>\n{}{}",
                 matrix::html(measured, self.classes),
@@ -352,6 +356,11 @@ impl Report<'_> {
             && !matches!(self.experiment.privacy, Privacy::None);
         self.is_simulation() || !secret
     }
+}
+
+/// What a curve shows of a round: charts begin at 0, and a model worse than the mean of the targets is at the bottom of theirs.
+fn drawn(metric: Metric, record: &RoundRecord) -> Option<f64> {
+    record.value(metric).map(|value| value.max(0.0))
 }
 
 /// What an epsilon means, in words: the power of any test is at most e^ε times its size, plus δ.

@@ -5,13 +5,14 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 use skep_privacy::adversary::Adversary;
 use skep_privacy::spending::Spending;
-use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::ExperimentFile;
+use skep_protocol::experiment::{Experiment, Metric};
 use skep_server::federation;
 use skep_server::federation::no_promise;
 
 use super::Ran;
 use super::plan::told;
+use crate::metric_words::{self, named};
 use crate::text_table::aligned;
 
 /// A run that has ended, in a line.
@@ -19,11 +20,9 @@ pub(super) fn line(ran: &Ran, of: usize) -> String {
     let values = told(&ran.planned.values);
     match &ran.summary {
         Ok(summary) => {
-            format!(
-                "run {} of {of}: accuracy {}, with {values}",
-                ran.planned.number,
-                shown(&summary["accuracy"])
-            )
+            let metric = metric(ran);
+            let value = named(metric, summary[metric.key()].as_f64());
+            format!("run {} of {of}: {value}, with {values}", ran.planned.number)
         }
         Err(error) => format!("run {} of {of} failed, with {values}: {error}", ran.planned.number),
     }
@@ -34,7 +33,13 @@ pub(super) fn text(ran: &[Ran]) -> String {
     let Some(first) = ran.first() else { return String::new() };
     let mut header = vec!["run".to_owned()];
     header.extend(first.planned.values.iter().map(|(key, _)| key.clone()));
-    header.extend(["accuracy", "loss", "eps recipients", "eps server"].map(str::to_owned));
+    // Runs of a sweep may differ in their data, and so in what is measured.
+    let measured: Vec<Metric> = Metric::ALL
+        .into_iter()
+        .filter(|&first| first == Metric::Loss || ran.iter().any(|ran| metric(ran) == first))
+        .collect();
+    header.extend(measured.iter().map(|metric| metric.name().to_owned()));
+    header.extend(["eps recipients", "eps server"].map(str::to_owned));
     let mut rows = vec![header];
     let best = best(ran);
     for ran in ran {
@@ -43,7 +48,7 @@ pub(super) fn text(ran: &[Ran]) -> String {
         row.extend(ran.planned.values.iter().map(|(_, value)| value.to_string()));
         match &ran.summary {
             Ok(summary) => {
-                row.extend(["accuracy", "loss"].map(|key| shown(&summary[key])));
+                row.extend(measured.iter().map(|metric| shown(*metric, &summary[metric.key()])));
                 row.extend(["epsilon_release", "epsilon_server"].map(|key| unbounded(&summary[key])));
             }
             Err(_) => row.push("failed".to_owned()),
@@ -87,10 +92,20 @@ pub(super) fn json(ran: &[Ran]) -> Value {
     })
 }
 
-/// The run with the highest accuracy.
+/// What is measured of a run first of all.
+fn metric(ran: &Ran) -> Metric {
+    ran.planned.experiment.data.predicted().metric()
+}
+
+/// The run with the best model, by what is measured first of all; none where runs do not measure the same.
 fn best(ran: &[Ran]) -> Option<usize> {
-    let accuracy = |ran: &Ran| ran.summary.as_ref().ok().and_then(|summary| summary["accuracy"].as_f64());
-    let measured = ran.iter().filter_map(|ran| Some((accuracy(ran)?, ran.planned.number)));
+    let by = metric(ran.first()?);
+    if ran.iter().any(|ran| metric(ran) != by) {
+        return None;
+    }
+    let value = |ran: &Ran| ran.summary.as_ref().ok().and_then(|summary| summary[by.key()].as_f64());
+    let gain = |value: f64| by.better().gain(value, 0.0);
+    let measured = ran.iter().filter_map(|ran| Some((gain(value(ran)?), ran.planned.number)));
     measured.max_by(|one, other| one.0.total_cmp(&other.0).then(other.1.cmp(&one.1))).map(|(_, run)| run)
 }
 
@@ -166,8 +181,8 @@ fn population(experiment: &Experiment) -> (u64, u64, String) {
     (experiment.seed, experiment.population.clients, data)
 }
 
-fn shown(value: &Value) -> String {
-    value.as_f64().map_or("–".to_owned(), |value| format!("{value:.4}"))
+fn shown(metric: Metric, value: &Value) -> String {
+    value.as_f64().map_or("–".to_owned(), |value| metric_words::shown(metric, value))
 }
 
 fn unbounded(value: &Value) -> String {

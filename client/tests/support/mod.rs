@@ -33,6 +33,7 @@ pub fn task() -> Task {
         model: Model::Softmax,
         training: Training::plain(0.5, 2, Batch::Size(8)),
         tuning: None,
+        encoding: None,
     }
 }
 

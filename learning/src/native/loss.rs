@@ -1,4 +1,18 @@
-//! Softmax cross-entropy.
+//! Softmax cross-entropy, and the losses of numbers.
+
+use crate::{Loss, Target};
+
+/// Replaces the answers of a model that predicts a number by the gradient of `share` times the sum of their losses. `numbers` are in
+/// their own unit. Gives the sum of the losses; not finite if an answer is not.
+pub(super) fn of_numbers(answers: &mut [f32], numbers: &[f32], target: &Target, share: f64) -> f64 {
+    let Target { loss, .. } = target;
+    let errors = answers.iter_mut().zip(numbers).map(|(answer, &number)| {
+        let error = f64::from(*answer) - f64::from(target.scaled(number));
+        *answer = (loss.slope(error) * share) as f32;
+        Loss::of(*loss, error)
+    });
+    errors.sum()
+}
 
 /// Replaces the logits of some predictions by the gradient of `share` times the sum of their cross-entropies:
 /// share · (softmax − one-hot), and zero where there is no label. Gives the sum of the losses in nats; not finite if a logit is not.

@@ -37,6 +37,7 @@ use self::network::{Network, Workspace};
 use self::parameters::Parameters;
 use crate::augment::Augmenter;
 use crate::descent::{Descent, Moments, squared_norm};
+use crate::errors::ErrorTally;
 use crate::kernel::{are_finite, vectorized};
 use crate::learner::{check_correction, check_fit};
 use crate::metrics::Tally;
@@ -53,6 +54,8 @@ pub struct NativeLearner {
     workspace: Workspace,
     /// Of each prediction, if there is one to make.
     labels: Vec<Option<usize>>,
+    /// The numbers to predict, where no class is.
+    numbers: Vec<f32>,
     /// Of a step that does not go straight into the weights.
     gradient: Vec<f32>,
     /// Of a part of a batch.
@@ -77,6 +80,7 @@ impl NativeLearner {
             network,
             workspace: Workspace::default(),
             labels: Vec::new(),
+            numbers: Vec::new(),
             gradient: Vec::new(),
             part: Vec::new(),
             moments: Moments::default(),
@@ -189,6 +193,8 @@ impl NativeLearner {
         let inputs = self.architecture.inputs();
         self.workspace.reserve(&self.network, positions.len());
         data.gather_into(positions, self.workspace.input(positions.len() * inputs));
+        self.numbers.clear();
+        self.numbers.extend(positions.iter().map(|&at| data.number(at)));
         self.labels.clear();
         let labels = positions.iter().map(|&at| data.label(at));
         match self.architecture.predicted_words() {
@@ -213,10 +219,14 @@ impl NativeLearner {
         self.load(data, positions);
         self.augment(positions, seed);
         let (examples, every) = (positions.len(), 0..self.network.parameter_count());
-        let Self { network, workspace, labels, .. } = self;
+        let Self { network, workspace, labels, numbers, .. } = self;
         let logits = network.forward(parameters.read(every), examples, Some(seed), workspace);
         let predictions = labels.iter().flatten().count();
-        let loss = loss::cross_entropy(logits, labels, 1.0 / predictions.max(1) as f64);
+        let share = 1.0 / predictions.max(1) as f64;
+        let loss = match data.dataset().target() {
+            None => loss::cross_entropy(logits, labels, share),
+            Some(target) => loss::of_numbers(logits, numbers, target, share),
+        };
         network.backward(&mut parameters, scale, examples, seed, workspace);
         loss
     }
@@ -274,10 +284,13 @@ impl NativeLearner {
         while !positions.is_empty() {
             self.load(data, &positions);
             self.augment(&positions, seed);
-            let Self { network, workspace, labels, clipping, .. } = self;
+            let Self { network, workspace, labels, numbers, clipping, .. } = self;
             let examples = positions.len();
             let logits = network.forward(weights, examples, Some(seed), workspace);
-            let loss = loss::cross_entropy(logits, labels, 1.0);
+            let loss = match data.dataset().target() {
+                None => loss::cross_entropy(logits, labels, 1.0),
+                Some(target) => loss::of_numbers(logits, numbers, target, 1.0),
+            };
             let mut parameters = Parameters::Apart { weights, target: sum };
             network.backward_clipped(&mut parameters, norm, examples, seed, workspace, clipping);
             let mut finite = (0..examples).map(|at| clipping.is_finite(at));
@@ -442,9 +455,18 @@ impl Learner for NativeLearner {
 
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError> {
         self.check(parameters, data)?;
+        let positions: Vec<usize> = (0..data.len()).collect();
+        if let Some(target) = data.dataset().target() {
+            let mut tally = ErrorTally::new(target);
+            for positions in positions.chunks(self.evaluated_at_once()) {
+                self.load(data, positions);
+                let answers = self.network.forward(parameters, positions.len(), None, &mut self.workspace);
+                answers.iter().zip(&self.numbers).for_each(|(&answer, &number)| tally.record(answer, number));
+            }
+            return Ok(tally.finish());
+        }
         let classes = self.architecture.classes();
         let mut tally = Tally::new(classes, self.predictions(data));
-        let positions: Vec<usize> = (0..data.len()).collect();
         for positions in positions.chunks(self.evaluated_at_once()) {
             self.load(data, positions);
             let logits = self.network.forward(parameters, positions.len(), None, &mut self.workspace);

@@ -2,7 +2,8 @@
 //!
 //! The graph takes examples as they stand in files, `input` of shape `[batch, numbers]`, of texts the numbers that they become,
 //! divides them as training did, and gives
-//! `logits` and `probabilities` of shape `[batch, classes]`. Images have their channels last here and first there, so the
+//! `logits` and `probabilities` of shape `[batch, classes]`; of a model that predicts a number, `number` of shape `[batch, 1]`, in its own
+//! unit. Images have their channels last here and first there, so the
 //! weights of convolutions are turned, and pixels are on the way in and out. Opset 17, ONNX 1.12 (2022).
 
 mod sequence;
@@ -61,8 +62,20 @@ pub fn encode(model: &ModelFile) -> Result<Vec<u8>, OnnxError> {
         graph.layer(&stacked, &model.parameters()[offset..offset + len])?;
         offset += len;
     }
-    graph.push("Identity", LOGITS, &[], |node| node);
-    graph.push("Softmax", PROBABILITIES, &[], |node| node.int("axis", -1));
+    let mut outputs = vec![LOGITS, PROBABILITIES];
+    match &interface.target {
+        None => {
+            graph.push("Identity", LOGITS, &[], |node| node);
+            graph.push("Softmax", PROBABILITIES, &[], |node| node.int("axis", -1));
+        }
+        Some(target) => {
+            let scale = graph.floats("scale", &[1], &[target.scale as f32]);
+            let shift = graph.floats("shift", &[1], &[target.shift as f32]);
+            graph.push("Mul", "unscaled", &[scale], |node| node);
+            graph.push("Add", NUMBER, &[shift], |node| node);
+            outputs = vec![NUMBER];
+        }
+    }
     let classes = architecture.classes();
     let mut body = Message::default();
     for node in graph.nodes {
@@ -74,8 +87,9 @@ pub fn encode(model: &ModelFile) -> Result<Vec<u8>, OnnxError> {
     }
     body.message(11, value_info(INPUT, &[architecture.inputs()]));
     let each: Vec<usize> = architecture.predicted_words().into_iter().chain([classes]).collect();
-    body.message(12, value_info(LOGITS, &each));
-    body.message(12, value_info(PROBABILITIES, &each));
+    for output in outputs {
+        body.message(12, value_info(output, &each));
+    }
 
     let mut opset = Message::default();
     opset.text(1, "").int(2, OPSET);
@@ -93,6 +107,7 @@ pub fn encode(model: &ModelFile) -> Result<Vec<u8>, OnnxError> {
 const INPUT: &str = "input";
 const LOGITS: &str = "logits";
 const PROBABILITIES: &str = "probabilities";
+const NUMBER: &str = "number";
 const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 

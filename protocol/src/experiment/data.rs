@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::images::ImageData;
+use super::metric::Predicted;
 use super::workload::Workload;
 
 /// A data set.
@@ -270,9 +271,12 @@ impl Data {
         }
     }
 
-    /// Whether the class of an example is the word that follows.
-    pub fn predicts_words(&self) -> bool {
-        matches!(self, Data::Text(text) if text.features == TextFeatures::NextWord)
+    /// What is predicted of an example.
+    pub fn predicted(&self) -> Predicted {
+        match self {
+            Data::Text(text) if text.features == TextFeatures::NextWord => Predicted::Word,
+            _ => Predicted::Class,
+        }
     }
 
     /// Whether they say whose example each is.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use skep_privacy::quantities::NoiseMultiplier;
 
 use super::Privacy;
+pub use super::metric::{Better, Metric, Predicted};
 use super::validate::{Invalid, invalid};
 
 /// `[evaluation]`, as it is typed and as it is meant.
@@ -50,21 +51,6 @@ pub struct EvaluationQuery {
     pub max_loss: f64,
 }
 
-/// `evaluation.metric`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Metric {
-    /// The accuracy on the server's own examples.
-    #[default]
-    Accuracy,
-    /// The loss on them.
-    Loss,
-    /// The mean accuracy of clients on examples of their own.
-    ClientAccuracy,
-    /// The same after each has fitted the model to its other examples.
-    PersonalisedAccuracy,
-}
-
 /// When a run ends although rounds are left.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stop {
@@ -92,12 +78,12 @@ impl Default for Evaluation {
 }
 
 impl Evaluation {
-    /// When the run ends although rounds are left, if ever.
-    pub fn stop(&self) -> Option<Stop> {
+    /// When the run ends although rounds are left, if ever, of a model that predicts that.
+    pub fn stop(&self, predicted: Predicted) -> Option<Stop> {
         Some(Stop {
             patience: self.patience?,
             min_delta: self.min_delta.unwrap_or(0.0),
-            metric: self.metric.unwrap_or_default(),
+            metric: self.metric.unwrap_or(predicted.metric()),
         })
     }
 
@@ -111,11 +97,12 @@ impl Evaluation {
         self.query.is_some_and(|query| round.is_multiple_of(query.every) || round == rounds)
     }
 
-    /// What makes no sense.
+    /// What makes no sense of a model that predicts that.
     ///
     /// # Errors
     /// [`Invalid`], which names the key.
-    pub fn check(&self, privacy: &Privacy) -> Result<(), Invalid> {
+    pub fn check(&self, privacy: &Privacy, predicted: Predicted) -> Result<(), Invalid> {
+        self.refuse_other_metrics(predicted)?;
         if self.every == 0 {
             return Err(invalid("evaluation.every", "is 0, but must be at least 1 round"));
         }
@@ -182,7 +169,7 @@ impl Evaluation {
                 Err(invalid(
                     "evaluation.metric",
                     "cannot be one of clients' accuracy with privacy: when the run ends would tell about clients' examples, and nothing hides \
-                 that; \"accuracy\" and \"loss\" are of the server's own examples and cost nothing",
+                 that; others are of the server's own examples and cost nothing",
                 ))
             }
             Some(Metric::ClientAccuracy) if self.clients.is_none() => Err(invalid(
@@ -193,6 +180,40 @@ impl Evaluation {
                 "evaluation.metric",
                 "is \"personalised-accuracy\", but nobody fits the model: say for how long in `fine_tune_epochs`",
             )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Evaluation {
+    /// What is not measured of such a model.
+    fn refuse_other_metrics(&self, predicted: Predicted) -> Result<(), Invalid> {
+        let by_clients =
+            [("evaluation.clients", self.clients.is_some()), ("evaluation.query", self.query.is_some())];
+        if let (Predicted::Number, Some((key, _))) = (predicted, by_clients.iter().find(|(_, given)| *given))
+        {
+            return Err(invalid(
+                key,
+                "asks how often clients find the class of an example, and a model that predicts a number finds none: remove it; the server \
+                 measures errors on its own examples",
+            ));
+        }
+        let known = |metric: Metric| {
+            let of_clients = matches!(metric, Metric::ClientAccuracy | Metric::PersonalisedAccuracy);
+            (of_clients && predicted != Predicted::Number) || predicted.metrics().contains(&metric)
+        };
+        match self.metric {
+            Some(metric) if !known(metric) => {
+                let names: Vec<String> = predicted
+                    .metrics()
+                    .iter()
+                    .map(|metric| format!("\"{}\"", metric.key().replace('_', "-")))
+                    .collect();
+                Err(invalid(
+                    "evaluation.metric",
+                    format!("is not measured of such a model; choose one of {}", names.join(", ")),
+                ))
+            }
             _ => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ pub mod evaluation;
 pub mod file;
 mod images;
 mod layers;
+mod metric;
 pub mod simulation;
 mod strategy;
 mod strategy_file;
@@ -36,6 +37,7 @@ pub use data::{
 pub use evaluation::{Evaluation, EvaluationQuery};
 pub use images::{ImageData, ImageFormat, Normalize};
 pub use layers::{Block, Layer, NormPlace, Summary, Transformer, lenet, resnet, simple_cnn};
+pub use metric::{Better, Metric, Predicted};
 pub use simulation::Simulation;
 pub use strategy::{
     Aggregation, Buffering, LOSS_UNIT, Robust, STEPS_UNIT, SecondMoment, ServerOptimizer, Strategy, Weighting,
@@ -291,6 +293,11 @@ impl Experiment {
     pub fn place_below(&mut self, directory: &Path) {
         self.data.place_below(directory);
         self.weights.iter_mut().for_each(|path| *path = directory.join(&*path));
+    }
+
+    /// When the run ends although rounds are left, if ever.
+    pub fn stop(&self) -> Option<evaluation::Stop> {
+        self.evaluation.stop(self.data.predicted())
     }
 
     /// The largest cohort that a round can invite: everyone, or the fixed size.

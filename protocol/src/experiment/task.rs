@@ -16,7 +16,7 @@ pub struct Task {
     pub seed: u64,
     /// Numbers in one example.
     pub inputs: u32,
-    /// Classes to tell apart, at least 2.
+    /// Classes to tell apart, at least 2; 1 where a number is predicted.
     pub classes: u32,
     /// The model.
     pub model: Model,
@@ -24,6 +24,8 @@ pub struct Task {
     pub training: Training,
     /// What of the model is trained, if not all.
     pub tuning: Option<Box<Tuning>>,
+    /// The digest of how examples become numbers, where they are not taken as they stand in files: everybody must make them alike.
+    pub encoding: Option<Digest>,
 }
 
 /// The shape of a model between its inputs and classes.
@@ -116,7 +118,8 @@ impl Task {
     /// # Errors
     /// The key inside the experiment file, and what is wrong with its value.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        if self.classes < 2 {
+        // A number to predict is scaled, and so a part of the encoding.
+        if self.classes == 0 || (self.classes == 1 && self.encoding.is_none()) {
             return Err(("task.data", "has fewer than two classes".into()));
         }
         if let Model::Mlp { hidden, .. } = &self.model {
@@ -205,6 +208,9 @@ impl Task {
         }
         self.training.write(&mut writer);
         self.tuning.iter().for_each(|tuning| tuning.write(&mut writer));
+        if let Some(encoding) = &self.encoding {
+            writer.u8(11).text(&encoding.to_string());
+        }
         Digest::of(&writer.finish())
     }
 }

@@ -15,8 +15,8 @@ use super::file::{
 };
 use super::task::is_name;
 use super::{
-    Attack, Data, Experiment, Fidelity, InitialWeights, Model, Partition, Population, Privacy, Rounds,
-    Simulation, Strategy, Task, Training, Tuning, lenet, resnet, simple_cnn,
+    Attack, Data, Experiment, Fidelity, InitialWeights, Model, Partition, Population, Predicted, Privacy,
+    Rounds, Simulation, Strategy, Task, Training, Tuning, lenet, resnet, simple_cnn,
 };
 use crate::time::Span;
 
@@ -66,7 +66,7 @@ impl TryFrom<&ExperimentFile> for Experiment {
         strategy::refuse_combinations(&experiment)?;
         refuse_impossible_rounds(&experiment)?;
         privacy::refuse_combinations(&experiment)?;
-        experiment.evaluation.check(&experiment.privacy)?;
+        experiment.evaluation.check(&experiment.privacy, experiment.data.predicted())?;
         Ok(experiment)
     }
 }
@@ -91,9 +91,10 @@ fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, I
                 Model::Mlp { hidden: hidden.clone(), activation: *activation }
             }
             ModelFile::Layers { image, layers } => Model::Layers { image: *image, layers: layers.clone() },
-            ModelFile::Transformer(transformer) => {
-                Model::Layers { image: None, layers: transformer.resolve(data.predicts_words()) }
-            }
+            ModelFile::Transformer(transformer) => Model::Layers {
+                image: None,
+                layers: transformer.resolve(data.predicted() == Predicted::Word),
+            },
             ModelFile::SimpleCnn { image, dropout } => {
                 Model::Layers { image: Some(*image), layers: simple_cnn(*dropout) }
             }
@@ -111,6 +112,7 @@ fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, I
         },
         training: Training { example_privacy, ..Training::from(&file.task.training) },
         tuning: None,
+        encoding: None,
     };
     if let (Some(tuning), Some(parameters)) = (&file.task.tuning, task.model_parameters()) {
         if matches!(task.model, Model::Own { .. }) {

@@ -233,7 +233,7 @@ pub async fn serve(
     let (inputs, incoming) = mpsc::channel(INPUTS);
     let (plan, current_plan) = watch::channel(None);
     let told = Told { greeting: greeting(&federation), proofs: federation.ledger().proofs() };
-    let early_end = federation.experiment().evaluation.stop().map(Patience::new);
+    let early_end = federation.experiment().stop().map(Patience::new);
     let shared = Arc::new(Shared {
         options,
         authority,

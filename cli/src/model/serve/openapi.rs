@@ -64,16 +64,28 @@ pub(super) fn description(task: &str, interface: &Interface, inputs: usize, limi
             "Answer": {
                 "type": "object",
                 "required": ["predictions"],
-                "properties": { "predictions": { "type": "array", "items": {
-                    "type": "object",
-                    "required": ["class", "probabilities"],
-                    "properties": {
-                        "class": { "type": "string", "enum": interface.classes },
-                        "probabilities": { "type": "object", "additionalProperties": { "type": "number" } },
-                    },
-                } } },
+                "properties": { "predictions": { "type": "array", "items": prediction(interface) } },
             },
             "Error": { "type": "object", "required": ["error"], "properties": { "error": { "type": "string" } } },
         } },
     })
+}
+
+/// What a prediction is.
+fn prediction(interface: &Interface) -> Value {
+    match &interface.target {
+        Some(target) => json!({
+            "type": "object",
+            "required": ["number"],
+            "properties": { "number": { "type": "number", "description": format!("`{}`, in its own unit", target.column) } },
+        }),
+        None => json!({
+            "type": "object",
+            "required": ["class", "probabilities"],
+            "properties": {
+                "class": { "type": "string", "enum": interface.classes },
+                "probabilities": { "type": "object", "additionalProperties": { "type": "number" } },
+            },
+        }),
+    }
 }

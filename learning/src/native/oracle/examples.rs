@@ -69,30 +69,33 @@ fn assert_close(architecture: &Architecture, ours: &[f32], theirs: &[f64]) {
 
 #[test]
 fn the_sum_of_clipped_gradients_is_that_of_a_loop_over_examples() {
-    for architecture in combinations() {
-        let (global, data) = (parameters(&architecture), examples(&architecture, 7));
-        let gradients = gradients(&architecture, &global, &data);
-        let mut norms: Vec<f64> = gradients.iter().map(|gradient| length(gradient)).collect();
-        norms.sort_by(f64::total_cmp);
-        // Between two norms, so that some gradients are clipped and some are not.
-        let norm = (norms[3] + norms[4]) / 2.0;
-        assert!(norms[3] < norm && norm < norms[4], "{architecture:?}: {norms:?}");
-        let mut learner = NativeLearner::new(architecture.clone()).unwrap();
-        for limit in [norm, norms[0] / 10.0, norms[6] * 10.0] {
-            let mut theirs = vec![0.0; global.len()];
-            for gradient in &gradients {
-                let factor = (limit / length(gradient)).min(1.0);
-                theirs.iter_mut().zip(gradient).for_each(|(sum, &value)| *sum += factor * f64::from(value));
-            }
-            let ours = clipped(&mut learner, &global, &data, (0..7).collect(), limit);
-            assert_close(&architecture, &ours, &theirs);
+    combinations().iter().for_each(|architecture| compare_clipped(&examples(architecture, 7), architecture));
+}
+
+/// Of seven examples.
+pub(super) fn compare_clipped(data: &Subset, architecture: &Architecture) {
+    let global = parameters(architecture);
+    let gradients = gradients(architecture, &global, data);
+    let mut norms: Vec<f64> = gradients.iter().map(|gradient| length(gradient)).collect();
+    norms.sort_by(f64::total_cmp);
+    // Between two norms, so that some gradients are clipped and some are not.
+    let norm = (norms[3] + norms[4]) / 2.0;
+    assert!(norms[3] < norm && norm < norms[4], "{architecture:?}: {norms:?}");
+    let mut learner = NativeLearner::new(architecture.clone()).unwrap();
+    for limit in [norm, norms[0] / 10.0, norms[6] * 10.0] {
+        let mut theirs = vec![0.0; global.len()];
+        for gradient in &gradients {
+            let factor = (limit / length(gradient)).min(1.0);
+            theirs.iter_mut().zip(gradient).for_each(|(sum, &value)| *sum += factor * f64::from(value));
         }
-        // With a norm beyond all gradients, what is left is the gradient of the batch.
-        let ours = clipped(&mut learner, &global, &data, (0..7).collect(), 1e9);
-        let step = learner.train(&global, &data, &plain(), Turn::new([9; 32])).unwrap().update;
-        let step: Vec<f64> = step.iter().map(|value| -7.0 * f64::from(*value)).collect();
-        assert_close(&architecture, &ours, &step);
+        let ours = clipped(&mut learner, &global, data, (0..7).collect(), limit);
+        assert_close(architecture, &ours, &theirs);
     }
+    // With a norm beyond all gradients, what is left is the gradient of the batch.
+    let ours = clipped(&mut learner, &global, data, (0..7).collect(), 1e9);
+    let step = learner.train(&global, data, &plain(), Turn::new([9; 32])).unwrap().update;
+    let step: Vec<f64> = step.iter().map(|value| -7.0 * f64::from(*value)).collect();
+    assert_close(architecture, &ours, &step);
 }
 
 #[test]

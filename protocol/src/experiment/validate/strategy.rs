@@ -199,12 +199,16 @@ fn refuse_private_layers(experiment: &Experiment) -> Result<(), Invalid> {
             "cannot go with \"scaffold\", whose control variates correct gradients of the whole model",
         ));
     }
-    let stop = experiment.evaluation.stop();
-    if let Some(Stop { metric: Metric::Accuracy | Metric::Loss, .. }) = stop {
+    let of_clients =
+        |stop: Stop| matches!(stop.metric, Metric::ClientAccuracy | Metric::PersonalisedAccuracy);
+    if let Some(stop) = experiment.stop().filter(|stop| !of_clients(*stop)) {
         return Err(invalid(
             "evaluation.patience",
-            "cannot go by \"accuracy\" or \"loss\" with simulation.private_layers: both are of the server's model, whose own layers in those \
-             places nobody trains; leave it out or, without privacy, choose metric = \"client-accuracy\"",
+            format!(
+                "cannot go by {} with simulation.private_layers: it is of the server's model, whose own layers in those places nobody \
+                 trains; leave it out or, without privacy, choose metric = \"client-accuracy\"",
+                stop.metric.name()
+            ),
         ));
     }
     if experiment.attack.is_some() {
