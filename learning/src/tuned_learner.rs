@@ -17,7 +17,7 @@ pub struct TunedLearner {
     native: NativeLearner,
     coordinates: Coordinates,
     base: Arc<[f32]>,
-    /// The whole model at the coordinates of the moment, and its gradient.
+    /// The whole model at the coordinates of the moment, and its gradient where it is trained.
     model: Vec<f32>,
     gradient: Vec<f32>,
 }
@@ -32,11 +32,12 @@ impl TunedLearner {
         coordinates: Coordinates,
         base: Arc<[f32]>,
     ) -> Result<Self, LearnError> {
-        let native = NativeLearner::new(architecture)?;
+        let mut native = NativeLearner::new(architecture)?;
         let (expected, actual) = (native.parameter_count(), base.len());
         if expected != actual || coordinates.whole() != expected {
             return Err(LearnError::ParameterCount { expected, actual });
         }
+        native.train_only(coordinates.in_model());
         Ok(TunedLearner { native, coordinates, base, model: Vec::new(), gradient: vec![0.0; expected] })
     }
 
@@ -230,6 +231,62 @@ mod tests {
         for (ours, theirs) in ours.update.iter().zip(&theirs.update) {
             assert!((ours - theirs).abs() < 1e-6, "{ours} {theirs}");
         }
+    }
+
+    fn models() -> Vec<Architecture> {
+        let embedding = Layer::Embedding { vocabulary: 50, width: 4 };
+        let words = [
+            embedding,
+            Layer::CausalConv1d { channels: 6, kernel: 2, dilation: 1 },
+            Layer::TemporalBlock { hidden: 5, kernel: 3, dilation: 2, dropout: 0.0 },
+            Layer::Ngrams { shortest: 1, longest: 2, channels: 3 },
+            Layer::Dense { outputs: 4 },
+            Layer::LayerNorm,
+        ];
+        let pixels = [
+            Layer::Conv2d { channels: 4, kernel: 3, stride: 1, padding: 1 },
+            Layer::GroupNorm { groups: 2 },
+            Layer::Residual { channels: 6, stride: 2, groups: 1 },
+            Layer::Conv2d { channels: 2, kernel: 1, stride: 1, padding: 0 },
+            Layer::Dense { outputs: 4 },
+        ];
+        let image = Shape::Image { height: 2, width: 3, channels: 1 };
+        let model =
+            |input, layers: &[Layer]| Architecture::Layers { input, layers: layers.to_vec(), classes: 3 };
+        vec![transformer(8, 12, 2), model(Shape::Vector(6), &words), model(image, &pixels)]
+    }
+
+    /// Each tensor is trained alone, and with the first or the last.
+    #[test]
+    fn a_part_learns_as_it_does_with_the_whole_and_nothing_else_is_computed() {
+        let mut untouched = 0;
+        for architecture in models() {
+            let base = architecture.initial_parameters([7; 32]).unwrap();
+            let positions: Vec<usize> = (0..5).collect();
+            let mut whole = vec![f32::NAN; base.len()];
+            let mut native = NativeLearner::new(architecture.clone()).unwrap();
+            let loss = native.accumulate(&base, &data(5), (&positions, None), 1, &mut whole);
+            assert!(whole.iter().all(|value| value.is_finite()));
+            let of = |segment: &crate::Segment| segment.offset..segment.offset + segment.len();
+            let tensors: Vec<_> = architecture.segments().iter().map(of).collect();
+            let (first, last) = (tensors[0].clone(), tensors[tensors.len() - 1].clone());
+            for tensor in &tensors {
+                for with in [tensor, &first, &last] {
+                    let mut learning = vec![tensor.clone(), with.clone()];
+                    learning.sort_by_key(|range| range.start);
+                    learning.dedup();
+                    native.train_only(learning.clone());
+                    let mut part = vec![f32::NAN; base.len()];
+                    let again = native.accumulate(&base, &data(5), (&positions, None), 1, &mut part);
+                    assert_eq!(loss, again);
+                    for range in learning {
+                        assert_eq!(part[range.clone()], whole[range.clone()], "{architecture:?} {range:?}");
+                    }
+                    untouched += part.iter().filter(|value| value.is_nan()).count();
+                }
+            }
+        }
+        assert!(untouched > 10_000, "{untouched}");
     }
 
     #[test]

@@ -165,6 +165,11 @@ impl Coordinates {
         self.len
     }
 
+    /// Where what is trained lies in the model: the tensors themselves, and those beside which an adapter stands.
+    pub(crate) fn in_model(&self) -> Vec<Range<usize>> {
+        self.parts.iter().map(|part| part.of.clone()).collect()
+    }
+
     /// Parameters of the whole model.
     pub fn whole(&self) -> usize {
         self.whole

@@ -136,6 +136,10 @@ impl CausalConv {
         if let Some(below) = below {
             self.backward_below(parameters, gradient, below, scratch);
         }
+        parameters.add_rows(self.bias(), scale, gradient);
+        if !parameters.learns(&self.weight()) {
+            return;
+        }
         let &Self { length, inputs, outputs, kernel, dilation, .. } = self;
         let input = self.pad(input, inputs, Margin::Before, &mut scratch.padded);
         let (target, onto) = parameters.write(self.weight());
@@ -159,7 +163,6 @@ impl CausalConv {
             onto,
             Out { data: target, row_group: inputs * outputs, row: outputs },
         );
-        parameters.add_rows(self.bias(), scale, gradient);
     }
 
     fn backward_below(

@@ -57,6 +57,13 @@ impl Dense {
         mut below: Option<&mut [f32]>,
         scratch: &mut Scratch,
     ) {
+        parameters.add_rows(self.bias(), scale, gradient);
+        if !parameters.learns(&self.weight()) {
+            if let Some(below) = below {
+                self.backward_below(parameters, gradient, below, scratch);
+            }
+            return;
+        }
         let examples = input.len() / self.inputs;
         if below.is_some() {
             self.begin_below(gradient, scratch);
@@ -78,7 +85,6 @@ impl Dense {
                 Out { data: target, row_group: 0, row: self.outputs },
             );
         }
-        parameters.add_rows(self.bias(), scale, gradient);
     }
 
     /// The gradient of the input alone.

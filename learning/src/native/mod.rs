@@ -28,6 +28,9 @@ mod smooth;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -64,6 +67,8 @@ pub struct NativeLearner {
     /// What changes images at random while training, if anything does.
     augmenter: Option<Augmenter>,
     clipping: Clipping,
+    /// The parameters that are trained, in their order, if not all.
+    learning: Option<Arc<[Range<usize>]>>,
     /// Of an update that nobody needs any more.
     spare: Vec<f32>,
 }
@@ -86,8 +91,15 @@ impl NativeLearner {
             moments: Moments::default(),
             augmenter: None,
             clipping: Clipping::default(),
+            learning: None,
             spare: Vec::new(),
         })
+    }
+
+    /// From now on [`NativeLearner::accumulate`] computes the gradients of these parameters only, which are in their order; it may leave
+    /// anything where the others' are.
+    pub(crate) fn train_only(&mut self, learning: Vec<Range<usize>>) {
+        self.learning = Some(learning.into());
     }
 
     /// The architecture of its models.
@@ -241,15 +253,16 @@ impl NativeLearner {
         seed: u64,
         into: &mut [f32],
     ) -> f64 {
+        let learning = self.learning.clone();
         let Some(size) = micro_batch.filter(|size| *size < positions.len()) else {
-            return self.step(Parameters::Apart { weights, target: into }, data, positions, 1.0, seed);
+            return self.step(apart(weights, into, learning.as_deref()), data, positions, 1.0, seed);
         };
         let mut part = std::mem::take(&mut self.part);
         part.resize(into.len(), 0.0);
         into.fill(0.0);
         let (mut loss, mut predicted) = (0.0, 0);
         for (at, positions) in (0..).zip(positions.chunks(size)) {
-            let parameters = Parameters::Apart { weights, target: &mut part };
+            let parameters = apart(weights, &mut part, learning.as_deref());
             loss += self.step(parameters, data, positions, 1.0, seed.wrapping_add(at));
             let more = self.predicted();
             into.iter_mut().zip(&part).for_each(|(sum, value)| *sum += more as f32 * value);
@@ -497,6 +510,18 @@ impl Learner for NativeLearner {
             self.workspace = workspace;
         }
         Ok(logits)
+    }
+}
+
+/// Weights that stay, while the steps of all or some of them are written to `target`.
+fn apart<'a>(
+    weights: &'a [f32],
+    target: &'a mut [f32],
+    learning: Option<&'a [Range<usize>]>,
+) -> Parameters<'a> {
+    match learning {
+        None => Parameters::Apart { weights, target },
+        Some(learning) => Parameters::Part { weights, target, learning },
     }
 }
 

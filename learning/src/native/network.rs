@@ -88,6 +88,8 @@ pub(super) struct Operation {
     pub(super) to: usize,
     /// Whether anything before it has parameters, so that the gradient of its input matters.
     pub(super) has_below: bool,
+    /// Where its parameters are; empty behind those before it if it has none.
+    parameters: Range<usize>,
 }
 
 /// What passes between operations.
@@ -185,7 +187,8 @@ impl Network {
     }
 
     fn operate(&mut self, kind: Kind, from: usize, to: usize, has_below: bool) {
-        self.operations.push(Operation { kind, from, to, has_below });
+        let parameters = self.parameters..self.parameters;
+        self.operations.push(Operation { kind, from, to, has_below, parameters });
     }
 
     fn new_slot(&mut self, shape: Shape) -> usize {
@@ -267,7 +270,8 @@ impl Network {
                 if let Kind::Conv(conv) = &kind {
                     self.slots[to].gradient = conv.output;
                 }
-                self.operate(kind, from, to, has_below);
+                let parameters = offset..self.parameters;
+                self.operations.push(Operation { kind, from, to, has_below, parameters });
             }
         }
     }
@@ -443,6 +447,9 @@ impl Network {
     ) {
         self.take_logits(workspace);
         for (index, operation) in self.operations.iter().enumerate().skip(self.single).rev() {
+            if !parameters.learns_before(operation.parameters.end) {
+                return;
+            }
             self.backward_batch(index, operation, parameters, scale, examples, seed, workspace);
         }
         self.backward_singles(parameters, scale, examples, seed, workspace);
@@ -471,17 +478,23 @@ impl Network {
         let gradient = || &after[0][..examples * to.shape.len()];
         let input = || &values[operation.from][from.of(0..examples)];
         let below = before.get_mut(operation.from).map(|below| &mut below[..examples * from.shape.len()]);
-        let below = below.filter(|_| operation.has_below);
+        let learns = parameters.learns(&operation.parameters);
+        let learns_below = operation.has_below && parameters.learns_before(operation.parameters.start);
+        // A block needs the room in any case.
+        let below = below.filter(|_| learns_below || matches!(operation.kind, Kind::Block(..)));
         match &operation.kind {
             Kind::Dense(layer) => layer.backward(parameters, scale, input(), gradient(), below, dense),
             Kind::Norm(layer) => layer.backward(parameters, scale, input(), gradient(), below, norm),
+            // Nothing stands below, so that one of them learns.
             Kind::Bag(bag) => bag.backward(parameters, scale, input(), gradient()),
             Kind::Embedding(bag) => bag.backward_each(parameters, scale, input(), gradient()),
             Kind::Ngrams(layer) => {
                 if let Some(below) = below {
                     layer.backward_below(parameters, gradient(), below, ngrams);
                 }
-                layer.backward(parameters, scale, input(), gradient(), ngrams);
+                if learns {
+                    layer.backward(parameters, scale, input(), gradient(), ngrams);
+                }
             }
             Kind::CausalConv(conv) => conv.backward(parameters, scale, input(), gradient(), below, causal),
             Kind::Positions(positions) => {
@@ -580,6 +593,10 @@ impl Network {
         seed: u64,
         workspace: &mut Workspace,
     ) {
+        let end = self.operations[..self.single].last().map_or(0, |operation| operation.parameters.end);
+        if !parameters.learns_before(end) {
+            return;
+        }
         self.begin_singles(parameters, workspace);
         for example in 0..examples {
             self.backward_example(parameters, example, seed, workspace);
@@ -624,6 +641,9 @@ impl Network {
             workspace.single_gradients[last.to][row].copy_from_slice(&whole[of]);
         }
         for (index, operation) in singles.iter().enumerate().rev() {
+            if !parameters.learns_before(operation.parameters.end) {
+                return;
+            }
             if operation.has_below || operation.kind.single_parameters().is_some() {
                 self.backward_single(index, operation, parameters, example, seed, workspace);
             }
@@ -644,10 +664,14 @@ impl Network {
         let (from, to) = (&self.slots[operation.from], &self.slots[operation.to]);
         let gradient = &mut after[0];
         let input = &values[operation.from][from.of(example..example + 1)];
-        let below = before.get_mut(operation.from).filter(|_| operation.has_below);
+        let learns = parameters.learns(&operation.parameters);
+        let learns_below = operation.has_below && parameters.learns_before(operation.parameters.start);
+        let below = before.get_mut(operation.from).filter(|_| learns_below);
         match &operation.kind {
             Kind::Conv(conv) => {
-                conv.backward(input, gradient, accumulators[index].sum(), &mut convs[index]);
+                if learns {
+                    conv.backward(input, gradient, accumulators[index].sum(), &mut convs[index]);
+                }
                 if let Some(below) = below {
                     conv.backward_below(gradient, from.gradient, below, &mut convs[index]);
                 }

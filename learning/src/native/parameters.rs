@@ -16,6 +16,15 @@ pub(super) enum Parameters<'a> {
         /// Written, every number of it.
         target: &'a mut [f32],
     },
+    /// The same of a model of which a part stays as it is.
+    Part {
+        /// Read.
+        weights: &'a [f32],
+        /// Written where weights learn.
+        target: &'a mut [f32],
+        /// The weights that learn, in their order.
+        learning: &'a [Range<usize>],
+    },
 }
 
 impl Parameters<'_> {
@@ -23,7 +32,7 @@ impl Parameters<'_> {
     pub(super) fn read(&self, range: Range<usize>) -> &[f32] {
         match self {
             Self::InPlace(weights) => &weights[range],
-            Self::Apart { weights, .. } => &weights[range],
+            Self::Apart { weights, .. } | Self::Part { weights, .. } => &weights[range],
         }
     }
 
@@ -31,12 +40,33 @@ impl Parameters<'_> {
     pub(super) fn write(&mut self, range: Range<usize>) -> (&mut [f32], Onto<'static>) {
         match self {
             Self::InPlace(weights) => (&mut weights[range], Onto::Itself),
-            Self::Apart { target, .. } => (&mut target[range], Onto::Nothing),
+            Self::Apart { target, .. } | Self::Part { target, .. } => (&mut target[range], Onto::Nothing),
         }
     }
 
-    /// Makes `scale · gradient` the step.
+    /// Whether any of these weights learn; if not, no step of theirs is needed.
+    pub(super) fn learns(&self, range: &Range<usize>) -> bool {
+        match self {
+            Self::InPlace(_) | Self::Apart { .. } => true,
+            Self::Part { learning, .. } => {
+                learning.iter().any(|learning| learning.start < range.end && range.start < learning.end)
+            }
+        }
+    }
+
+    /// Whether any weights before `end` learn; if not, no gradient is needed there.
+    pub(super) fn learns_before(&self, end: usize) -> bool {
+        match self {
+            Self::InPlace(_) | Self::Apart { .. } => true,
+            Self::Part { learning, .. } => learning.first().is_some_and(|learning| learning.start < end),
+        }
+    }
+
+    /// Makes `scale · gradient` the step of weights that learn.
     pub(super) fn add(&mut self, range: Range<usize>, scale: f32, gradient: &[f32]) {
+        if !self.learns(&range) {
+            return;
+        }
         let (target, onto) = self.write(range);
         if let Onto::Nothing = onto {
             target.fill(0.0);
@@ -47,8 +77,11 @@ impl Parameters<'_> {
         );
     }
 
-    /// Makes `scale` times the sum of the rows of `gradients` the step.
+    /// Makes `scale` times the sum of the rows of `gradients` the step of weights that learn.
     pub(super) fn add_rows(&mut self, range: Range<usize>, scale: f32, gradients: &[f32]) {
+        if !self.learns(&range) {
+            return;
+        }
         let (target, onto) = self.write(range);
         if let Onto::Nothing = onto {
             target.fill(0.0);
