@@ -26,6 +26,9 @@ pub(crate) struct OperatorLog {
 #[derive(Debug, Default, PartialEq, Serialize)]
 struct Line {
     round: u64,
+    /// Whether it is about the query after the round.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    query: bool,
     committed: Vec<u64>,
     declined: BTreeMap<Decline, Vec<u64>>,
     refused: BTreeMap<Refusal, Vec<u64>>,
@@ -59,7 +62,7 @@ impl OperatorLog {
 
 impl Line {
     fn of(round: Round, cohort: &[(ClientId, Progress)]) -> Self {
-        let mut line = Line { round: round.0, ..Line::default() };
+        let mut line = Line { round: round.training().0, query: round.is_query(), ..Line::default() };
         for (client, progress) in cohort {
             let kind = match *progress {
                 Progress::Committed => &mut line.committed,

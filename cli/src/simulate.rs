@@ -141,14 +141,15 @@ impl Drop for Repeat {
 /// [`Failure::Usage`].
 pub(crate) fn refuse_simulated_evaluation(experiment: &Experiment) -> Result<(), Failure> {
     let evaluation = &experiment.evaluation;
-    if evaluation.clients.is_none() && evaluation.query.is_none() {
+    if evaluation.clients.is_none() {
         return Ok(());
     }
     Err(Failure::Usage {
-        problem: "evaluation.clients, hold_out, fine_tune_epochs and query are of simulations in memory"
-            .to_owned(),
+        problem: "evaluation.clients and fine_tune_epochs are of simulations in memory".to_owned(),
         help: Some(
-            "take them out of [evaluation]; a server measures its models on its own examples".to_owned(),
+            "take them out of [evaluation]; a server measures its models on its own examples, and in [evaluation.query] clients say with \
+             noise how good they are on theirs"
+                .to_owned(),
         ),
     })
 }

@@ -163,18 +163,22 @@ fn alive(status: &ServerStatus) -> String {
 
 fn doing(server: &Status) -> String {
     let answered = format!("{} of {}", server.answered, server.expected);
-    let round = server.round.map_or("no round".to_owned(), |round| round.to_string());
+    let round = server.round.map(|round| if server.asking { round.query() } else { round });
+    let round = round.map_or("no round".to_owned(), |round| round.to_string());
+    let updates = if server.asking { "answers" } else { "updates" };
     match server.doing {
         Doing::Waiting => format!("waiting for clients: {} of {} are here", server.connected, server.wanted),
         Doing::Planning => "planning a round".to_owned(),
         Doing::Keys => format!("{round}, training: {answered} clients have sent keys"),
         Doing::Shares => format!("{round}, sharing secrets: {answered} clients have"),
-        Doing::Collecting => format!("{round}, collecting: {} of {} updates", server.updates, server.invited),
+        Doing::Collecting => {
+            format!("{round}, collecting: {} of {} {updates}", server.updates, server.invited)
+        }
         Doing::Consistency => format!("{round}, agreeing on the survivors: {answered} clients have"),
         Doing::Unmasking => {
-            format!("{round}, unmasking {} updates: {answered} clients have helped", server.updates)
+            format!("{round}, unmasking {} {updates}: {answered} clients have helped", server.updates)
         }
-        Doing::Releasing => format!("{round}, releasing {} updates", server.updates),
+        Doing::Releasing => format!("{round}, releasing {} {updates}", server.updates),
         Doing::Closing => format!("{round}, closing"),
         Doing::Over => format!("ended, after {round}"),
     }

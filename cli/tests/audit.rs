@@ -148,6 +148,10 @@ fn an_auditor_of_a_server_checks_its_noise_its_cohorts_and_a_clients_list() {
         ("count = 60", "count = 3"),
         ("min_updates = 50", "min_updates = 1"),
         ("epsilon_limit = 8.0", "epsilon_limit = 100.0"),
+        (
+            "[strategy]",
+            "[evaluation]\nhold_out = 0.5\nquery = { every = 1, noise_multiplier = 4.0, max_loss = 4.0 }\n[strategy]",
+        ),
     ]);
     let [private, wrong, participants] =
         ["private.key", "wrong.key", "participants.key"].map(|name| site.path(name));
@@ -169,9 +173,10 @@ fn an_auditor_of_a_server_checks_its_noise_its_cohorts_and_a_clients_list() {
     let Transcript { code, out, err } = audit(&private);
     assert_eq!(code, 0, "{out}{err}");
     for part in [
-        "checked     3 releases are their raw sums with the committed noise, bit for bit; 0 have no",
+        "checked     6 releases are their raw sums with the committed noise, bit for bit; 0 have no",
         "checked     the cohorts of all 3 rounds under limits were counted, client by client",
-        "checked     3 participations in the store",
+        "checked     6 participations in the store",
+        "every round is as scheduled; 3 queries were charged besides, each as scheduled",
     ] {
         assert!(out.contains(part), "{part:?} is not in\n{out}");
     }

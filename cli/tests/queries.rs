@@ -187,10 +187,13 @@ fn a_question_that_cannot_be_asked_is_refused_before_anything_is_charged() {
     let ledger = place("population.skep");
     let told = skep(&["audit", path(&ledger)]);
     assert!(told.out.contains("rounds      0 charged"), "{}", told.out);
-    // What nobody can be asked over sockets is refused by a server.
+    // What nobody can measure over sockets is refused by a server.
+    let measured = ward_file.with_extension("measured.toml");
+    let text = std::fs::read_to_string(&ward_file).unwrap();
+    std::fs::write(&measured, text.replace("hold_out = 0.5", "hold_out = 0.5\nclients = 0.5")).unwrap();
     let served = skep(&[
         "serve",
-        path(&ward_file),
+        path(&measured),
         "--listen",
         "127.0.0.1:0",
         "--state",
@@ -199,5 +202,5 @@ fn a_question_that_cannot_be_asked_is_refused_before_anything_is_charged() {
         path(&place("out")),
     ]);
     assert_eq!(served.code, 2, "{}", served.err);
-    assert!(served.err.contains("query"), "{}", served.err);
+    assert!(served.err.contains("in [evaluation.query] clients say with"), "{}", served.err);
 }

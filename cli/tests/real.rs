@@ -95,6 +95,47 @@ fn masked_sockets_are_like_memory(changes: &[(&str, &str)], masks: u64, packed: 
     assert_eq!((&sockets["rounds_degraded"], &sockets["rounds_aborted"]), (&0.into(), &0.into()));
 }
 
+/// Questions after rounds 2 and 3 of three, with so little noise that ten clients are heard.
+const ASKED: [(&str, &str); 2] = [
+    (
+        "[strategy]",
+        "[evaluation]\nhold_out = 0.25\nquery = { every = 2, noise_multiplier = 0.5, max_loss = 4.0 }\n[strategy]",
+    ),
+    ("epsilon_limit = 8.0", "epsilon_limit = 1e9"),
+];
+
+#[test]
+fn what_clients_say_of_the_model_is_the_same_over_sockets_as_in_memory() {
+    let local = [&SMALL_CENTRAL[..], &[("mode = \"central\"", "mode = \"local\"")]].concat();
+    for (is_central, changes) in [(true, SMALL_CENTRAL.to_vec()), (true, local), (false, SMALL.to_vec())] {
+        let directory = tempfile::tempdir().unwrap();
+        let written = if is_central { central } else { changed };
+        let file = written(directory.path(), &[&changes[..], &ASKED[..]].concat());
+        let run = |name: &str, arguments: &[&str]| -> Vec<Value> {
+            let out = directory.path().join(name);
+            let all = ["simulate", path(&file), "--seed", "7", "--out", path(&out)];
+            let ran = skep(&[&all[..], arguments].concat());
+            assert_eq!(ran.code, 0, "{}", ran.err);
+            assert!(ran.out.contains("asked       accuracy"), "{}", ran.out);
+            let audit = skep(&["audit", path(&out)]);
+            // The seed is known, so nothing is certified; all else is as it should be.
+            assert_eq!(audit.code, 4, "{}{}", audit.out, audit.err);
+            assert!(audit.out.contains("2 queries were charged besides, each as scheduled"), "{}", audit.out);
+            let rounds = fs::read_to_string(out.join("rounds.jsonl")).unwrap();
+            rounds.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let (memory, sockets) = (run("memory", &[]), run("sockets", &["--real", "--processes", "3"]));
+        let seen = |rounds: &[Value]| -> Vec<Value> {
+            let keys =
+                ["round", "outcome", "model_sha256", "client_answers", "epsilon_release", "epsilon_server"];
+            rounds.iter().map(|round| keys.iter().map(|key| round[*key].clone()).collect()).collect()
+        };
+        assert_eq!(seen(&memory), seen(&sockets));
+        let asked: Vec<bool> = memory.iter().map(|round| round["client_answers"].is_object()).collect();
+        assert_eq!(asked, [false, true, true]);
+    }
+}
+
 #[test]
 fn an_interruption_ends_with_130_and_keeps_the_rounds_that_are_done() {
     let directory = tempfile::tempdir().unwrap();

@@ -216,14 +216,15 @@ impl Driver {
         let terms = Terms::of(plan.plan(), self.task());
         info!(
             task = terms.task,
-            round = terms.round.0,
+            round = terms.round.training().0,
             rounds = terms.rounds,
             mode = terms.mode(),
             recipients = terms.against_recipients(),
             server = terms.against_server(),
             bytes_down = terms.bytes_down,
             bytes_up = terms.bytes_up,
-            "asked to train"
+            "asked to {}",
+            if terms.round.is_query() { "say how good the model is" } else { "train" }
         );
         self.notify.tell(&News::Asked(&terms));
         let judgement = match masked::admits(&plan, self.trainee.id, self.trainee.min_cohort) {
@@ -279,7 +280,7 @@ impl Driver {
         match self.policy.admit(terms.bytes(), SystemTime::now())? {
             Ok(()) => self.handle(Event::Invited(plan)),
             Err(limit) => {
-                warn!(round = terms.round.0, %limit, "declined: the owner's limits forbid it");
+                warn!(round = %terms.round, %limit, "declined: the owner's limits forbid it");
                 self.notify.tell(&News::Declined { round: terms.round, limit });
                 self.handle(Event::Unwilling { plan, reason: limit.decline() });
             }

@@ -229,7 +229,17 @@ mod tests {
         };
         let training = Training { example_privacy: Some(terms), ..Training::plain(0.1, 2, batch) };
         let (name, model) = ("digits".into(), Model::Softmax);
-        Task { name, seed: 1, inputs: 64, classes: 10, model, training, tuning: None, encoding: None }
+        Task {
+            name,
+            seed: 1,
+            inputs: 64,
+            classes: 10,
+            model,
+            training,
+            tuning: None,
+            encoding: None,
+            asked: None,
+        }
     }
 
     fn steps(batch: Batch, noise_multiplier: f64, examples: usize) -> PrivateSteps {

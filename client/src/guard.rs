@@ -140,18 +140,22 @@ impl Guard {
             // Written down before the connection or the process was lost; it is the same participation.
             return Ok(());
         }
+        // What a query adds is planned by itself.
+        let of_kind = || of_task().filter(|entry| entry.round.is_query() == plan.plan().round.is_query());
         let noise = Promised::by(plan.plan()).noise;
-        if of_task().any(|entry| noise < entry.noise) {
+        if of_kind().any(|entry| noise < entry.noise) {
             return Err(Decline::Noise);
         }
         if self.policy.max_participations.is_some_and(|most| entries.len() as u64 >= most) {
             return Err(Decline::Participations);
         }
-        let separation = self.policy.min_separation.unwrap_or(1);
-        let since = |entry: &Entry| plan.plan().round.0.saturating_sub(entry.round.0);
-        match of_task().next() {
-            Some(entry) if plan.plan().round <= entry.round => Err(Decline::StaleRound),
-            Some(entry) if since(entry) < separation => Err(Decline::Separation),
+        let (round, separation) = (plan.plan().round, self.policy.min_separation.unwrap_or(1));
+        if of_task().any(|entry| round <= entry.round) {
+            return Err(Decline::StaleRound);
+        }
+        let since = |entry: &Entry| round.0.saturating_sub(entry.round.0);
+        match of_kind().next() {
+            Some(entry) if !round.is_query() && since(entry) < separation => Err(Decline::Separation),
             _ => Ok(()),
         }
     }

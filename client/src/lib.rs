@@ -12,6 +12,7 @@ mod download;
 mod driver;
 pub mod example_privacy;
 pub mod guard;
+pub mod held_out;
 pub mod join;
 pub mod masking;
 pub mod participations;

@@ -19,10 +19,10 @@ pub struct PrivacyPolicy {
     /// Take part although the server sees every update.
     #[serde(default)]
     pub trust_server: bool,
-    /// The most rounds, over all tasks and servers.
+    /// The most rounds, and queries between them, over all tasks and servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_participations: Option<u64>,
-    /// Rounds from one participation to the next in one task; 1 allows every round.
+    /// Rounds from one participation to the next in one task; 1 allows every round. Queries do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_separation: Option<u64>,
     /// The trust modes that are agreed to.
@@ -34,6 +34,13 @@ pub struct PrivacyPolicy {
     /// The fewest clients among whose updates one's own may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_cohort: Option<u32>,
+    /// Whether the data answer queries, too.
+    #[serde(default = "yes")]
+    pub answer_queries: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// The trust modes by their names in experiment files.
@@ -84,6 +91,7 @@ impl PrivacyPolicy {
             modes: None,
             min_noise: None,
             min_cohort: None,
+            answer_queries: true,
         }
     }
 
@@ -92,6 +100,9 @@ impl PrivacyPolicy {
     /// # Errors
     /// The reason to decline.
     pub fn allows(&self, plan: &Plan) -> Result<(), Decline> {
+        if plan.round.is_query() && !self.answer_queries {
+            return Err(Decline::Queries);
+        }
         let promised = Promised::by(plan);
         let allowed = |modes: &Vec<AllowedMode>| modes.contains(&AllowedMode::from(promised.mode));
         if !self.modes.as_ref().is_none_or(allowed) {

@@ -122,7 +122,7 @@ fn hear(identity: &Identity, driver: &mut Driver, message: ServerMessage) -> Res
             if let (Some(round), Refusal::Unexpected) = (round, reason) {
                 driver.unproved(round)?;
             }
-            warn!(round = round.map(|round| round.0), %reason, "the server refuses");
+            warn!(round = round.map(|round| round.training().0), %reason, "the server refuses");
             driver.handle(Event::Refused { round, reason });
         }
         ServerMessage::Asked { round, phase, part, last } => driver.asked(round, phase, &part, last),

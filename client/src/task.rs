@@ -285,6 +285,7 @@ mod tests {
             training,
             tuning: None,
             encoding: None,
+            asked: None,
         }
     }
 

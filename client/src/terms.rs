@@ -14,7 +14,7 @@ pub struct Terms {
     pub task: String,
     /// Parameters of its model.
     pub parameters: u64,
-    /// The round.
+    /// The round, or the query after one.
     pub round: Round,
     /// Rounds in the schedule.
     pub rounds: u64,
@@ -103,7 +103,8 @@ impl Terms {
                     claim.epsilon_server = Epsilon::ZERO;
                 }
             }
-            Terms { round: Round(0), promise, ..terms.clone() }
+            let kind = if terms.round.is_query() { Round(0).query() } else { Round(0) };
+            Terms { round: kind, promise, ..terms.clone() }
         };
         without_spending(self) == without_spending(earlier)
     }
@@ -116,7 +117,8 @@ fn after_this_round(epsilon: Epsilon, delta: Delta) -> String {
 impl fmt::Display for Terms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Terms { task, parameters, round, rounds, bytes_down, bytes_up, .. } = self;
-        writeln!(f, "asked to train \"{task}\", {parameters} parameters, {round} of {rounds}")?;
+        let asked = if round.is_query() { "to say how good the model is of" } else { "to train" };
+        writeln!(f, "asked {asked} \"{task}\", {parameters} parameters, {round} of {rounds}")?;
         writeln!(f, "  trust mode             {}", self.mode())?;
         writeln!(f, "  recipients of models   {}", self.against_recipients())?;
         writeln!(f, "  the server             {}", self.against_server())?;

@@ -17,12 +17,13 @@ use skep_privacy::grid::{Grid, PrivateGrid};
 use skep_privacy::packing;
 use skep_privacy::prg::{Key, PrgError, PrgId, Purpose};
 use skep_privacy::update::{QuantizedUpdate, Update};
-use skep_protocol::experiment::{Task, Weighting};
+use skep_protocol::experiment::{Asked, Task, Weighting};
 use skep_protocol::plan::{Plan, VerifiedPlan};
 use skep_protocol::round::Decline;
 use skep_protocol::{ClientId, Round};
 
 use crate::example_privacy::{Draws, PrivateSteps};
+use crate::held_out::HoldOut;
 use crate::task::{self, TaskError};
 use crate::weighing::{Facts, weigh};
 
@@ -74,6 +75,8 @@ pub struct Participant {
     keys: ClientKeys,
     control: Option<Vec<f32>>,
     weight: f64,
+    /// What it measures models with when it is asked.
+    held_out: Option<Subset>,
 }
 
 /// What a client made in a round.
@@ -81,9 +84,9 @@ pub struct Participant {
 pub struct Trained {
     /// The update as it enters the sum.
     pub update: Contribution,
-    /// Examples trained on. Of the client's data: never leaves it where privacy is on.
+    /// Examples trained on, or measured with. Of the client's data: never leaves it where privacy is on.
     pub examples: u64,
-    /// Mean training loss over the last epoch, in nats. Of the client's data, too.
+    /// Mean training loss over the last epoch, in nats, or the loss measured. Of the client's data, too.
     pub loss: f64,
 }
 
@@ -106,13 +109,27 @@ impl Participant {
     ) -> Result<Self, TaskError> {
         task::check_data(task, &data)?;
         task::training(task, Round(1))?;
+        let (data, held_out) = match HoldOut::of(task) {
+            None => (data, None),
+            Some(hold_out) => {
+                let (data, held_out) = hold_out.divide(id, &data);
+                (data, Some(held_out))
+            }
+        };
         task::check_privacy(task, data.len())?;
-        Ok(Self::with_learner(id, make(task)?, data, keys))
+        let participant = Self::with_learner(id, make(task)?, data, keys);
+        Ok(Participant { held_out, ..participant })
     }
 
     /// A participant with a learner of its own kind.
     pub fn with_learner(id: ClientId, learner: Box<dyn Learner>, data: Subset, keys: ClientKeys) -> Self {
-        Participant { id, learner, data, keys, control: None, weight: 1.0 }
+        Participant { id, learner, data, keys, control: None, weight: 1.0, held_out: None }
+    }
+
+    /// The same with examples that it does not train on, to measure models with.
+    #[must_use]
+    pub fn with_held_out(self, held_out: Subset) -> Self {
+        Participant { held_out: Some(held_out), ..self }
     }
 
     /// The same with its control variate, where the strategy has them: one number a parameter, zeros before its first round.
@@ -137,7 +154,7 @@ impl Participant {
         self.id
     }
 
-    /// Trains from the base model and makes the update that the plan asks for.
+    /// Trains from the base model and makes the update that the plan asks for; in a query, says how good the model is.
     ///
     /// `base` is believed to be the plan's base model; whoever received it has compared the digest.
     ///
@@ -149,6 +166,9 @@ impl Participant {
     pub fn train(&mut self, plan: &VerifiedPlan, task: &Task, base: &[f32]) -> Result<Trained, Decline> {
         plan.check(task)?;
         let plan = plan.plan();
+        if plan.round.is_query() {
+            return self.say(plan, task, base);
+        }
         let training = task::training(task, plan.round).map_err(|_| Decline::WrongTask)?;
         let order = self.order_key(plan, task);
         let (base, server_control) = match plan.weighting {
@@ -205,6 +225,29 @@ impl Participant {
         };
         self.learner.recycle(spare);
         Ok(Trained { update, examples: report.examples as u64, loss: report.loss })
+    }
+
+    /// The answer to a query: how good the model is on what is held out, bounded and hidden as an update is. A client that cannot
+    /// measure it says nothing, in as many numbers.
+    fn say(&mut self, plan: &Plan, task: &Task, base: &[f32]) -> Result<Trained, Decline> {
+        let asked = task.asked.ok_or(Decline::Unplanned)?;
+        let held_out = self.held_out.as_ref().filter(|held_out| !held_out.is_empty());
+        let measured = held_out.map(|held_out| self.learner.evaluate(base, held_out));
+        let (numbers, loss) = match measured {
+            Some(Ok(measured)) => match measured.accuracy() {
+                Some(accuracy) => (asked.answer(accuracy, measured.loss), measured.loss),
+                // The validation of experiments refuses to ask that of a model that predicts numbers.
+                None => return Err(Decline::WrongTask),
+            },
+            Some(Err(LearnError::ParameterCount { .. })) => return Err(Decline::NoModel),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the model cannot be measured, so nothing is said of it");
+                (Asked::nothing(), 0.0)
+            }
+            None => (Asked::nothing(), 0.0),
+        };
+        let update = answer(numbers, &plan.grid()?, &self.keys, plan.round, self.id, plan.prg)?;
+        Ok(Trained { update, examples: held_out.map_or(0, Subset::len) as u64, loss })
     }
 
     /// What hides the client's single examples in this round, if the task asks for it.

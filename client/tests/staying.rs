@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex};
 
 use skep_client::join::{JoinError, JoinOptions, Leaving, News, Notify};
 use skep_client::policy::Limit;
+use skep_privacy::quantities::ClipNorm;
 use skep_protocol::Round;
 use skep_protocol::message::{ClientMessage, ServerMessage, TurnAway};
 use skep_protocol::net::proxy::ProxyRefusal;
 use skep_protocol::net::websocket::NetError;
+use skep_protocol::plan::Plan;
 use skep_protocol::round::Decline;
 use skep_protocol::round::client::End;
 use support::server::{Federation, in_time, options};
-use support::{base_model, plan_of, private_plan, signed, task};
+use support::{asking, base_model, plan_of, private_plan, query_plan, signed, task};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -98,6 +100,63 @@ async fn beyond_the_owners_limits_the_client_declines_by_name_and_goes_on_being_
     let mut session = federation.welcome(&task()).await;
     session.invite(&signed(plan_of(&task(), 4))).await;
     assert!(matches!(session.hear().await, ClientMessage::Decline { reason: Decline::RoundLimit, .. }));
+    session.finish_federation().await;
+    in_time(joining).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_query_that_the_task_has_not_and_one_that_comes_a_second_time_are_declined_by_name() {
+    let federation = Federation::new().await;
+    let (options, told) = listening();
+    let joining = federation.join_as(federation.identity(1), options);
+    let mut session = federation.welcome(&asking()).await;
+    session.play(&signed(query_plan(3, 2.0)), &base_model()).await;
+    let asked = told.lock().unwrap().join("\n");
+    assert!(asked.contains("asked to say how good the model is of \"digits\""), "{asked}");
+    assert!(asked.contains("the query after round 3 of 10"), "{asked}");
+    let declines = |round: u64, reason| ClientMessage::Decline { round: Round(round).query(), reason };
+    // The same again, in other words, as well as one after an earlier round.
+    let again = Plan { min_updates: 2, ..query_plan(3, 2.0) };
+    for plan in [again, query_plan(2, 2.0)] {
+        let round = plan.round.training().0;
+        session.invite(&signed(plan)).await;
+        assert_eq!(session.hear().await, declines(round, Decline::StaleRound));
+    }
+    let bound = ClipNorm::new(0.5).unwrap();
+    let other_bound = Plan {
+        promise: private_plan(6, 0.5).promise,
+        encoding: private_plan(6, 0.5).encoding,
+        ..query_plan(6, 2.0)
+    };
+    assert_eq!(other_bound.promise.claim().unwrap().clip_norm, bound);
+    let without_noise = Plan { promise: plan_of(&asking(), 9).promise, ..query_plan(9, 2.0) };
+    for plan in [
+        query_plan(4, 2.0),
+        query_plan(5, 2.0),
+        other_bound,
+        query_plan(7, 2.0),
+        without_noise,
+        query_plan(12, 1.9),
+    ] {
+        let round = plan.round.training().0;
+        session.invite(&signed(plan)).await;
+        assert_eq!(session.hear().await, declines(round, Decline::Unplanned), "{round}");
+    }
+    // After the last round there is one, wherever that falls.
+    let last = Plan { rounds: 13, ..query_plan(13, 2.0) };
+    session.play(&signed(last), &base_model()).await;
+    session.finish_federation().await;
+    let report = in_time(joining).await.unwrap().unwrap();
+    // What is stale is no round that the client could have been in.
+    let expected = [(End::Committed, 2), (End::Declined(Decline::Unplanned), 6)];
+    assert_eq!(report.rounds, BTreeMap::from(expected));
+
+    // A task that asks nothing has none.
+    let federation = Federation::new().await;
+    let joining = federation.join(1);
+    let mut session = federation.welcome(&task()).await;
+    session.invite(&signed(Plan { task: task().digest(), ..query_plan(3, 2.0) })).await;
+    assert_eq!(session.hear().await, declines(3, Decline::Unplanned));
     session.finish_federation().await;
     in_time(joining).await.unwrap().unwrap();
 }

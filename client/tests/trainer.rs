@@ -6,6 +6,7 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
+use skep_client::held_out::HoldOut;
 use skep_client::task::learner_for;
 use skep_client::trainer::{ClientKeys, Participant, Trained, pack};
 use skep_learning::{Evaluation, LearnError, Learner, Subset, TrainReport, Training, Turn};
@@ -16,7 +17,9 @@ use skep_protocol::experiment::{Task, Weighting};
 use skep_protocol::plan::{Plan, Promise, Segment};
 use skep_protocol::round::Decline;
 use skep_protocol::{ClientId, Round};
-use support::{base_model, data, local_plan, plan_of, private_plan, signed, task, weighted_plan};
+use support::{
+    asking, base_model, data, local_plan, plan_of, private_plan, query_plan, signed, task, weighted_plan,
+};
 
 fn keys(seed: u64) -> ClientKeys {
     ClientKeys::from_root(&Key::from_seed(seed))
@@ -278,4 +281,29 @@ fn noise_is_new_in_every_round_and_for_every_client_and_follows_from_a_root_only
     let mut restored = Participant::new(ClientId(1), data(), keys, &task()).unwrap();
     let mut again = || restored.train(&signed(local_plan(1)), &task(), &base_model()).unwrap().update;
     assert_ne!(again().coordinates(), again().coordinates(), "the same client in the same round draws anew");
+}
+
+#[test]
+fn what_a_client_says_in_a_query_is_how_good_the_model_is_on_what_it_holds_out() {
+    let plan = signed(query_plan(3, 2.0));
+    let keys = ClientKeys::from_root(&Key::from_seed(1));
+    let mut participant = Participant::new(ClientId(1), data(), keys.clone(), &asking()).unwrap();
+    let said = participant.train(&plan, &asking(), &base_model()).unwrap();
+    let (train, held_out) = HoldOut::of(&asking()).unwrap().divide(ClientId(1), &data());
+    assert_eq!((said.examples, train.len()), (6, 24), "a fifth of thirty");
+    let measured = learner_for(&asking()).unwrap().evaluate(&base_model(), &held_out).unwrap();
+    let expected = asking().asked.unwrap().answer(measured.accuracy().unwrap(), measured.loss);
+    let step = plan.plan().encoding.step;
+    for (found, expected) in said.update.coordinates().iter().zip(expected) {
+        assert!((f64::from(*found) * step - f64::from(expected)).abs() <= step, "{found} {expected}");
+    }
+    // It trains on the others alone, as a client without these would.
+    let round = signed(Plan { task: asking().digest(), ..private_plan(3, 0.5) });
+    let trained = participant.train(&round, &asking(), &base_model()).unwrap();
+    assert_eq!(trained.examples, 24);
+    // One that has nothing to measure with says nothing, in as many numbers.
+    let one = Subset::new(data().dataset().clone(), vec![data().rows()[0]]).unwrap();
+    let mut alone = Participant::new(ClientId(2), one, keys, &asking()).unwrap();
+    let said = alone.train(&plan, &asking(), &base_model()).unwrap();
+    assert_eq!((said.examples, said.update.coordinates()), (0, &[0; 3][..]));
 }

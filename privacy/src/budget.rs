@@ -8,6 +8,7 @@
 
 use crate::accounting::Accountant;
 use crate::adversary::Adversary;
+use crate::ledger::Occasion;
 use crate::matrix::BandedMechanism;
 use crate::mechanism::Mechanism;
 use crate::quantities::{Adjacency, Delta, Epsilon, Sampling};
@@ -45,6 +46,7 @@ pub struct BudgetKeeper {
 #[derive(Debug)]
 #[must_use = "a reservation is charged even when it is dropped"]
 pub struct Reservation {
+    occasion: Occasion,
     round: u64,
     mechanism: Mechanism,
     epsilon_after: [Epsilon; Adversary::ALL.len()],
@@ -90,9 +92,23 @@ impl BudgetKeeper {
         mechanism: Mechanism,
         sampling: Sampling,
     ) -> Result<Reservation, BudgetExhausted> {
+        self.reserve_for(Occasion::Round, round, mechanism, sampling)
+    }
+
+    /// [`BudgetKeeper::reserve`] for a round, or for a query after it.
+    ///
+    /// # Errors
+    /// [`BudgetExhausted`] when it would exceed the limit; nothing is charged then.
+    pub fn reserve_for(
+        &mut self,
+        occasion: Occasion,
+        round: u64,
+        mechanism: Mechanism,
+        sampling: Sampling,
+    ) -> Result<Reservation, BudgetExhausted> {
         self.charge(self.with(mechanism, sampling, 1))?;
         let epsilon = |adversary| self.charged.epsilon(adversary, self.delta);
-        Ok(Reservation::new(round, mechanism, Adversary::ALL.map(epsilon)))
+        Ok(Reservation::new(occasion, round, mechanism, Adversary::ALL.map(epsilon)))
     }
 
     /// Charges a whole run of correlated noise, before anybody is invited to its first step.
@@ -181,11 +197,12 @@ impl BudgetKeeper {
 impl Reservation {
     /// Only what keeps a budget reserves it.
     pub(crate) const fn new(
+        occasion: Occasion,
         round: u64,
         mechanism: Mechanism,
         epsilon_after: [Epsilon; Adversary::ALL.len()],
     ) -> Self {
-        Self { round, mechanism, epsilon_after }
+        Self { occasion, round, mechanism, epsilon_after }
     }
 
     /// Gives itself up for the charge that opens its sum.
@@ -193,7 +210,13 @@ impl Reservation {
         Charge::new(self.round, self.mechanism)
     }
 
-    /// The round that may run.
+    /// What may run.
+    #[must_use]
+    pub const fn occasion(&self) -> Occasion {
+        self.occasion
+    }
+
+    /// The round that may run; of a query, the last one before it.
     #[must_use]
     pub const fn round(&self) -> u64 {
         self.round

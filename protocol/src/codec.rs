@@ -13,7 +13,7 @@ use thiserror::Error;
 pub const CONTROL_LIMIT: usize = 256 * 1024;
 
 /// The version of the wire format, in the first byte of every control message.
-pub const WIRE_VERSION: u8 = 4;
+pub const WIRE_VERSION: u8 = 5;
 
 /// Why bytes are not a control message, or a message cannot be sent.
 #[derive(Debug, PartialEq, Eq, Error)]

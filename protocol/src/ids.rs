@@ -1,5 +1,6 @@
 //! Names of things: a newtype each, so that no function can confuse two kinds of bytes.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use ring::digest;
@@ -15,13 +16,55 @@ impl fmt::Display for ClientId {
     }
 }
 
-/// A round, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A round of training, counted from 1, or the query that follows one: [`Round::query`]. In the order in which they come: a round, the
+/// query after it, the next round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Round(pub u64);
+
+impl Round {
+    /// The bit that tells the query after a round from the round.
+    const QUERY: u64 = 1 << 63;
+
+    /// The query after this round.
+    #[must_use]
+    pub const fn query(self) -> Self {
+        Round(self.0 | Self::QUERY)
+    }
+
+    /// Whether this is the query after a round.
+    #[must_use]
+    pub const fn is_query(self) -> bool {
+        self.0 & Self::QUERY != 0
+    }
+
+    /// The round of training, of a query the one before it.
+    #[must_use]
+    pub const fn training(self) -> Self {
+        Round(self.0 & !Self::QUERY)
+    }
+
+    /// The bit of queries is the least of this number.
+    const fn place(self) -> u64 {
+        self.0.rotate_left(1)
+    }
+}
+
+impl Ord for Round {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl PartialOrd for Round {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "round {}", self.0)
+        let after = if self.is_query() { "the query after " } else { "" };
+        write!(f, "{after}round {}", self.training().0)
     }
 }
 
@@ -117,6 +160,16 @@ const HASH_BLOCK: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_comes_between_its_round_and_the_next() {
+        let order = [Round(0), Round(1), Round(1).query(), Round(2), Round(9), Round(9).query(), Round(10)];
+        assert!(order.windows(2).all(|pair| pair[0] < pair[1]));
+        let query = Round(7).query();
+        assert!(query.is_query() && !Round(7).is_query());
+        assert_eq!((query.training(), query.query(), Round(7).training()), (Round(7), query, Round(7)));
+        assert_eq!(query.to_string(), "the query after round 7");
+    }
 
     #[test]
     fn a_model_digest_is_the_hash_of_its_little_endian_parameters() {

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use skep_privacy::budget::Reservation;
 use skep_privacy::canonical::{CanonicalError, Reader, Writer};
 use skep_privacy::grid::{Encoding, Grid};
-use skep_privacy::ledger::{Checkpoint, NoteError, SignedCheckpoint, read_sampling, write_sampling};
+use skep_privacy::ledger::{
+    Checkpoint, NoteError, SignedCheckpoint, noise_of_round, read_sampling, write_sampling,
+};
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::Sampling;
@@ -21,7 +23,7 @@ use thiserror::Error;
 
 pub use skep_privacy::ledger::{PublicKey as PlanKey, Signer as PlanSigner};
 
-use crate::experiment::{Task, Weighting};
+use crate::experiment::{Asked, Task, Weighting};
 use crate::ids::{Digest, Round};
 use crate::masked::Groups;
 use crate::round::Decline;
@@ -35,7 +37,7 @@ pub use promise::{Claim, Masking, Promise, Released};
 pub struct Plan {
     /// The task, by digest.
     pub task: Digest,
-    /// The round.
+    /// The round, or the query after one, whose updates are answers.
     pub round: Round,
     /// Rounds in the schedule.
     pub rounds: u64,
@@ -129,8 +131,13 @@ impl Plan {
         if private && self.weighting != Weighting::Uniform {
             return Err(Decline::Inconsistent);
         }
-        let parameters = task.parameter_count().ok_or(Decline::WrongTask)?;
-        let expected = parameters + self.weighting.coordinates(parameters);
+        let expected = if self.round.is_query() {
+            self.check_query(task)?;
+            Asked::NAMES.len() as u64
+        } else {
+            let parameters = task.parameter_count().ok_or(Decline::WrongTask)?;
+            parameters + self.weighting.coordinates(parameters)
+        };
         let closes_early = private && self.closure != Closure::AllAnswered;
         // Who masks must know how many others do.
         let unknown_cohort = self.masking().is_some() && matches!(self.sampling, Sampling::Poisson { .. });
@@ -147,6 +154,21 @@ impl Plan {
             return Err(Decline::Inconsistent);
         }
         self.grid().map(|_| ())
+    }
+
+    /// Whether the task has this query: after this round, with answers bounded and hidden as it says. That none is asked twice
+    /// follows from the order of rounds.
+    fn check_query(&self, task: &Task) -> Result<(), Decline> {
+        let Some(Asked { query, .. }) = task.asked else { return Err(Decline::Unplanned) };
+        let bound = self.promise.claim().map(|claim| claim.clip_norm);
+        let noise = noise_of_round(&self.mechanism()).unwrap_or(0.0);
+        // The noise of shares is stated as a double below the real one.
+        let hidden = noise >= query.noise_multiplier * (1.0 - 1e-9);
+        let round = self.round.training().0;
+        if round == 0 || !query.is_due(round, self.rounds) || bound != Some(Asked::clip_norm()) || !hidden {
+            return Err(Decline::Unplanned);
+        }
+        Ok(())
     }
 
     /// Coordinates of an update.
@@ -341,7 +363,9 @@ impl VerifiedPlan {
     /// # Errors
     /// [`PlanError::NotReserved`] when round or mechanism differ from the reservation's.
     pub fn sign(plan: Plan, reservation: &Reservation, signer: &PlanSigner) -> Result<Arc<Self>, PlanError> {
-        if plan.round.0 != reservation.round() {
+        if plan.round.training().0 != reservation.round()
+            || plan.round.is_query() == reservation.occasion().is_round()
+        {
             return Err(PlanError::NotReserved("round"));
         }
         if plan.mechanism() != reservation.mechanism() {

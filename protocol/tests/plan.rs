@@ -73,6 +73,7 @@ fn task() -> Task {
         training: Training::plain(1.0, 1, Batch::Full),
         tuning: None,
         encoding: None,
+        asked: None,
     }
 }
 

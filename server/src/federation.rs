@@ -28,13 +28,14 @@ use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::{Key, PrgError};
 use skep_privacy::quantities::{Delta, Epsilon, Sampling};
 use skep_privacy::sum::{Accumulator, Release, Sum};
-use skep_protocol::experiment::{Experiment, Privacy, Weighting};
+use skep_protocol::experiment::{Asked, Experiment, Privacy, Weighting};
 use skep_protocol::masked::Groups;
 use skep_protocol::plan::{Closure, Plan, Segment, VerifiedPlan};
 use skep_protocol::round::{AbortReason, Outcome, Phase};
 use skep_protocol::{ClientId, Digest, Hasher, Round};
 
 use crate::masking::{Asking, MaskedRound, Unmasked};
+use crate::record::ClientAnswers;
 use crate::roster::Roster;
 use crate::select;
 use crate::stage::Stager;
@@ -60,12 +61,16 @@ pub struct Federation {
     model_digest: Digest,
     state: ServerState,
     round: Round,
+    /// Whether clients are to be asked about the model before the next round.
+    asks: bool,
     open: Option<OpenRound>,
 }
 
 /// What exists between a plan and the end of its round.
 #[derive(Debug)]
 struct OpenRound {
+    round: Round,
+    grid: Grid,
     /// The record of the ledger that charged it.
     record: u64,
     plan: Digest,
@@ -80,6 +85,7 @@ struct OpenRound {
 enum Stage {
     Collecting { reservation: Box<Reservation>, updates: Updates, noise: Option<Key> },
     Released { next: Next, digest: Digest, aggregate: Digest, seal: Option<Vec<u8>> },
+    Answered { answers: Option<ClientAnswers>, aggregate: Digest, seal: Option<Vec<u8>> },
     Failed,
 }
 
@@ -147,6 +153,8 @@ pub struct RoundSummary {
     pub updates: u32,
     /// The model after the round.
     pub model: Digest,
+    /// What clients said in a query, unless noise drowns it.
+    pub answers: Option<ClientAnswers>,
     /// Spent against recipients of models, this round included.
     pub epsilon_release: Result<Epsilon, NoPromise>,
     /// Spent against the server, with as many of the clients as the mode takes for its own.
@@ -191,6 +199,7 @@ impl Federation {
             model: Arc::new(initial_model),
             state: ServerState::default(),
             round: Round(0),
+            asks: false,
             open: None,
             experiment,
         })
@@ -215,20 +224,26 @@ impl Federation {
         if !state.fits(model.len()) {
             return Err(FederationError::OtherState { parameters: model.len() });
         }
-        self.round = round;
+        self.round = round.training();
+        self.asks = false;
         self.model_digest = Digest::of_model(&model);
         self.model = Arc::new(model);
         self.state = state;
         Ok(())
     }
 
-    /// Writes into the ledger how the round ended in which an earlier process was stopped: with this release of the
-    /// resumed model, or without one. Nothing is written where the ledger says so already.
+    /// Writes into the ledger how the round, or the query after it, ended in which an earlier process was stopped: with this release
+    /// of the resumed model, or without one. Nothing is written where the ledger says so already.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn end_interrupted(&mut self, released: Option<&Interrupted>) -> Result<(), LedgerError> {
-        let Some(reserve) = self.ledger.state().open_round(self.round.0) else { return Ok(()) };
+    pub fn end_interrupted(
+        &mut self,
+        round: Round,
+        released: Option<&Interrupted>,
+    ) -> Result<(), LedgerError> {
+        let occasion = if round.is_query() { Occasion::Evaluation } else { Occasion::Round };
+        let Some(reserve) = self.ledger.state().open_for(occasion, self.round.0) else { return Ok(()) };
         match released {
             Some(&Interrupted { updates, plan, aggregate }) => self.ledger.settle(
                 Settle {
@@ -286,14 +301,66 @@ impl Federation {
         self.begin(round, cohort)
     }
 
+    /// Whether the schedule has clients asked about the model that the last round has released, before the next one. A process that goes on
+    /// where another was stopped does not ask what that one would have asked.
+    pub fn asks(&self) -> bool {
+        self.asks
+    }
+
+    fn is_asked(&self) -> bool {
+        let rounds = self.experiment.rounds.count;
+        self.experiment.task.asked.is_some_and(|asked| asked.query.is_due(self.round.0, rounds))
+    }
+
+    /// [`Federation::plan`] for the query after the last round, in which clients say how good its model is: a round in everything, but
+    /// that its updates are answers, and that its release is no model. It is asked once; none where the budget does not allow it.
+    ///
+    /// # Errors
+    /// [`PlanningError`]; nobody may be asked, and nobody is later.
+    pub fn plan_query(&mut self, roster: &dyn Roster) -> Result<Option<PlannedRound>, PlanningError> {
+        self.check_idle(roster)?;
+        self.asks = false;
+        let Some((question, _)) = Question::of(&self.experiment) else { return Ok(None) };
+        let (round, asking) = (self.round.query(), encoding::asking(&self.experiment, &question));
+        let (grid, mechanism) = encoding::of_answers(&self.experiment, &question)?;
+        let cohort = select::cohort(question.sampling, roster, &self.keys.cohort(round)?);
+        let segments = Asked::NAMES.iter().map(|name| Segment { name: (*name).into(), len: 1 }).collect();
+        let terms = Collected { round, grid, mechanism, segments, base_model: self.model_digest, asking };
+        match self.begin_collecting(terms, cohort) {
+            Err(PlanningError::Budget(exhausted)) => {
+                tracing::warn!(%round, %exhausted, "clients are not asked about the model");
+                Ok(None)
+            }
+            planned => planned.map(Some),
+        }
+    }
+
     fn begin(&mut self, round: Round, cohort: BTreeSet<ClientId>) -> Result<PlannedRound, PlanningError> {
-        let noise = self.early_noise(round)?;
+        self.asks = false;
+        let terms = Collected {
+            round,
+            grid: self.grid,
+            mechanism: self.mechanism,
+            segments: self.segments.clone(),
+            base_model: self.base_digest(),
+            asking: self.experiment.clone(),
+        };
+        self.begin_collecting(terms, cohort)
+    }
+
+    fn begin_collecting(
+        &mut self,
+        terms: Collected,
+        cohort: BTreeSet<ClientId>,
+    ) -> Result<PlannedRound, PlanningError> {
+        let (round, grid) = (terms.round, terms.grid);
+        let noise = self.early_noise(&terms)?;
         let reserved = self
             .ledger
-            .reserve(&self.request(round, noise.as_ref()), cohort.iter().map(|client| client.0))?;
-        self.round = round;
+            .reserve(&self.request(&terms, noise.as_ref()), cohort.iter().map(|client| client.0))?;
+        self.round = round.training();
         let plan = match VerifiedPlan::sign(
-            self.describe(&reserved.reservation, &cohort),
+            self.describe(terms, &reserved.reservation, &cohort),
             &reserved.reservation,
             self.ledger.signer(),
         ) {
@@ -304,13 +371,15 @@ impl Federation {
                 return Err(error.into());
             }
         };
-        let updates = match self.strategy.needs_each() {
-            true => Updates::Kept(KeptUpdates::new(self.grid)),
-            false => Updates::Seen([(0, Accumulator::new(self.grid))].into()),
+        let updates = match self.strategy.needs_each() && !round.is_query() {
+            true => Updates::Kept(KeptUpdates::new(grid)),
+            false => Updates::Seen([(0, Accumulator::new(grid))].into()),
         };
         let stage = Stage::Collecting { reservation: Box::new(reserved.reservation), updates, noise };
         let planned = PlannedRound { plan, cohort };
         self.open = Some(OpenRound {
+            round,
+            grid,
             record: reserved.record,
             plan: planned.plan.digest(),
             invited: planned.invited(),
@@ -321,10 +390,13 @@ impl Federation {
         Ok(planned)
     }
 
-    /// What turns the bytes of an upload into an update; it may run anywhere.
+    /// What turns the bytes of an upload in the open round into an update; it may run anywhere.
     pub fn stager(&self) -> Stager {
         let masked = self.experiment.masking().is_some();
-        Stager::new(self.grid, self.experiment.strategy.weighting(), masked)
+        match &self.open {
+            Some(open) if open.round.is_query() => Stager::new(open.grid, Weighting::Uniform, masked),
+            _ => Stager::new(self.grid, self.experiment.strategy.weighting(), masked),
+        }
     }
 
     /// Adds an update to the open round's sum.
@@ -346,17 +418,16 @@ impl Federation {
     /// # Errors
     /// As [`Federation::commit`].
     pub fn commit_to(&mut self, group: usize, update: &Contribution) -> Result<(), RoundError> {
-        let grid = self.grid;
-        let (sums, open) = self.seen()?;
+        let (grid, sums, open) = self.seen()?;
         sums.entry(group).or_insert_with(|| Accumulator::new(grid)).add(update)?;
         *open = sums.values().map(Accumulator::members).sum();
         Ok(())
     }
 
-    /// Whether the updates of the open round are added up as they come, and nothing else is done with them.
+    /// Whether the updates of the open round, of training, are added up as they come, and nothing else is done with them.
     pub fn adds_up(&self) -> bool {
-        let stage = self.open.as_ref().map(|open| &open.stage);
-        matches!(stage, Some(Stage::Collecting { updates: Updates::Seen(_), .. }))
+        let Some(OpenRound { round, stage, .. }) = &self.open else { return false };
+        !round.is_query() && matches!(stage, Stage::Collecting { updates: Updates::Seen(_), .. })
     }
 
     /// Adds updates to the open round's sum that somebody has added up.
@@ -364,8 +435,7 @@ impl Federation {
     /// # Errors
     /// As [`Federation::commit`].
     pub fn commit_sum(&mut self, sum: Accumulator) -> Result<(), RoundError> {
-        let grid = self.grid;
-        let (sums, open) = self.seen()?;
+        let (grid, sums, open) = self.seen()?;
         sums.entry(0).or_insert_with(|| Accumulator::new(grid)).merge(sum)?;
         *open = sums.values().map(Accumulator::members).sum();
         Ok(())
@@ -376,19 +446,20 @@ impl Federation {
     /// # Errors
     /// [`RoundError::OutOfOrder`].
     pub fn lose(&mut self, group: usize) -> Result<(), RoundError> {
-        let (sums, open) = self.seen()?;
+        let (_, sums, open) = self.seen()?;
         sums.remove(&group);
         *open = sums.values().map(Accumulator::members).sum();
         Ok(())
     }
 
-    fn seen(&mut self) -> Result<(&mut BTreeMap<usize, Accumulator>, &mut u32), RoundError> {
+    fn seen(&mut self) -> Result<(Grid, &mut BTreeMap<usize, Accumulator>, &mut u32), RoundError> {
         match self.open.as_mut() {
             Some(OpenRound {
                 stage: Stage::Collecting { updates: Updates::Seen(sums), .. },
                 updates,
+                grid,
                 ..
-            }) => Ok((sums, updates)),
+            }) => Ok((*grid, sums, updates)),
             _ => Err(RoundError::OutOfOrder),
         }
     }
@@ -445,7 +516,7 @@ impl Federation {
     }
 
     /// Settles the reservation, opens the sum with the noise that was paid for, unless clients have added it, and computes
-    /// the next model. It becomes the model when the round is closed.
+    /// the next model, or of a query what was said. It becomes the model when the round is closed.
     ///
     /// # Errors
     /// [`RoundError`]; the sum is lost, the budget stays charged, and the round can only be aborted.
@@ -469,7 +540,7 @@ impl Federation {
             Updates::Masked(masked) => {
                 let Unmasked { sums, lost } = masked.unmask()?;
                 open.lost = lost.concat();
-                sums.into_iter().map(|sum| sum.into_sum(self.grid)).collect::<Result<_, _>>()?
+                sums.into_iter().map(|sum| sum.into_sum(open.grid)).collect::<Result<_, _>>()?
             }
         };
         open.updates = sums.iter().map(Sum::members).sum();
@@ -478,7 +549,8 @@ impl Federation {
             return Err(RoundError::TooFewLeft { updates: open.updates, required });
         }
         let charge = self.ledger.charge(*reservation);
-        if self.strategy.needs_groups() {
+        let (round, grid, mechanism) = (open.round, open.grid, charge.mechanism());
+        if self.strategy.needs_groups() && !round.is_query() {
             let releases = Sum::release_groups(sums, charge)?;
             let aggregate = self.strategy.of_groups(releases, self.model.len(), &self.state)?;
             let digest = digest_of_each(&aggregate);
@@ -491,7 +563,7 @@ impl Federation {
                 sum.release_sealed(charge, &noise, self.keys.generator(), &auditor, &Key::from_os()?)?
             }
             (Mechanism::RoundedGaussian { .. }, noise, _) => {
-                let noise = noise.map_or_else(|| self.keys.noise(self.round), Ok)?;
+                let noise = noise.map_or_else(|| self.keys.noise(round), Ok)?;
                 (sum.release(charge, &noise, self.keys.generator())?, None)
             }
             (Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. }, ..) => {
@@ -499,6 +571,12 @@ impl Federation {
             }
         };
         let released = digest_of(&release);
+        if let (true, Some(asked)) = (round.is_query(), self.experiment.task.asked) {
+            let deviation = query::deviation(mechanism, &grid, release.members());
+            let answers = query::means(&asked, &release.decode(), deviation);
+            open.stage = Stage::Answered { answers, aggregate: released, seal };
+            return Ok(());
+        }
         let aggregate = self.strategy.of_sum(release, self.model.len())?;
         self.release_next(aggregate, released, seal)
     }
@@ -541,6 +619,7 @@ impl Federation {
     /// [`RoundError::Ledger`] when the end cannot be written down: the model is then not adopted.
     pub fn close(&mut self, outcome: Outcome) -> Result<RoundSummary, RoundError> {
         let open = self.open.take().ok_or(RoundError::OutOfOrder)?;
+        let mut said = None;
         match (outcome, open.stage) {
             (Outcome::Aborted(_), _) => {
                 let reason = match outcome {
@@ -565,6 +644,19 @@ impl Federation {
                 self.model_digest = digest;
                 self.model = Arc::new(next.model);
                 self.state = next.state;
+                self.asks = self.is_asked();
+            }
+            (_, Stage::Answered { answers, aggregate, seal }) => {
+                let settle = Settle {
+                    reserve: open.record,
+                    plan: Hash(open.plan.0),
+                    aggregate: Hash(aggregate.0),
+                    model_out: Hash::ZERO,
+                    updates: Some(open.updates),
+                    sealed: Vec::new(),
+                };
+                self.ledger.settle(settle, seal.as_deref())?;
+                said = answers;
             }
             _ => return Err(RoundError::OutOfOrder),
         }
@@ -572,13 +664,8 @@ impl Federation {
         if self.round.0 == rounds || self.round.0.is_multiple_of(ROUNDS_PER_CHECKPOINT) {
             self.ledger.seal()?;
         }
-        Ok(self.summary(outcome, open.invited, open.updates))
-    }
-
-    /// The same with everything that was spent meanwhile.
-    #[must_use]
-    pub fn up_to_date(&self, summary: &RoundSummary) -> RoundSummary {
-        self.summary(summary.outcome, summary.invited, summary.updates)
+        let summary = self.summary(outcome, open.invited, open.updates);
+        Ok(RoundSummary { round: open.round, answers: said, ..summary })
     }
 
     /// The last round, as it ended.
@@ -589,6 +676,7 @@ impl Federation {
             invited,
             updates,
             model: self.model_digest,
+            answers: None,
             epsilon_release: self.epsilon(Adversary::Recipients),
             epsilon_server: self.epsilon(Adversary::Server),
             epsilon_alone: self.epsilon(Adversary::EveryoneElse),
@@ -695,51 +783,42 @@ impl Federation {
         Ok(())
     }
 
-    fn request(&self, round: Round, noise: Option<&Key>) -> Request {
+    fn request(&self, terms: &Collected, noise: Option<&Key>) -> Request {
         Request {
-            occasion: Occasion::Round,
-            round: round.0,
+            occasion: if terms.round.is_query() { Occasion::Evaluation } else { Occasion::Round },
+            round: terms.round.training().0,
             task: Hash(self.task.0),
             terms: RoundTerms {
                 mode: mode(&self.experiment),
-                mechanism: self.mechanism,
-                sampling: self.experiment.rounds.sampling,
+                mechanism: terms.mechanism,
+                sampling: terms.asking.rounds.sampling,
             },
             model_in: Hash(self.model_digest.0),
             limit: self.experiment.privacy.terms().map(|terms| terms.epsilon_limit),
             noise_commitment: noise
-                .zip(self.sigma())
+                .zip(terms.sigma())
                 .map(|(noise, sigma)| commitment(noise, sigma, self.keys.generator())),
         }
     }
 
     /// The seed of a round's noise, drawn before the round where an auditor may check it.
-    fn early_noise(&self, round: Round) -> Result<Option<Key>, PrgError> {
-        match (self.sigma(), self.ledger.auditor()) {
-            (Some(_), Some(_)) => self.keys.noise(round).map(Some),
+    fn early_noise(&self, terms: &Collected) -> Result<Option<Key>, PrgError> {
+        match (terms.sigma(), self.ledger.auditor()) {
+            (Some(_), Some(_)) => self.keys.noise(terms.round).map(Some),
             _ => Ok(None),
         }
     }
 
-    /// The standard deviation of the noise that the server adds; none where it adds none.
-    fn sigma(&self) -> Option<u64> {
-        match self.mechanism {
-            Mechanism::RoundedGaussian { sigma, .. } => Some(sigma),
-            Mechanism::None | Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. } => None,
-        }
-    }
-
-    fn describe(&self, reservation: &Reservation, cohort: &BTreeSet<ClientId>) -> Plan {
-        let rounds = &self.experiment.rounds;
+    fn describe(&self, terms: Collected, reservation: &Reservation, cohort: &BTreeSet<ClientId>) -> Plan {
+        let rounds = &terms.asking.rounds;
         let masked = self.experiment.privacy.secure_aggregation().is_some();
         Plan {
             task: self.task,
-            round: self.round,
+            round: terms.round,
             rounds: rounds.count,
-            base_model: self.base_digest(),
-            segments: self.segments.clone(),
-            encoding: self.grid.encoding(),
-            promise: encoding::promise(&self.experiment, reservation.mechanism(), |adversary| {
+            base_model: terms.base_model,
+            encoding: terms.grid.encoding(),
+            promise: encoding::promise(&terms.asking, reservation.mechanism(), |adversary| {
                 reservation.epsilon_after(adversary)
             }),
             sampling: rounds.sampling,
@@ -747,11 +826,36 @@ impl Federation {
             cohort_max: self.experiment.cohort_max(),
             // Where the server sees updates, who else takes part is nobody's business, and may amplify privacy.
             cohort: cohort.iter().filter(|_| masked).copied().collect(),
-            weighting: self.experiment.strategy.weighting(),
+            weighting: match terms.round.is_query() {
+                true => Weighting::Uniform,
+                false => self.experiment.strategy.weighting(),
+            },
+            segments: terms.segments,
             prg: self.keys.generator(),
             closure: Closure::AllAnswered,
             min_updates: self.experiment.least_updates(),
             deadline: rounds.deadline,
+        }
+    }
+}
+
+/// What a round, or a query, collects.
+struct Collected {
+    round: Round,
+    grid: Grid,
+    mechanism: Mechanism,
+    segments: Vec<Segment>,
+    base_model: Digest,
+    /// The experiment, with the bound, noise and sampling that hold here.
+    asking: Experiment,
+}
+
+impl Collected {
+    /// The standard deviation of the noise that the server adds; none where it adds none.
+    fn sigma(&self) -> Option<u64> {
+        match self.mechanism {
+            Mechanism::RoundedGaussian { sigma, .. } => Some(sigma),
+            Mechanism::None | Mechanism::NoiseShares { .. } | Mechanism::LocalGaussian { .. } => None,
         }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `journal.jsonl` | a line when a round is opened, when its model is released, and when it has ended |
+//! | `journal.jsonl` | a line when a round is opened, when its model is released, and when it has ended; when a query is opened and has ended |
 //! | `model-<sha256>` | the model after the last released round, little-endian f32 |
 //! | `state-<sha256>` | what the strategy remembers beside that model, if it remembers anything |
 //!
@@ -56,9 +56,11 @@ enum Entry {
         state_sha256: Option<String>,
     },
     Closed(Box<RoundRecord>),
+    /// The query after a round has ended; the record of that round with what was said and is spent by then.
+    Asked(Box<RoundRecord>),
 }
 
-/// A round that is in the journal and has not ended there.
+/// A round, or the query after one, that is in the journal and has not ended there.
 struct Unfinished {
     round: Round,
     invited: u32,
@@ -113,7 +115,7 @@ impl Journal {
     }
 
     /// Brings a new `federation` to where the journal ends, and says how its rounds went. A round in which the server was
-    /// interrupted ends now: released if its model was, else aborted.
+    /// interrupted ends now: released if its model was, else aborted. So does a query, without an answer.
     ///
     /// # Errors
     /// [`JournalError`] when the journal contradicts itself, a model is missing or damaged, or the federation is another.
@@ -138,7 +140,12 @@ impl Journal {
             _ => self.state = state,
         }
         if let Some(open) = unfinished {
-            federation.end_interrupted(open.released.as_ref().map(|(released, _)| released))?;
+            federation.end_interrupted(open.round, open.released.as_ref().map(|(released, _)| released))?;
+            if let (true, Some(last)) = (open.round.is_query(), records.last()) {
+                self.asked(last)?;
+                self.entries = Vec::new();
+                return Ok(records);
+            }
             let (outcome, updates) = match open.released.map(|(released, _)| released.updates) {
                 Some(updates) if updates == open.invited => (Outcome::Complete { updates }, updates),
                 Some(updates) => (Outcome::Degraded { updates, invited: open.invited }, updates),
@@ -153,7 +160,7 @@ impl Journal {
         Ok(records)
     }
 
-    /// Notes that a round is planned, before anybody is invited.
+    /// Notes that a round, or the query after one, is planned, before anybody is invited.
     ///
     /// # Errors
     /// [`JournalError::Io`]; then nobody may be.
@@ -198,6 +205,14 @@ impl Journal {
         self.forget_all_but(&record.model_sha256)
     }
 
+    /// Notes that the query after the last round has ended; this is the round's record by then.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn asked(&mut self, record: &RoundRecord) -> Result<(), JournalError> {
+        self.append(&Entry::Asked(Box::new(record.clone())))
+    }
+
     fn append(&mut self, entry: &Entry) -> Result<(), JournalError> {
         let mut line = serde_json::to_vec(entry).map_err(io::Error::other).map_err(self.failed("write"))?;
         line.push(b'\n');
@@ -215,6 +230,11 @@ impl Journal {
                 {
                     return wrong("the round is not after the last one");
                 }
+                (Entry::Opened { round, .. }, None)
+                    if round.is_query() && records.last().map(|r| r.round) != Some(round.training()) =>
+                {
+                    return wrong("the query is not after the last round");
+                }
                 (&Entry::Opened { round, invited }, None) => {
                     open = Some(Unfinished { round, invited, released: None });
                 }
@@ -225,6 +245,11 @@ impl Journal {
                     let released = Interrupted { updates: *updates, plan: *plan, aggregate: *aggregate };
                     now.released = Some((released, model_sha256.clone()));
                     released_state = state_sha256.clone();
+                }
+                (Entry::Asked(record), Some(now)) if now.round == record.round.query() => {
+                    records.pop();
+                    records.push(RoundRecord::clone(record));
+                    open = None;
                 }
                 (Entry::Closed(record), Some(now)) if now.round == record.round => {
                     if record.outcome != OutcomeKind::Aborted {

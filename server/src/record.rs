@@ -218,6 +218,21 @@ impl RoundRecord {
         }
     }
 
+    /// The same with what clients said in the query after the round, and what is spent by then.
+    #[must_use]
+    pub fn asked(self, query: &RoundSummary) -> Self {
+        let spent = RoundRecord::new(query, &[], None, Cost::default());
+        RoundRecord {
+            client_answers: query.answers,
+            epsilon_release: spent.epsilon_release,
+            epsilon_server: spent.epsilon_server,
+            epsilon_alone: spent.epsilon_alone,
+            epsilon_release_if_continuous: spent.epsilon_release_if_continuous,
+            epsilon_server_if_continuous: spent.epsilon_server_if_continuous,
+            ..self
+        }
+    }
+
     /// How many clients were refused or declined, by reason.
     pub fn losses(&self) -> impl Iterator<Item = (String, u32)> + '_ {
         let refusals = self.refusals.iter().map(|(reason, &clients)| (named(reason), clients));
@@ -330,6 +345,7 @@ mod tests {
             epsilon_release_if_continuous: None,
             epsilon_server_if_continuous: None,
             delta: Some(Delta::new(1e-5).unwrap()),
+            answers: None,
         }
     }
 

@@ -12,6 +12,9 @@ pub struct Status {
     pub doing: Doing,
     /// The round that is open, or was last; null before this process has opened one.
     pub round: Option<Round>,
+    /// Whether it is about the query after the round, in which clients say how good its model is.
+    #[serde(default)]
+    pub asking: bool,
     /// Clients connected.
     pub connected: usize,
     /// Clients that the first round waits for.
@@ -71,6 +74,7 @@ impl Status {
         Status {
             doing: Doing::Waiting,
             round: None,
+            asking: false,
             connected: 0,
             wanted,
             invited: 0,

@@ -4,12 +4,12 @@ use skep_privacy::ledger::Ledger;
 use skep_privacy::packing::pack;
 use skep_privacy::prg::Key;
 use skep_privacy::update::Update;
-use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
     BatchFile, BatchWord, DataFile, ExperimentFile, ModeFile, ModelFile, PartitionFile, PopulationFile,
     PrivacyFile, RoundsFile, SamplingFile, SecureAggregationFile, SimulationFile, StrategyFile, TaskFile,
     TrainingFile, WeightingFile,
 };
+use skep_protocol::experiment::{Evaluation, EvaluationQuery, Experiment};
 use skep_protocol::plan::Segment;
 
 use crate::federation::{Federation, ServerKeys};
@@ -54,6 +54,13 @@ pub(crate) fn private_file() -> ExperimentFile {
         evaluation: None,
         simulation: SimulationFile::default(),
     }
+}
+
+/// The same with a query after every round.
+pub(crate) fn asking(file: ExperimentFile) -> ExperimentFile {
+    let query = EvaluationQuery { every: 1, noise_multiplier: 3.0, max_loss: 4.0 };
+    let evaluation = Evaluation { hold_out: Some(0.5), query: Some(query), ..Evaluation::default() };
+    ExperimentFile { evaluation: Some(evaluation), ..file }
 }
 
 /// [`private_file`] with twelve clients that add shares of the noise, planned for seven honest of eight survivors.

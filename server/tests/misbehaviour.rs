@@ -11,6 +11,7 @@ use scripted::{
     Client, Server, constant, private_file, public_file, refusals, starting_with, with_hidden_layer, within,
 };
 use skep_protocol::experiment::file::ExperimentFile;
+use skep_protocol::experiment::{Evaluation, EvaluationQuery};
 use skep_protocol::message::{ClientMessage, Offer, ServerMessage};
 use skep_protocol::net::frame::Frame;
 use skep_protocol::plan::VerifiedPlan;
@@ -83,6 +84,78 @@ impl Siege {
         assert_eq!((report.end, report.rounds), (End::Finished, 1));
         notes.records.into_iter().next().unwrap()
     }
+}
+
+// ---- answers to a query ----
+
+/// One round, and a query after it: the hostile client is honest in the round.
+async fn asked(deadline_s: f64) -> Siege {
+    let mut file = private_file(2, 1, deadline_s, 1.0);
+    let query = EvaluationQuery { every: 1, noise_multiplier: 1.0, max_loss: 4.0 };
+    file.evaluation = Some(Evaluation { hold_out: Some(0.25), query: Some(query), ..Evaluation::default() });
+    let server = Server::start(&file, 2).await;
+    let mut honest = server.join(0).await;
+    let mut hostile = server.join(1).await;
+    let honest = tokio::spawn(async move {
+        honest.take_part(|plan| constant(plan, 0)).await;
+        honest.take_part(says_nothing).await;
+    });
+    hostile.take_part(|plan| constant(plan, 0)).await;
+    let plan = hostile.invited().await;
+    assert_eq!((plan.plan().round, plan.plan().update_len()), (Round(1).query(), 3));
+    Siege { server, honest, hostile, plan }
+}
+
+fn says_nothing(plan: &VerifiedPlan) -> Vec<u8> {
+    constant(plan, 0)
+}
+
+/// The round is as it was; the query ended without the hostile client. Of two clients noise lets nobody say anything.
+async fn answered_without_it(siege: Siege) {
+    let record = siege.end().await;
+    assert_eq!((record.round, record.outcome, record.updates), (Round(1), OutcomeKind::Complete, 2));
+    assert!(record.refusals.is_empty() && record.client_answers.is_none(), "{record:?}");
+}
+
+#[tokio::test]
+async fn an_answer_of_another_length_is_refused() {
+    let mut siege = asked(LONG_S).await;
+    siege.accept().await;
+    let mut packed = says_nothing(&siege.plan);
+    packed.push(0);
+    let offer = siege.hostile.offer_of(&siege.plan, &packed);
+    siege.hostile.say(&ClientMessage::Offer(offer)).await;
+    siege.hostile.refused(Refusal::WrongLength).await;
+    answered_without_it(siege).await;
+}
+
+#[tokio::test]
+async fn an_answer_beyond_what_one_client_can_say_is_refused() {
+    let mut siege = asked(LONG_S).await;
+    let sensitivity = siege.plan.plan().encoding.sensitivity.unwrap() as i32;
+    let packed = constant(&siege.plan, sensitivity - 1);
+    siege.granted(&packed).await;
+    siege.send_chunk(0, &packed).await;
+    siege.hostile.refused(Refusal::NormExceeded).await;
+    answered_without_it(siege).await;
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_at_all_holds_a_query_up_until_its_deadline_only() {
+    let siege = asked(SHORT_S).await;
+    answered_without_it(siege).await;
+}
+
+#[tokio::test]
+async fn an_update_for_the_round_before_is_no_answer_and_costs_its_sender_nothing_else() {
+    let mut siege = asked(LONG_S).await;
+    siege.accept().await;
+    let packed = says_nothing(&siege.plan);
+    let late = Offer { round: Round(1), ..siege.hostile.offer_of(&siege.plan, &packed) };
+    siege.hostile.say(&ClientMessage::Offer(late)).await;
+    siege.hostile.refused(Refusal::WrongRound).await;
+    siege.hostile.upload(&siege.plan, &packed).await;
+    answered_without_it(siege).await;
 }
 
 // ---- what is no message ----

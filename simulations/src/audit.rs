@@ -179,7 +179,7 @@ fn expose(
     let canaries = Canaries::new(experiment, &clients, root, options.canaries)?;
     let mut test_set = TestSet::new(&experiment.task, data.test.clone()).map_err(SimulationError::from)?;
     let report = with_world(federation, root, &canaries, &options.simulation, interrupted, |world| {
-        schedule::run(world, &mut test_set, None, None, observer)
+        schedule::run(world, &mut test_set, None, observer)
     })?;
     if report.ended == Ended::Interrupted {
         return Err(AuditError::Interrupted);

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use skep_client::held_out::uniform;
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::experiment::simulation::Availability;
 use skep_protocol::{ClientId, Span, Time};
 use thiserror::Error;
-
-use crate::devices::uniform;
 
 /// When every client can be reached, a function of the client and the time.
 #[derive(Clone, Debug)]

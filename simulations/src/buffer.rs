@@ -285,7 +285,7 @@ mod tests {
             &trainer,
             &options(1),
             &AtomicBool::new(false),
-            |world| crate::schedule::run(world, &mut Unmeasured, None, None, &mut ()),
+            |world| crate::schedule::run(world, &mut Unmeasured, None, &mut ()),
         )
         .unwrap();
         let jobs = trainer.0.into_inner().unwrap();

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use skep_client::example_privacy::{ExamplePrivacyError, PrivateSteps};
+use skep_client::held_out::HoldOut;
 use skep_learning::workload::Workload;
 use skep_learning::{PartitionError, Subset};
 use skep_privacy::quantities::{Epsilon, Sampling};
 use skep_protocol::experiment::{self, Data, Experiment};
 use skep_protocol::{ClientId, Round};
 
-use crate::held_out::HoldOut;
+use crate::held_out::hold_out;
 use crate::population;
 
 /// The examples of every client of a population.
@@ -96,7 +97,7 @@ impl Clients {
         rounds: u64,
     ) -> Result<Option<Epsilon>, ExamplePrivacyError> {
         let mut largest: Option<Epsilon> = None;
-        for examples in self.trained_sizes(HoldOut::of(experiment).as_ref()) {
+        for examples in self.trained_sizes(hold_out(experiment).as_ref()) {
             let Some(steps) = PrivateSteps::new(&experiment.task, examples)? else { return Ok(None) };
             let epsilon = steps.epsilon(rounds)?;
             largest = Some(largest.filter(|largest| *largest >= epsilon).unwrap_or(epsilon));
@@ -123,7 +124,7 @@ impl Clients {
     /// whom there may be millions.
     pub fn label_counts(&self, experiment: &Experiment) -> Option<Vec<LabelCounts>> {
         let Clients::Shares(shares) = self else { return None };
-        let hold_out = HoldOut::of(experiment);
+        let hold_out = hold_out(experiment);
         let counts = |(client, share): (usize, &Subset)| match &hold_out {
             None => LabelCounts { trained: share.label_counts(), held_out: 0 },
             Some(hold_out) => {

@@ -1,5 +1,6 @@
 //! How long simulated clients and their connections take.
 
+use skep_client::held_out::uniform;
 use skep_privacy::prg::{Key, Prg, Purpose};
 use skep_protocol::experiment::simulation::{Amount, Devices, Distribution, LogNormal};
 use skep_protocol::{ClientId, Round, Span};
@@ -77,11 +78,6 @@ fn draw(distribution: &Distribution, prg: &mut Prg) -> f64 {
             median * libm::exp(normal * libm::log(*spread))
         }
     }
-}
-
-/// Uniform in [0, 1), in steps of 2^-53.
-pub(crate) fn uniform(prg: &mut Prg) -> f64 {
-    (prg.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]

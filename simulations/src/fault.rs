@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use skep_client::held_out::uniform;
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::experiment::simulation::{Faults, Scripted};
 use skep_protocol::{ClientId, Round, Span};
 use thiserror::Error;
 
 pub use skep_protocol::experiment::simulation::{Corruption, Moment};
-
-use crate::devices::uniform;
 
 /// Something that goes wrong for one client in one round; nothing happens if it is not invited then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,55 +3,22 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use skep_client::held_out::{HoldOut, uniform};
 use skep_client::task::{TaskError, learner_for, training};
-use skep_learning::{Learner, Subset, Training, Turn};
+use skep_learning::{Learner, Training, Turn};
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::experiment::Experiment;
 use skep_protocol::{ClientId, Round};
 use skep_server::record::ClientAccuracy;
 
 use crate::clients::Clients;
-use crate::devices::uniform;
 use crate::error::SimulationError;
 use crate::memory::ClientMemory;
 use crate::private_layers::{self, PrivateLayers};
 
-/// Which of a client's examples are held out, a function of the public seed and the client.
-#[derive(Clone, Debug)]
-pub(crate) struct HoldOut {
-    part: f64,
-    key: Key,
-}
-
-impl HoldOut {
-    /// As the experiment says, if it does.
-    pub(crate) fn of(experiment: &Experiment) -> Option<Self> {
-        let part = experiment.evaluation.hold_out?;
-        Some(HoldOut { part, key: Key::from_seed(experiment.seed) })
-    }
-
-    /// How many of so many examples are held out: never all of them.
-    pub(crate) fn count(&self, examples: usize) -> usize {
-        ((self.part * examples as f64) as usize).min(examples.saturating_sub(1))
-    }
-
-    /// The examples to train on and those that are held out, each in the order they were in.
-    pub(crate) fn divide(&self, client: ClientId, examples: &Subset) -> (Subset, Subset) {
-        let mut prg = self.key.derive(Purpose::Data, 1, client.0).stream();
-        // Of those that are left, each is as likely to be among those that are still wanted.
-        let (mut left, mut wanted) = (examples.len(), self.count(examples.len()));
-        let (mut train, mut held_out) = (Vec::new(), Vec::new());
-        for &row in examples.rows() {
-            let chosen = uniform(&mut prg) * (left as f64) < wanted as f64;
-            left -= 1;
-            wanted -= usize::from(chosen);
-            if chosen { &mut held_out } else { &mut train }.push(row);
-        }
-        let of = |rows| {
-            Subset::new(examples.dataset().clone(), rows).expect("the rows of a subset are its data's")
-        };
-        (of(train), of(held_out))
-    }
+/// What the experiment has clients hold out, if anything.
+pub(crate) fn hold_out(experiment: &Experiment) -> Option<HoldOut> {
+    Some(HoldOut::new(experiment.evaluation.hold_out?, experiment.seed))
 }
 
 /// The clients that a model is measured on: the same in every round.
@@ -71,6 +38,8 @@ struct Measuring<'a> {
     private_layers: Option<PrivateLayers>,
     /// How a client fits the model to its examples before it is measured once more.
     fine_tuning: Option<Training>,
+    /// Of the public seed.
+    key: Key,
 }
 
 /// How good a model is for clients.
@@ -91,12 +60,12 @@ impl<'a> Panel<'a> {
         clients: &'a Clients,
         threads: usize,
     ) -> Result<Option<Self>, SimulationError> {
-        let (Some(part), Some(hold_out)) = (experiment.evaluation.clients, HoldOut::of(experiment)) else {
+        let (Some(part), Some(hold_out)) = (experiment.evaluation.clients, hold_out(experiment)) else {
             return Ok(None);
         };
-        let population = experiment.population.clients;
+        let (population, key) = (experiment.population.clients, Key::from_seed(experiment.seed));
         let wanted = ((part * population as f64).ceil() as u64).clamp(1, population);
-        let mut prg = hold_out.key.derive(Purpose::Data, 0, 0).stream();
+        let mut prg = key.derive(Purpose::Data, 0, 0).stream();
         let (mut left, mut missing, mut chosen) = (population, wanted, Vec::new());
         for client in 0..population {
             let is_chosen = uniform(&mut prg) * (left as f64) < missing as f64;
@@ -114,7 +83,7 @@ impl<'a> Panel<'a> {
             training(&task, Round(experiment.rounds.count)).map_err(TaskError::from)
         });
         let (private_layers, fine_tuning) = (PrivateLayers::of(experiment)?, fine_tuning.transpose()?);
-        let measuring = Measuring { clients, hold_out, private_layers, fine_tuning };
+        let measuring = Measuring { clients, hold_out, private_layers, fine_tuning, key };
         Ok(Some(Panel { measuring, chosen, learners }))
     }
 
@@ -164,7 +133,7 @@ impl Measuring<'_> {
             private_layers::with_own(self.private_layers.as_ref(), memory.get(client), model).into_owned();
         let plain = learner.evaluate(&model, &held_out).ok()?.accuracy()?;
         let Some(training) = &self.fine_tuning else { return Some((plain, None)) };
-        let order = self.hold_out.key.derive(Purpose::BatchOrder, 0, client.0);
+        let order = self.key.derive(Purpose::BatchOrder, 0, client.0);
         let fitted = learner.train(&model, &train, training, Turn::new(*order.expose())).ok()?;
         model.iter_mut().zip(&fitted.update).for_each(|(value, step)| *value += step);
         learner.recycle(fitted.update);
@@ -174,6 +143,8 @@ impl Measuring<'_> {
 
 #[cfg(test)]
 mod tests {
+    use skep_learning::Subset;
+
     use super::*;
     use crate::population;
     use crate::testing::experiment;
@@ -182,7 +153,7 @@ mod tests {
     fn a_client_trains_on_what_is_not_held_out() {
         let mut experiment = experiment();
         experiment.evaluation.hold_out = Some(0.25);
-        let hold_out = HoldOut::of(&experiment).unwrap();
+        let hold_out = hold_out(&experiment).unwrap();
         let train = population::data(&experiment).unwrap().train;
         let mut kept = 0;
         for (client, share) in population::shares(&experiment, &train).unwrap().iter().enumerate() {

@@ -31,7 +31,6 @@ mod memory;
 mod network;
 mod parallel;
 mod participants;
-mod poll;
 pub mod population;
 mod private_layers;
 mod query;

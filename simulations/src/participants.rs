@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
+use skep_client::held_out::HoldOut;
 use skep_client::task::{TaskError, check_data, check_privacy, learner_for, training};
 use skep_client::trainer::{ClientKeys, Participant};
 use skep_learning::{Learner, Subset};
@@ -15,7 +16,6 @@ use skep_protocol::{ClientId, Round};
 use crate::attack::Corrupt;
 use crate::clients::Clients;
 use crate::error::SimulationError;
-use crate::held_out::HoldOut;
 use crate::memory::ClientMemory;
 use crate::population::client_root;
 use crate::private_layers::{Own, Personal, PrivateLayers};
@@ -117,6 +117,21 @@ impl<'a> Participants<'a> {
         }
     }
 
+    /// What a client says in a query of the model, with the layers that it keeps.
+    fn say(&self, job: &Job, train: Subset, held_out: Subset) -> Result<Contribution, Decline> {
+        let Desk { learner, own } = self.desk()?;
+        if let Some(layers) = &self.private_layers {
+            let kept = lock(&self.memory).get(job.client).map(<[f32]>::to_vec);
+            *lock(&own) = kept.unwrap_or_else(|| layers.taken_from(&job.base));
+        }
+        let keys = ClientKeys::from_root(&client_root(self.root, job.client.0));
+        let participant = Participant::with_learner(job.client, learner, train, keys);
+        let mut participant = participant.with_held_out(held_out);
+        let said = participant.train(&job.plan, self.task, &job.base);
+        lock(&self.idle).push(Desk { learner: participant.into_learner(), own });
+        said.map(|said| said.update)
+    }
+
     fn desk(&self) -> Result<Desk, Decline> {
         if let Some(desk) = lock(&self.idle).pop() {
             return Ok(desk);
@@ -140,7 +155,11 @@ impl Trainer for Participants<'_> {
     fn train(&self, job: &Job) -> Result<Contribution, Decline> {
         let mut data = self.clients.get(job.client).ok_or(Decline::TrainingFailed)?;
         if let Some(hold_out) = &self.hold_out {
-            (data, _) = hold_out.divide(job.client, &data);
+            let (train, held_out) = hold_out.divide(job.client, &data);
+            if job.plan.plan().round.is_query() {
+                return self.say(job, train, held_out);
+            }
+            data = train;
         }
         if let Some(corrupt) = self.corrupt.as_ref().filter(|corrupt| corrupt.includes(job.client)) {
             // Its learner is its own, and gone with it.

@@ -1,4 +1,4 @@
-//! Asking simulated clients for something else than updates: a vocabulary, statistics, an evaluation.
+//! Asking simulated clients for something else than updates and answers of the schedule: a vocabulary, statistics.
 
 use skep_client::trainer::{ClientKeys, answer};
 use skep_privacy::prg::Key;

@@ -19,7 +19,6 @@ use crate::checkpoint::{Checkpoint, Keeper};
 use crate::clients::public_cohort;
 use crate::error::SimulationError;
 use crate::held_out::Panel;
-use crate::poll::Poll;
 use crate::round::{Closed, World};
 use crate::workers::Trainer;
 
@@ -70,7 +69,6 @@ pub(crate) fn run<T: Trainer>(
     mut world: World<'_, T>,
     evaluator: &mut dyn Evaluator,
     mut panel: Option<&mut Panel<'_>>,
-    mut poll: Option<&mut Poll<'_>>,
     observer: &mut dyn Observer,
 ) -> Result<SimulationReport, SimulationError> {
     let started = Instant::now();
@@ -123,11 +121,7 @@ pub(crate) fn run<T: Trainer>(
             None => world.run(planned, observer)?,
             Some(arrived) => world.run_buffered(&arrived, &planned, opened, observer)?,
         };
-        let asks = poll.as_deref_mut().filter(|_| {
-            let experiment = world.federation.experiment();
-            experiment.evaluation.is_asked(next.0, experiment.rounds.count)
-        });
-        match end_round(&mut world, closed, (measures, asks), observer, keeper.is_some())? {
+        match end_round(&mut world, closed, measures, observer, keeper.is_some())? {
             Some(record) => rounds.push(record),
             None => break Ended::Interrupted,
         }
@@ -155,6 +149,20 @@ pub(crate) fn run<T: Trainer>(
 }
 
 impl<T: Trainer> World<'_, T> {
+    /// Has clients say how good the model is; none where the budget does not allow it.
+    fn ask(&mut self) -> Result<Option<Closed>, SimulationError> {
+        let roster = Contiguous(self.federation.experiment().population.clients);
+        let planned = self.federation.plan_query(&roster).map_err(SimulationError::Planning)?;
+        let Some(planned) = planned else { return Ok(None) };
+        let now = self.now;
+        let closed = self.run(planned, &mut ())?;
+        if self.buffer.is_some() {
+            // Those who train at their own pace do so meanwhile.
+            self.now = now;
+        }
+        Ok(Some(closed))
+    }
+
     /// Between two rounds, what another process needs to go on.
     fn checkpoint(&self) -> Checkpoint {
         let buffer = self.buffer.as_ref().map(Buffer::to_bytes).unwrap_or_default();
@@ -172,7 +180,7 @@ struct Measures<'e, 'p> {
 fn end_round<T: Trainer>(
     world: &mut World<'_, T>,
     closed: Closed,
-    (measures, asks): (Option<Measures<'_, '_>>, Option<&mut Poll<'_>>),
+    measures: Option<Measures<'_, '_>>,
     observer: &mut dyn Observer,
     goes_on: bool,
 ) -> Result<Option<RoundRecord>, SimulationError> {
@@ -184,12 +192,12 @@ fn end_round<T: Trainer>(
     // Who interrupts does not wait for a measurement.
     let lasts = closed.outcome != Outcome::Aborted(AbortReason::Stopped);
     let measures = measures.filter(|_| lasts);
-    // A round that was aborted has left the model as it was.
-    let client_answers = match asks.filter(|_| !matches!(closed.outcome, Outcome::Aborted(_))) {
+    let asked = if world.federation.asks() { world.ask()? } else { None };
+    let query = match asked {
+        Some(asked) if goes_on && asked.outcome == Outcome::Aborted(AbortReason::Stopped) => return Ok(None),
+        Some(asked) => Some(world.federation.close(asked.outcome)?),
         None => None,
-        Some(poll) => poll.ask(&mut world.federation, &world.root, &world.trainer.memory())?,
     };
-    let summary = world.federation.up_to_date(&summary);
     let (evaluation, clients) = match measures {
         None => (None, None),
         Some(Measures { evaluator, panel }) => {
@@ -204,8 +212,11 @@ fn end_round<T: Trainer>(
         dropped: dropped(&closed.progress),
         client_accuracy: clients.as_ref().map(|measured| measured.plain),
         personalised_accuracy: clients.and_then(|measured| measured.personalised),
-        client_answers,
         ..RoundRecord::new(&summary, &closed.progress, evaluation, closed.cost)
+    };
+    let record = match &query {
+        Some(query) => record.asked(query),
+        None => record,
     };
     observer.round_closed(&record, &model);
     Ok(Some(record))

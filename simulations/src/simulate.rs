@@ -21,10 +21,9 @@ use crate::checkpoint::{Checkpoint, Checkpoints, Resume};
 use crate::clients::Clients;
 use crate::error::SimulationError;
 use crate::fault::{Fault, Script};
-use crate::held_out::{HoldOut, Panel};
+use crate::held_out::{Panel, hold_out};
 use crate::network::Network;
 use crate::participants::Participants;
-use crate::poll::Poll;
 use crate::population;
 use crate::round::World;
 use crate::schedule::{self, SimulationReport};
@@ -135,9 +134,8 @@ pub(crate) fn simulate_clients(
     let participants =
         Participants::new(&experiment.task, clients, root)?.with_corrupt(Corrupt::of(experiment));
     let memory = options.resume.as_ref().map(|resume| resume.checkpoint.memory.clone()).unwrap_or_default();
-    let participants = participants.holding_out(HoldOut::of(experiment)).remembering(experiment, memory)?;
+    let participants = participants.holding_out(hold_out(experiment)).remembering(experiment, memory)?;
     let mut panel = Panel::of(experiment, clients, options.threads.get())?;
-    let mut poll = Poll::of(experiment, clients)?;
     let mut test_set = TestSet::new(&experiment.task, test.clone())?;
     let federation = match &options.resume {
         None => {
@@ -147,7 +145,7 @@ pub(crate) fn simulate_clients(
         Some(resume) => resumed(experiment, root, options, &resume.checkpoint)?,
     };
     with_world(federation, root, &participants, options, interrupted, |world| {
-        schedule::run(world, &mut test_set, panel.as_mut(), poll.as_mut(), observer)
+        schedule::run(world, &mut test_set, panel.as_mut(), observer)
     })
 }
 

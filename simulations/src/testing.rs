@@ -215,7 +215,7 @@ impl Run {
             &self.trainer,
             &self.options,
             interrupted,
-            |world| schedule::run(world, &mut Unmeasured, None, None, observer),
+            |world| schedule::run(world, &mut Unmeasured, None, observer),
         )
     }
 }

@@ -26,6 +26,7 @@ pub fn task() -> Task {
         training: Training::plain(0.1, 1, Batch::Full),
         tuning: None,
         encoding: None,
+        asked: None,
     }
 }
 

@@ -24,7 +24,8 @@ pub(super) fn compare(named: &Path, ledger: &[u8], report: &mut Report) -> Resul
                     .map(|entry| Participated {
                         origin: entry.ledger,
                         task: Hash(entry.task.0),
-                        round: entry.round.0,
+                        round: entry.round.training().0,
+                        is_query: entry.round.is_query(),
                         plan: Hash(entry.plan.0),
                         epsilon_release: entry.epsilon_release,
                         epsilon_server: entry.epsilon_server,

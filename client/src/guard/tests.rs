@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use skep_privacy::budget::BudgetKeeper;
 use skep_privacy::grid::PrivateGrid;
-use skep_privacy::ledger::{Hash, Tree};
+use skep_privacy::ledger::{Hash, Occasion, Tree};
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
@@ -29,6 +29,7 @@ fn trees() -> [Tree; 2] {
 /// A plan of central noise: its round, its noise, what it promises to cost, and of which ledger at which size it is.
 struct Invitation {
     round: u64,
+    query: bool,
     noise: f64,
     epsilon: f64,
     ledger: &'static str,
@@ -41,6 +42,7 @@ impl Invitation {
         let [tree, _] = trees();
         Invitation {
             round,
+            query: false,
             noise: 2.0,
             epsilon: 0.5 * round as f64,
             ledger: "skep/ours",
@@ -57,7 +59,7 @@ impl Invitation {
         let delta = Delta::new(1e-5).unwrap();
         let plan = Plan {
             task: Digest::of(b"task"),
-            round: Round(self.round),
+            round: if self.query { Round(self.round).query() } else { Round(self.round) },
             rounds: 100,
             base_model: Digest::of(b"model"),
             segments: vec![Segment { name: "all".into(), len: 8 }],
@@ -86,7 +88,8 @@ impl Invitation {
             deadline: Span::from_millis(1000),
         };
         let mut keeper = BudgetKeeper::new(Adjacency::ZeroOut, delta, None);
-        let reservation = keeper.reserve(self.round, plan.mechanism(), plan.sampling).unwrap();
+        let occasion = if self.query { Occasion::Evaluation } else { Occasion::Round };
+        let reservation = keeper.reserve_for(occasion, self.round, plan.mechanism(), plan.sampling).unwrap();
         let signer = PlanSigner::from_seed(&[1; 32]);
         let root = self.tree.root(self.size).unwrap();
         let checkpoint = Checkpoint { origin: self.ledger.to_owned(), size: self.size, root };
@@ -160,6 +163,40 @@ fn t23_a_round_too_soon_is_refused() {
     assert_eq!(owner.meets(&Invitation::new(4)), Ok(()));
     let other_plan = Invitation { epsilon: 2.5, ..Invitation::new(4) };
     assert_eq!(owner.meets(&other_plan), Err(Decline::StaleRound), "never twice in one round");
+}
+
+#[test]
+fn a_query_is_a_participation_as_a_round_is_and_asked_once() {
+    let query = |round| Invitation { query: true, size: 10 * round + 1, ..Invitation::new(round) };
+    let round = Invitation::new;
+    let limits = PrivacyPolicy { max_participations: Some(5), min_separation: Some(2), ..policy() };
+    let mut owner = Owner::new(limits);
+    assert_eq!(owner.meets(&round(1)), Ok(()));
+    // A query has noise of its own, and is no round of training that another one would have to keep away from.
+    assert_eq!(owner.meets(&Invitation { noise: 1.5, ..query(1) }), Ok(()));
+    assert_eq!(owner.meets(&round(3)), Ok(()));
+    assert_eq!(owner.meets(&Invitation { noise: 1.0, ..query(3) }), Err(Decline::Noise));
+    let mut owner = owner.again().unwrap();
+    assert_eq!(owner.meets(&query(3)), Ok(()));
+    assert_eq!(
+        owner.meets(&Invitation { epsilon: 1.25, ..query(3) }),
+        Err(Decline::StaleRound),
+        "asked twice"
+    );
+    assert_eq!(owner.meets(&query(2)), Err(Decline::Ledger), "of an older ledger");
+    assert_eq!(owner.meets(&round(4)), Err(Decline::Separation), "round 3 is too near");
+    assert_eq!(owner.meets(&round(5)), Ok(()));
+    assert_eq!(owner.meets(&query(5)), Err(Decline::Participations));
+    assert_eq!(owner.guard.participations().entries().len(), 5);
+
+    let mut poor =
+        Owner::new(PrivacyPolicy { max_epsilon_release: Some(Epsilon::new(0.6).unwrap()), ..policy() });
+    assert_eq!(poor.meets(&round(1)), Ok(()));
+    assert_eq!(poor.meets(&Invitation { epsilon: 0.7, ..query(1) }), Err(Decline::EpsilonRelease));
+    let mut silent = Owner::new(PrivacyPolicy { answer_queries: false, ..policy() });
+    assert_eq!(silent.meets(&round(1)), Ok(()));
+    assert_eq!(silent.meets(&query(1)), Err(Decline::Queries));
+    assert_eq!(silent.meets(&round(2)), Ok(()));
 }
 
 #[test]

@@ -12,12 +12,13 @@ use skep_learning::{Subset, digits};
 use skep_privacy::budget::BudgetKeeper;
 use skep_privacy::client_noise::{ClientNoise, NoisedGrid};
 use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
+use skep_privacy::ledger::Occasion;
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::{
     Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
 };
-use skep_protocol::experiment::{Batch, Model, Task, Training, Weighting};
+use skep_protocol::experiment::{Asked, Batch, EvaluationQuery, Model, Task, Training, Weighting};
 use skep_protocol::plan::{
     Claim, Closure, Cohort, Masking, Plan, PlanSigner, Promise, Segment, VerifiedPlan,
 };
@@ -34,6 +35,7 @@ pub fn task() -> Task {
         training: Training::plain(0.5, 2, Batch::Size(8)),
         tuning: None,
         encoding: None,
+        asked: None,
     }
 }
 
@@ -90,6 +92,27 @@ pub fn private_plan(round: u64, clip_norm: f64) -> Plan {
     Plan { encoding: grid.encoding(), promise, ..public }
 }
 
+/// A task that asks after every third round.
+pub fn asking() -> Task {
+    let query = EvaluationQuery { every: 3, noise_multiplier: 2.0, max_loss: 4.0 };
+    Task { asked: Some(Asked { hold_out: 0.2, query }), ..task() }
+}
+
+/// A plan for the query of [`asking`] after a round, with central noise.
+pub fn query_plan(round: u64, noise_multiplier: f64) -> Plan {
+    let clip_norm = Asked::clip_norm();
+    let grid = PrivateGrid::new(clip_norm, 3, 4).unwrap();
+    let noise = Mechanism::rounded_gaussian(NoiseMultiplier::new(noise_multiplier).unwrap(), &grid).unwrap();
+    let Mechanism::RoundedGaussian { sigma, .. } = noise else { panic!("asked for a Gaussian") };
+    Plan {
+        round: Round(round).query(),
+        segments: Asked::NAMES.map(|name| Segment { name: name.into(), len: 1 }).to_vec(),
+        encoding: grid.encoding(),
+        promise: Promise::Central { claim: claim(clip_norm), sigma, masking: None },
+        ..plan_of(&asking(), round)
+    }
+}
+
 /// A plan with masks, for clients 0 to 3.
 pub fn masked_plan(round: u64) -> Plan {
     let public = plan_of(&task(), round);
@@ -142,6 +165,8 @@ pub fn signed(plan: Plan) -> Arc<VerifiedPlan> {
 
 pub fn signed_by(plan: Plan, signer: &PlanSigner) -> Arc<VerifiedPlan> {
     let mut keeper = BudgetKeeper::new(Adjacency::ZeroOut, Delta::new(1e-5).unwrap(), None);
-    let reservation = keeper.reserve(plan.round.0, plan.mechanism(), plan.sampling).unwrap();
+    let occasion = if plan.round.is_query() { Occasion::Evaluation } else { Occasion::Round };
+    let round = plan.round.training().0;
+    let reservation = keeper.reserve_for(occasion, round, plan.mechanism(), plan.sampling).unwrap();
     VerifiedPlan::sign(plan, &reservation, signer).unwrap()
 }

@@ -14,8 +14,10 @@ pub struct Participated {
     pub origin: String,
     /// The task.
     pub task: Hash,
-    /// The round.
+    /// The round, of a query the one before it.
     pub round: u64,
+    /// Whether it was a query.
+    pub is_query: bool,
     /// The plan.
     pub plan: Hash,
     /// As promised against recipients, this round included.
@@ -47,7 +49,11 @@ pub fn audit_store(contents: &[u8], name: &str, store: &[Participated], report: 
         report.findings.extend(wrong.map(|(kind, record, what)| Finding {
             kind,
             record: Some(record),
-            what: format!("{name}, round {}: {what}", one.round),
+            what: format!(
+                "{name}, {}round {}: {what}",
+                if one.is_query { "query after " } else { "" },
+                one.round
+            ),
         }));
     }
     report.findings.extend(too_often(contents, name, &ours));
@@ -81,7 +87,9 @@ fn compare(
         let what = format!("the history up to record {at} is another than the one that the client was shown");
         return Some((Kind::RolledBack, at, what));
     }
-    let charged = charges.get(&at).filter(|charge| (charge.round, charge.task) == (one.round, one.task));
+    let charged = charges.get(&at).filter(|charge| {
+        (charge.round, charge.task, !charge.occasion.is_round()) == (one.round, one.task, one.is_query)
+    });
     let Some(charge) = charged else {
         return Some((Kind::Mismatch, at, format!("record {at} is not the charge of this round")));
     };
@@ -97,8 +105,9 @@ fn compare(
         }
     }
     let other = plans.get(&at).is_some_and(|plan| *plan != one.plan);
-    other
-        .then(|| (Kind::Mismatch, at, "a model was released under another plan than the client's".to_owned()))
+    other.then(|| {
+        (Kind::Mismatch, at, "something was released under another plan than the client's".to_owned())
+    })
 }
 
 /// The client counts its own rounds, for which nobody has to show it a list of cohorts.

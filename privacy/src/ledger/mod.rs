@@ -372,7 +372,8 @@ impl Ledger {
             attendance.count(&cohort);
         }
         self.spent = price;
-        let reservation = Reservation::new(request.round, request.terms.mechanism, price.epsilons);
+        let reservation =
+            Reservation::new(request.occasion, request.round, request.terms.mechanism, price.epsilons);
         Ok(Reserved { reservation, price, record: seq })
     }
 

@@ -210,10 +210,10 @@ impl State {
         self.open.keys().copied()
     }
 
-    /// The last open reservation of the round with this number, as its run counted.
+    /// The last open reservation for this of the round with this number, as its run counted, or of a query after it.
     #[must_use]
-    pub fn open_round(&self, round: u64) -> Option<u64> {
-        let is_it = |open: &Open| open.occasion.is_round() && open.round == round;
+    pub fn open_for(&self, occasion: Occasion, round: u64) -> Option<u64> {
+        let is_it = |open: &Open| open.occasion == occasion && open.round == round;
         self.open.iter().rev().find(|(_, open)| is_it(open)).map(|(record, _)| *record)
     }
 

@@ -372,6 +372,7 @@ fn a_client_that_was_shown_or_promised_something_else_is_noticed() {
     for round in 1..=3 {
         let reserved = ledger.reserve(&request(round, NOISE), 0..10).unwrap();
         store.push(Participated {
+            is_query: false,
             origin: "skep/test".to_owned(),
             task: Hash::of(b"task"),
             round,

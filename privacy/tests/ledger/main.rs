@@ -121,7 +121,7 @@ fn a_query_costs_what_its_noise_says_and_only_as_the_first_charge_keeps_to_the_s
     );
     assert!(matches!(query(&mut ledger, Occasion::Evaluation, NOISE), Err(ReserveError::Budget(_))));
     assert!(matches!(reserve(&mut ledger, 2, NOISE), Err(ReserveError::Budget(_))));
-    assert_eq!(ledger.state().open_round(0), None, "a query is no round");
+    assert_eq!(ledger.state().open_for(Occasion::Round, 0), None, "a query is no round");
     let again = Ledger::open(&memory.contents(), signer(), Box::new(memory)).unwrap();
     assert_eq!(again.spent(), ledger.spent());
 

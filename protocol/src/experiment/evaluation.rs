@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use skep_privacy::quantities::NoiseMultiplier;
+use skep_privacy::quantities::{ClipNorm, NoiseMultiplier};
 
 use super::Privacy;
 pub use super::metric::{Better, Metric, Predicted};
 use super::validate::{Invalid, invalid};
+use crate::canonical::Writer;
 
 /// `[evaluation]`, as it is typed and as it is meant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,7 +25,7 @@ pub struct Evaluation {
     /// Passes over its own examples by which a client fits the model to them before it is measured once more; with `clients`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_tune_epochs: Option<u32>,
-    /// What clients are asked of the model on these examples, with noise; of simulations only.
+    /// What clients are asked of the model on these examples, with noise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<EvaluationQuery>,
     /// The run ends after so many measurements without improvement.
@@ -49,6 +50,63 @@ pub struct EvaluationQuery {
     pub noise_multiplier: f64,
     /// The largest mean loss of a client that counts, above 0; a larger one counts as this.
     pub max_loss: f64,
+}
+
+/// What clients are asked of the model beside their updates, as they are told before the first round.
+///
+/// An answer is (a − ½, ℓ/L − ½, ½), a being a client's accuracy on the examples that it holds out, ℓ its mean loss on them and L the
+/// largest loss that counts; or zeros, from a client that has nothing to say. None is longer than √¾. The last number counts
+/// the answers, so that the means need nothing that is not in the sum.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The part of each client's examples that it does not train on, between 0 and 1.
+    pub hold_out: f64,
+    /// When, with how much noise, and up to which loss.
+    pub query: EvaluationQuery,
+}
+
+impl Asked {
+    /// What the numbers of an answer are about.
+    pub const NAMES: [&str; 3] = ["accuracy", "loss", "clients"];
+
+    /// The L2 bound of an answer, √¾.
+    #[must_use]
+    pub fn clip_norm() -> ClipNorm {
+        ClipNorm::new(0.75_f64.sqrt()).expect("a finite number above 0")
+    }
+
+    /// The answer of a client whose accuracy and mean loss these are. A loss that is no number counts as the largest.
+    #[must_use]
+    pub fn answer(&self, accuracy: f64, loss: f64) -> Vec<f32> {
+        let loss = (loss / self.query.max_loss).clamp(0.0, 1.0);
+        let loss = if loss.is_nan() { 1.0 } else { loss };
+        vec![(accuracy - 0.5) as f32, (loss - 0.5) as f32, 0.5]
+    }
+
+    /// The answer of a client that has nothing to say.
+    #[must_use]
+    pub fn nothing() -> Vec<f32> {
+        vec![0.0; Self::NAMES.len()]
+    }
+
+    /// The key and the reason of the first value that makes no sense.
+    ///
+    /// # Errors
+    /// The key inside the experiment file, and what is wrong with its value.
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        if !(self.hold_out > 0.0 && self.hold_out < 1.0) {
+            return Err((
+                "evaluation.hold_out",
+                format!("is {}, but must be between 0 and 1", self.hold_out),
+            ));
+        }
+        self.query.check()
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        let EvaluationQuery { every, noise_multiplier, max_loss } = self.query;
+        writer.text("asked").f64(self.hold_out).u64(every).f64(noise_multiplier).f64(max_loss);
+    }
 }
 
 /// When a run ends although rounds are left.
@@ -94,7 +152,12 @@ impl Evaluation {
 
     /// Whether clients are asked about the model of this round, where there are `rounds`.
     pub fn is_asked(&self, round: u64, rounds: u64) -> bool {
-        self.query.is_some_and(|query| round.is_multiple_of(query.every) || round == rounds)
+        self.query.is_some_and(|query| query.is_due(round, rounds))
+    }
+
+    /// What clients are asked, if anything.
+    pub fn asked(&self) -> Option<Asked> {
+        Some(Asked { hold_out: self.hold_out?, query: self.query? })
     }
 
     /// What makes no sense of a model that predicts that.
@@ -107,7 +170,8 @@ impl Evaluation {
             return Err(invalid("evaluation.every", "is 0, but must be at least 1 round"));
         }
         if let Some(query) = &self.query {
-            query.check(privacy)?;
+            query.check_privacy(privacy)?;
+            query.check().map_err(|(key, problem)| invalid(key, problem))?;
         }
         match (self.clients, self.hold_out) {
             (None, None) if self.query.is_none() => {}
@@ -221,21 +285,31 @@ impl Evaluation {
 
 /// More would be training, not fitting.
 const MOST_EPOCHS: u32 = 1000;
+
 impl EvaluationQuery {
-    fn check(&self, privacy: &Privacy) -> Result<(), Invalid> {
+    /// Whether clients are asked about the model of this round, where there are `rounds`.
+    pub fn is_due(&self, round: u64, rounds: u64) -> bool {
+        round.is_multiple_of(self.every) || round == rounds
+    }
+
+    fn check_privacy(&self, privacy: &Privacy) -> Result<(), Invalid> {
         if privacy.terms().is_none() {
             return Err(invalid(
                 "evaluation.query",
                 "is hidden as updates are, but here nothing hides those of a whole client: without privacy, `clients` measures exactly",
             ));
         }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
         if self.every == 0 {
-            return Err(invalid("evaluation.query.every", "is 0, but must be at least 1 round"));
+            return Err(("evaluation.query.every", "is 0, but must be at least 1 round".into()));
         }
         NoiseMultiplier::new(self.noise_multiplier)
-            .map_err(|error| invalid("evaluation.query.noise_multiplier", error.to_string()))?;
+            .map_err(|error| ("evaluation.query.noise_multiplier", error.to_string()))?;
         if !(self.max_loss.is_finite() && self.max_loss > 0.0) {
-            return Err(invalid("evaluation.query.max_loss", "must be a finite number above 0"));
+            return Err(("evaluation.query.max_loss", "must be a finite number above 0".into()));
         }
         Ok(())
     }

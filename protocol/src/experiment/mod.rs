@@ -34,7 +34,7 @@ pub use data::{
     CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, OwnData, TextColumn, TextData,
     TextFeatures, TextFormat, Tokenizer, VectorsFile, Vocabulary,
 };
-pub use evaluation::{Evaluation, EvaluationQuery};
+pub use evaluation::{Asked, Evaluation, EvaluationQuery};
 pub use images::{ImageData, ImageFormat, Normalize};
 pub use layers::{Block, Layer, NormPlace, Summary, Transformer, lenet, resnet, simple_cnn};
 pub use metric::{Better, Metric, Predicted};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::layers::{self, Layer};
-use super::{Training, Tuning};
+use super::{Asked, Training, Tuning};
 use crate::canonical::Writer;
 use crate::ids::Digest;
 
@@ -26,6 +26,8 @@ pub struct Task {
     pub tuning: Option<Box<Tuning>>,
     /// The digest of how examples become numbers, where they are not taken as they stand in files: everybody must make them alike.
     pub encoding: Option<Digest>,
+    /// What clients are asked of the model beside, if anything.
+    pub asked: Option<Asked>,
 }
 
 /// The shape of a model between its inputs and classes.
@@ -176,6 +178,9 @@ impl Task {
         if self.model_parameters().is_none() {
             return Err(("task.model", format!("has more than {MAX_PARAMETERS} parameters")));
         }
+        if let Some(asked) = &self.asked {
+            asked.check()?;
+        }
         self.training.check()
     }
 
@@ -211,6 +216,7 @@ impl Task {
         if let Some(encoding) = &self.encoding {
             writer.u8(11).text(&encoding.to_string());
         }
+        self.asked.iter().for_each(|asked| asked.write(&mut writer));
         Digest::of(&writer.finish())
     }
 }

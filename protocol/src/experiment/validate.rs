@@ -113,6 +113,7 @@ fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, I
         training: Training { example_privacy, ..Training::from(&file.task.training) },
         tuning: None,
         encoding: None,
+        asked: file.evaluation.as_ref().and_then(super::Evaluation::asked),
     };
     if let (Some(tuning), Some(parameters)) = (&file.task.tuning, task.model_parameters()) {
         if matches!(task.model, Model::Own { .. }) {

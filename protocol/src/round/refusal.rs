@@ -209,4 +209,10 @@ pub enum Decline {
     /// The participation cannot be written down.
     #[error("the participation cannot be written down")]
     Unrecorded,
+    /// The query is not among those that the task has, or not as the task has it.
+    #[error("the task has no such query")]
+    Unplanned,
+    /// The owner's data answer no queries.
+    #[error("the owner's data answer no queries")]
+    Queries,
 }

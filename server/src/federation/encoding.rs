@@ -77,10 +77,15 @@ pub(super) fn of_answers(
     if let Privacy::Examples { .. } = experiment.privacy {
         return Err(FederationError::ExamplesOnly);
     }
+    encoding(&asking(experiment, question), question.dimension)
+}
+
+/// The experiment with the bound, the noise and the sampling of a question in place of its rounds'.
+pub(super) fn asking(experiment: &Experiment, question: &Question) -> Experiment {
     let mut asked = experiment.clone();
     asked.rounds.sampling = question.sampling;
     asked.privacy = asked.privacy.with_noise(question.clip_norm, question.noise_multiplier);
-    encoding(&asked, question.dimension)
+    asked
 }
 
 /// What a plan promises: the terms of the experiment, the noise of the round, and what it has cost by then.

@@ -1,4 +1,5 @@
-//! Asking clients' data for something else than an update: statistics, a vocabulary, an evaluation.
+//! Asking clients' data for something else than an update: statistics, a vocabulary, an evaluation. The evaluations of the schedule are
+//! rounds of their own, see [`Federation::plan_query`]; the others have no plan, and are of simulations:
 //!
 //! ```text
 //! open_query ──▶ clients are asked, their answers summed ──▶ answer_query
@@ -19,9 +20,10 @@ use skep_privacy::prg::{Key, PrgId};
 use skep_privacy::quantities::{ClipNorm, NoiseMultiplier, Sampling};
 use skep_privacy::sum::{Release, ReleaseError, Sum};
 use skep_protocol::ClientId;
-use skep_protocol::experiment::Experiment;
+use skep_protocol::experiment::{Asked, Experiment};
 
 use super::{Federation, PlanningError, RoundError, digest_of, encoding, mode};
+use crate::record::ClientAnswers;
 use crate::roster::Roster;
 use crate::select;
 
@@ -42,15 +44,12 @@ pub struct Question {
 
 impl Question {
     /// What the experiment asks of its clients about the model, if it does, and rounds from one query to the next.
-    ///
-    /// An answer is (a − ½, ℓ/L − ½, ½), a being a client's accuracy, ℓ its mean loss and L the largest loss that counts; or zeros. No
-    /// answer is longer than √¾.
     pub fn of(experiment: &Experiment) -> Option<(Self, NonZeroU64)> {
-        let query = experiment.evaluation.query?;
+        let Asked { query, .. } = experiment.task.asked?;
         let question = Question {
             occasion: Occasion::Evaluation,
-            dimension: 3,
-            clip_norm: ClipNorm::new(0.75_f64.sqrt()).ok()?,
+            dimension: Asked::NAMES.len(),
+            clip_norm: Asked::clip_norm(),
             noise_multiplier: NoiseMultiplier::new(query.noise_multiplier).ok()?,
             sampling: experiment.rounds.sampling,
         };
@@ -77,15 +76,43 @@ pub struct Query {
 impl Query {
     /// The standard deviation of the noise on each number of the sum of so many answers, in the unit of the answers.
     pub fn deviation(&self, answers: u32) -> f64 {
-        let steps = match self.charge.mechanism() {
-            Mechanism::None => 0.0,
-            Mechanism::RoundedGaussian { sigma, .. } => sigma as f64,
-            Mechanism::NoiseShares { variance, .. } => (variance.get() * f64::from(answers)).sqrt(),
-            Mechanism::LocalGaussian { sigma, .. } => sigma as f64 * f64::from(answers).sqrt(),
-        };
-        steps * self.grid.step()
+        deviation(self.charge.mechanism(), &self.grid, answers)
     }
 }
+
+pub(super) fn deviation(mechanism: Mechanism, grid: &Grid, answers: u32) -> f64 {
+    let steps = match mechanism {
+        Mechanism::None => 0.0,
+        Mechanism::RoundedGaussian { sigma, .. } => sigma as f64,
+        Mechanism::NoiseShares { variance, .. } => (variance.get() * f64::from(answers)).sqrt(),
+        Mechanism::LocalGaussian { sigma, .. } => sigma as f64 * f64::from(answers).sqrt(),
+    };
+    steps * grid.step()
+}
+
+/// The means over clients, and how far noise of this deviation on each number of the sum moves them alone in nineteen of twenty
+/// queries. None where noise drowns how many they are.
+pub(super) fn means(asked: &Asked, sum: &[f64], deviation: f64) -> Option<ClientAnswers> {
+    let &[accuracy, loss, halves] = sum else { return None };
+    let clients = 2.0 * halves;
+    // Below that the count says nothing.
+    if clients < 2.0 * NINETEEN_OF_TWENTY * deviation || clients < 0.5 {
+        return None;
+    }
+    let mean = |sum: f64| (sum / clients).clamp(-0.5, 0.5);
+    // By the delta method, of a quotient whose two parts have the same, independent noise; the count is twice its part.
+    let within = |mean: f64| NINETEEN_OF_TWENTY * deviation / clients * (1.0 + 4.0 * mean * mean).sqrt();
+    let (accuracy, loss, max_loss) = (mean(accuracy), mean(loss), asked.query.max_loss);
+    Some(ClientAnswers {
+        accuracy: accuracy + 0.5,
+        accuracy_within: within(accuracy),
+        loss: (loss + 0.5) * max_loss,
+        loss_within: within(loss) * max_loss,
+    })
+}
+
+/// Standard deviations.
+const NINETEEN_OF_TWENTY: f64 = 1.96;
 
 impl Federation {
     /// Draws the cohort of a query and charges it in the ledger. `number`, from 0, tells queries after the same round apart:
@@ -167,5 +194,32 @@ impl Federation {
 
     fn abandon(&mut self, reserve: u64, reason: String) -> Result<(), LedgerError> {
         self.ledger.abort(Abort { reserve, reason, refunded: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_protocol::experiment::EvaluationQuery;
+
+    use super::*;
+
+    #[test]
+    fn means_are_those_of_the_sum_and_their_bounds_those_of_the_noise() {
+        let query = EvaluationQuery { every: 1, noise_multiplier: 1.0, max_loss: 4.0 };
+        let asked = Asked { hold_out: 0.5, query };
+        // Ten clients of accuracy 0.8 and loss 1 of at most 4.
+        let sum = [10.0 * 0.3, 10.0 * -0.25, 5.0];
+        let said = means(&asked, &sum, 0.0).unwrap();
+        let (accuracy, loss) = (said.accuracy, said.loss);
+        assert!((accuracy - 0.8).abs() < 1e-12 && (loss - 1.0).abs() < 1e-12, "{said:?}");
+        assert_eq!((said.accuracy_within, said.loss_within), (0.0, 0.0));
+        let said = means(&asked, &sum, 0.1).unwrap();
+        assert!((said.accuracy_within - 0.0196 * 1.36_f64.sqrt()).abs() < 1e-12, "{said:?}");
+        assert!((said.loss_within - 4.0 * 0.0196 * 1.25_f64.sqrt()).abs() < 1e-12, "{said:?}");
+        assert_eq!(means(&asked, &sum, 3.0), None, "drowned in noise");
+        // What ten clients say adds up to that sum.
+        let answer = asked.answer(0.8, 1.0);
+        assert!(answer.iter().zip(sum).all(|(number, sum)| (f64::from(*number) * 10.0 - sum).abs() < 1e-6));
+        assert_eq!(asked.answer(1.0, f64::NAN), [0.5, 0.5, 0.5]);
     }
 }

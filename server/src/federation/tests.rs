@@ -1,8 +1,8 @@
 use super::*;
 use crate::roster::Contiguous;
 use crate::testing::{
-    PARAMETERS, distributed_file, federation, ledger, private_file, public_file, public_upload, seeded,
-    segments, zero_upload,
+    PARAMETERS, asking, distributed_file, federation, ledger, private_file, public_file, public_upload,
+    seeded, segments, zero_upload,
 };
 use skep_privacy::audit::{Given, Verdict, audit, audit_sealed};
 use skep_privacy::budget::BudgetKeeper;
@@ -459,6 +459,53 @@ fn a_query_is_charged_to_the_ledger_of_the_rounds_and_opens_its_sum_once() {
     assert_ne!(draw(&mut federation, query), of_other, "each has noise of its own");
     federation.plan(&Contiguous(4)).unwrap();
     assert!(matches!(ask(&mut federation, 3), Err(PlanningError::Busy(Round(1)))));
+}
+
+#[test]
+fn the_query_after_a_round_is_a_round_of_answers_that_releases_no_model_and_is_asked_once() {
+    for file in [private_file(), distributed_file()] {
+        let clients = file.population.clients;
+        let mut federation = federation(&asking(file), seeded(1));
+        let roster = Contiguous(clients);
+        assert!(!federation.asks(), "there is nothing to ask about yet");
+        let planned = federation.plan(&roster).unwrap();
+        let grid = federation.grid();
+        let noised = |grid: Grid, dimension: usize, seed| match grid {
+            Grid::Noised(grid) => {
+                let exact = Grid::from(*grid.exact());
+                let zero = QuantizedUpdate::verify(vec![0; dimension], &exact).unwrap();
+                zero.add_noise(&grid, &Key::from_seed(seed), PrgId::ChaCha20).unwrap().into()
+            }
+            grid => Contribution::from(QuantizedUpdate::verify(vec![0; dimension], &grid).unwrap()),
+        };
+        (0..clients).for_each(|seed| federation.commit(&noised(grid, PARAMETERS, seed)).unwrap());
+        federation.release().unwrap();
+        federation.close(Outcome::Complete { updates: clients as u32 }).unwrap();
+        let spent = federation.epsilon(Adversary::Recipients);
+        let model = federation.model_digest();
+
+        assert!(federation.asks());
+        let query = federation.plan_query(&roster).unwrap().unwrap();
+        let plan = query.plan.plan();
+        assert_eq!((plan.round, plan.base_model, plan.update_len()), (Round(1).query(), model, 3));
+        query.plan.check(&federation.experiment().task).expect("clients find nothing wrong with it");
+        assert_ne!(query.plan.digest(), planned.plan.digest());
+        let grid = plan.grid().unwrap();
+        (0..clients).for_each(|seed| federation.commit(&noised(grid, 3, seed)).unwrap());
+        federation.release().unwrap();
+        let summary = federation.close(Outcome::Complete { updates: clients as u32 }).unwrap();
+        // Clients that say nothing do not count, and noise may say at most that.
+        assert_eq!((summary.round, summary.answers), (Round(1).query(), None));
+        assert_eq!((federation.model_digest(), federation.round()), (model, Round(1)));
+        assert_eq!(federation.epsilon(Adversary::Recipients), spent);
+        assert!(!federation.asks(), "once");
+        assert_eq!(federation.ledger().state().settled(), 2);
+        assert_eq!(federation.ledger().spent().basis, skep_privacy::ledger::Basis::Schedule);
+        // A round that releases nothing is not asked about.
+        federation.plan(&roster).unwrap();
+        federation.close(STOPPED).unwrap();
+        assert!(!federation.asks());
+    }
 }
 
 /// Who is invited to each round of a run, with participation limits.

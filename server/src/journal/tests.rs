@@ -9,7 +9,7 @@ use skep_protocol::experiment::file::{AdaptiveFile, ExperimentFile, StrategyFile
 use super::*;
 use crate::record::OutcomeKind;
 use crate::roster::Contiguous;
-use crate::testing::{PARAMETERS, federation, private_file, seeded, segments, zero_upload};
+use crate::testing::{PARAMETERS, asking, federation, private_file, seeded, segments, zero_upload};
 
 /// Where a server is killed in its third round.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -111,6 +111,63 @@ fn wherever_a_server_is_killed_no_finished_round_is_lost_or_repeated_and_none_is
             run(&mut again, &mut journal, Killed::Closed);
         }
         assert_eq!(again.round(), Round(3));
+    }
+}
+
+/// Runs the query after a round up to where the server is killed in it.
+fn run_query(federation: &mut Federation, journal: &mut Journal, last: &RoundRecord, killed: Killed) {
+    assert!(federation.asks());
+    let planned = federation.plan_query(&Contiguous(4)).unwrap().unwrap();
+    if killed == Killed::Planned {
+        return;
+    }
+    journal.open_round(planned.plan.plan().round, 4).unwrap();
+    let nothing = vec![0; planned.plan.plan().upload_bytes() as usize];
+    let update = federation.stager().stage(&nothing).unwrap();
+    federation.commit(&update).unwrap();
+    if killed == Killed::Opened {
+        return;
+    }
+    federation.release().unwrap();
+    assert!(federation.released().is_none(), "an answer is no model");
+    if killed == Killed::Computed {
+        return;
+    }
+    let summary = federation.close(Outcome::Degraded { updates: 1, invited: 4 }).unwrap();
+    journal.asked(&last.clone().asked(&summary)).unwrap();
+}
+
+#[test]
+fn wherever_a_server_is_killed_in_a_query_it_stays_charged_as_planned_and_is_not_asked_again() {
+    for killed in [Killed::Planned, Killed::Opened, Killed::Computed, Killed::Closed] {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = || {
+            let experiment = Experiment::try_from(&asking(private_file())).unwrap();
+            let path = directory.path().join("ledger.skep");
+            let ledger = crate::ledger::open(&path, &experiment, Hash::ZERO, None).unwrap();
+            Federation::new(experiment, segments(), vec![0.5; PARAMETERS], ledger, seeded(1)).unwrap()
+        };
+        let (mut before, mut journal) = (kept(), Journal::open(directory.path()).unwrap());
+        run(&mut before, &mut journal, Killed::Closed);
+        let summary = before.summary(Outcome::Degraded { updates: 1, invited: 4 }, 4, 1);
+        let last = RoundRecord::new(&summary, &[], None, Cost::default());
+        let (model, spent) = (before.model(), before.epsilon(Adversary::Recipients));
+        run_query(&mut before, &mut journal, &last, killed);
+        assert_eq!(before.epsilon(Adversary::Recipients), spent, "it was counted with its round");
+        drop((before, journal));
+
+        let (mut after, mut journal) = (kept(), Journal::open(directory.path()).unwrap());
+        let records = journal.restore(&mut after).unwrap();
+        assert_eq!((records.len(), records[0].round, after.round()), (1, Round(1), Round(1)), "{killed:?}");
+        assert!(!after.asks() && after.model() == model, "{killed:?}");
+        assert_eq!(after.epsilon(Adversary::Recipients), spent);
+        // The rounds go on as planned, with their queries.
+        run(&mut after, &mut journal, Killed::Closed);
+        run_query(&mut after, &mut journal, &records[0], Killed::Planned);
+        let ledger = fs::read(directory.path().join("ledger.skep")).unwrap();
+        let report = audit(&ledger, &Given::default());
+        assert_eq!(report.verdict, Verdict::Ok, "{killed:?}: {:?}", report.findings);
+        assert_eq!((report.epochs[0].queries, report.epochs[0].departed), (2, None), "{killed:?}");
     }
 }
 

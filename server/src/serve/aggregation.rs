@@ -19,12 +19,12 @@ use super::driver::Staged;
 use crate::authority::Authority;
 use crate::enrolment::{Enrolment, Revocations};
 use crate::evaluate::{Evaluation, Evaluator};
-use crate::federation::{Federation, PlannedRound, PlanningError, RoundError};
+use crate::federation::{Federation, PlannedRound, PlanningError, RoundError, RoundSummary};
 use crate::journal::{Journal, on_the_wire};
 use crate::masking::{Asking, Caller};
 use crate::record::{Cost, RoundRecord};
 use crate::roster::Roster;
-use crate::stage::StagedUpdate;
+use crate::stage::{StagedUpdate, Stager};
 
 /// What the driver asks for.
 pub(super) enum Command {
@@ -69,6 +69,8 @@ pub(super) struct Planned {
     pub(super) round: PlannedRound,
     /// The model as little-endian f32.
     pub(super) model: Bytes,
+    /// What tests its uploads.
+    pub(super) stager: Stager,
     /// Connected clients of the cohort whose certificate no longer lets them in, and why.
     pub(super) shut_out: Vec<(PeerIdentity, TurnAway)>,
     /// Clients of the cohort that are revoked.
@@ -77,9 +79,14 @@ pub(super) struct Planned {
 
 /// A round that has ended, and the model after it.
 pub(super) struct Closing {
+    /// The round, or the query after one.
+    pub(super) round: Round,
+    /// Of the round; of a query, that of the round before it, with what was said.
     pub(super) record: RoundRecord,
     pub(super) progress: Vec<(ClientId, Progress)>,
     pub(super) model: Arc<Vec<f32>>,
+    /// Whether clients are asked about this model before the next round.
+    pub(super) asks: bool,
 }
 
 /// The federation and what is asked along with it.
@@ -92,6 +99,8 @@ pub(super) struct Aggregation {
     pub(super) revoked: BTreeSet<ClientId>,
     pub(super) revocations: Revocations,
     pub(super) journal: Option<Journal>,
+    /// The record of the last round, to which the answers of the query after it belong.
+    pub(super) last: Option<RoundRecord>,
     /// An update could not be added: the sum is not what clients were told, and is not released.
     pub(super) incomplete: bool,
 }
@@ -136,7 +145,11 @@ impl Aggregation {
         self.refuse_a_hopeless_round()?;
         // Within a round there is one roster.
         self.authority.refresh();
-        let round = self.federation.plan(&*self.roster)?;
+        let query = if self.federation.asks() { self.federation.plan_query(&*self.roster)? } else { None };
+        let round = match query {
+            Some(query) => query,
+            None => self.federation.plan(&*self.roster)?,
+        };
         if let Some(journal) = &mut self.journal {
             journal.open_round(round.plan.plan().round, round.invited())?;
         }
@@ -151,7 +164,12 @@ impl Aggregation {
         Ok(Planned {
             shut_out: shut_out.collect(),
             revoked: round.cohort.intersection(&self.revoked).copied().collect(),
-            model: on_the_wire(&self.federation.base_model()).into(),
+            model: on_the_wire(&match round.plan.plan().round.is_query() {
+                true => self.federation.model(),
+                false => self.federation.base_model(),
+            })
+            .into(),
+            stager: self.federation.stager(),
             round,
         })
     }
@@ -230,12 +248,27 @@ impl Aggregation {
     fn close(&mut self, ending: Ending) -> Result<Closing, RoundError> {
         let Ending { outcome, progress, cost } = ending;
         let summary = self.federation.close(outcome)?;
-        let model = self.federation.model();
+        let (round, model) = (summary.round, self.federation.model());
+        if round.is_query() {
+            let record = self.answered(&summary)?;
+            return Ok(Closing { round, record, progress, model, asks: false });
+        }
         let record = RoundRecord::new(&summary, &progress, self.evaluate(&model), cost);
         if let Some(journal) = &mut self.journal {
             journal.close(&record)?;
         }
-        Ok(Closing { record, progress, model })
+        let asks = self.federation.asks();
+        self.last = Some(record.clone());
+        Ok(Closing { round, record, progress, model, asks })
+    }
+
+    /// The record of the round before a query that has ended, with what was said and is spent by now.
+    fn answered(&mut self, query: &RoundSummary) -> Result<RoundRecord, RoundError> {
+        let record = self.last.take().ok_or(RoundError::OutOfOrder)?.asked(query);
+        if let Some(journal) = &mut self.journal {
+            journal.asked(&record)?;
+        }
+        Ok(record)
     }
 
     fn evaluate(&mut self, model: &[f32]) -> Option<Evaluation> {

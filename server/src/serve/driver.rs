@@ -27,10 +27,10 @@ use super::presence::Presence;
 use super::quiet::Quiet;
 use super::session::Peer;
 use super::uploads::Upload;
-use super::{End, ServeError, ServeOptions};
+use super::{End, Open, ServeError, ServeOptions};
 use crate::federation::PlanningError;
 use crate::patience::Patience;
-use crate::record::{Cost, Observer};
+use crate::record::{Cost, Observer, RoundRecord};
 use crate::roster::Roster;
 use crate::stage::StagedUpdate;
 use crate::status::{Doing, Status};
@@ -96,6 +96,8 @@ pub(super) struct Driver<'a> {
     /// The operator wants an end, and this is when an open round is aborted for it.
     stopping: Option<Time>,
     rounds: u64,
+    /// The last round, while clients are asked about its model.
+    asking: Option<Closing>,
     /// Until the run ends although rounds are left, if that may be.
     patience: Option<Patience>,
     peers: BTreeMap<ClientId, Peer>,
@@ -107,7 +109,7 @@ pub(super) struct Driver<'a> {
     staged: Option<Staged>,
     /// In a masked round: what is on its way to the aggregation and back.
     pending: Pending,
-    plan: watch::Sender<Option<(Round, Digest)>>,
+    open: watch::Sender<Option<Open>>,
     commands: mpsc::Sender<Command>,
     presence: Presence,
     quiet: Quiet,
@@ -150,7 +152,7 @@ impl<'a> Driver<'a> {
         options: ServeOptions,
         left: Left,
         observer: &'a mut dyn Observer,
-        plan: watch::Sender<Option<(Round, Digest)>>,
+        open: watch::Sender<Option<Open>>,
         commands: mpsc::Sender<Command>,
         presence: Presence,
     ) -> Result<Self, ServeError> {
@@ -169,6 +171,7 @@ impl<'a> Driver<'a> {
             stage: Stage::Waiting { until },
             stopping: None,
             rounds: 0,
+            asking: None,
             patience: None,
             peers: BTreeMap::new(),
             known: BTreeSet::new(),
@@ -176,7 +179,7 @@ impl<'a> Driver<'a> {
             uploads: BTreeMap::new(),
             staged: None,
             pending: Pending::default(),
-            plan,
+            open,
             commands,
             presence,
             quiet: Quiet::new(),
@@ -445,12 +448,18 @@ impl<'a> Driver<'a> {
 
     fn planned(&mut self, planned: Result<Planned, PlanningError>) -> Result<(), ServeError> {
         let Stage::Planning { since } = self.stage else { return Ok(()) };
-        let Planned { round: planned, model, shut_out, revoked } = match planned {
+        let Planned { round: planned, model, stager, shut_out, revoked } = match planned {
             Ok(planned) => planned,
             Err(PlanningError::Finished { .. }) => return self.over(End::Finished),
             Err(PlanningError::Budget(exhausted)) => return self.over(End::BudgetExhausted(exhausted)),
             Err(error) => return Err(error.into()),
         };
+        if !planned.plan.plan().round.is_query()
+            && let Some(last) = self.asking.take()
+        {
+            // The budget did not allow the query, and what it would have said ends no run.
+            self.round_over(last);
+        }
         for (identity, reason) in shut_out {
             // It may have come back meanwhile, enrolled with another key.
             if self.peers.get(&identity.client).is_some_and(|peer| peer.identity == identity) {
@@ -463,13 +472,21 @@ impl<'a> Driver<'a> {
             let outcome = Outcome::Aborted(AbortReason::Stopped);
             return self.end_round(outcome, Vec::new(), since);
         }
-        let invited = planned.invited();
-        info!(round = %plan.plan().round, invited, "opened");
+        let (invited, round) = (planned.invited(), plan.plan().round);
+        info!(%round, invited, "opened");
         self.pending = Pending::of(self.peers.iter().map(|(&client, peer)| (client, &peer.binding)));
-        self.plan.send_replace(Some((plan.plan().round, plan.digest())));
-        self.observer.round_opened(plan.plan(), invited);
+        self.open.send_replace(Some(Open { round, plan: plan.digest(), stager }));
+        if !round.is_query() {
+            self.observer.round_opened(plan.plan(), invited);
+        }
         self.machine.open(self.now(), Arc::clone(&plan), &planned.cohort)?;
-        self.status = Status { round: Some(plan.plan().round), invited, updates: 0, ..self.status.clone() };
+        self.status = Status {
+            round: Some(round.training()),
+            asking: round.is_query(),
+            invited,
+            updates: 0,
+            ..self.status.clone()
+        };
         self.stage = Stage::Running(Running { plan, model, since, updates: 0 });
         for client in revoked {
             self.machine.handle(self.now(), Event::ShutOut { client });
@@ -481,7 +498,7 @@ impl<'a> Driver<'a> {
     fn close(&mut self, outcome: Outcome, progress: Vec<(ClientId, Progress)>) -> Result<(), ServeError> {
         let Stage::Running(running) = &self.stage else { return Ok(()) };
         let since = running.since;
-        self.plan.send_replace(None);
+        self.open.send_replace(None);
         self.uploads.clear();
         self.peers.values().for_each(|peer| peer.slot.close());
         self.end_round(outcome, progress, since)
@@ -499,22 +516,37 @@ impl<'a> Driver<'a> {
     }
 
     fn closed(&mut self, closing: Closing) -> Result<(), ServeError> {
-        let Closing { record, progress, model } = closing;
-        self.observer.cohort_closed(record.round, &progress);
-        let (refusals, declines) = (&record.refusals, &record.declines);
-        info!(round = %record.round, outcome = %record.detail, ?refusals, ?declines, "closed");
-        self.rounds += 1;
-        self.observer.round_closed(&record, &model);
-        if let Some(patience) = &mut self.patience {
-            patience.observe(&record);
-            if patience.is_over() {
-                return self.over(End::StoppedEarly);
-            }
+        self.observer.cohort_closed(closing.round, &closing.progress);
+        let Closing { round, record: RoundRecord { refusals, declines, detail, .. }, .. } = &closing;
+        match round.is_query() {
+            true => info!(%round, "closed"),
+            false => info!(%round, outcome = %detail, ?refusals, ?declines, "closed"),
         }
-        self.plan_next()
+        self.rounds += u64::from(!round.is_query());
+        self.asking = None;
+        if closing.asks {
+            self.asking = Some(closing);
+            return self.plan_next();
+        }
+        match self.round_over(closing) {
+            Some(end) => self.over(end),
+            None => self.plan_next(),
+        }
+    }
+
+    /// Nothing more will be known of a round. Says whether the run ends with it although rounds are left.
+    fn round_over(&mut self, closing: Closing) -> Option<End> {
+        let Closing { record, model, .. } = closing;
+        self.observer.round_closed(&record, &model);
+        let patience = self.patience.as_mut()?;
+        patience.observe(&record);
+        patience.is_over().then_some(End::StoppedEarly)
     }
 
     fn over(&mut self, end: End) -> Result<(), ServeError> {
+        if let Some(last) = self.asking.take() {
+            self.round_over(last);
+        }
         info!(?end, "over");
         let linger = if end == End::Stopped { Duration::ZERO } else { self.options.linger };
         let until = self.now() + span(linger);

@@ -193,14 +193,22 @@ struct Shared {
     /// The ledger's, which clients learn when they enrol.
     plan_key: PlanKey,
     enrolment: Enrolment,
-    stager: Stager,
-    /// The open round and its plan.
-    plan: watch::Receiver<Option<(Round, Digest)>>,
+    /// The open round.
+    open: watch::Receiver<Option<Open>>,
     /// Room for unpacked updates.
     staging: Arc<Semaphore>,
     inputs: mpsc::Sender<Input>,
     /// Of what is logged about peers.
     quiet: Quiet,
+}
+
+/// What sessions know of the open round.
+#[derive(Clone, Copy)]
+struct Open {
+    round: Round,
+    plan: Digest,
+    /// What tests its uploads.
+    stager: Stager,
 }
 
 /// What every client hears first: what is learned, and whose plans to believe where that has changed.
@@ -231,7 +239,7 @@ pub async fn serve(
     let tls = authority.server_tls()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (inputs, incoming) = mpsc::channel(INPUTS);
-    let (plan, current_plan) = watch::channel(None);
+    let (open, opened) = watch::channel(None);
     let told = Told { greeting: greeting(&federation), proofs: federation.ledger().proofs() };
     let early_end = federation.experiment().stop().map(Patience::new);
     let shared = Arc::new(Shared {
@@ -239,8 +247,7 @@ pub async fn serve(
         authority,
         plan_key: federation.ledger().signer().key(),
         enrolment: enrolment.clone(),
-        stager: federation.stager(),
-        plan: current_plan,
+        open: opened,
         staging: Arc::new(Semaphore::new(threads)),
         inputs: inputs.clone(),
         quiet: Quiet::new(),
@@ -265,6 +272,7 @@ pub async fn serve(
         revoked: revoked.clone(),
         revocations,
         journal,
+        last: None,
         incomplete: false,
     };
     let aggregating = tokio::task::spawn_blocking(move || aggregation.run(asked, &answers));
@@ -277,7 +285,7 @@ pub async fn serve(
     watching.spawn(watch_revocations(seen, inputs));
 
     let left = Left { roster, revoked };
-    let mut driver = Driver::new(told, shared.options.clone(), left, observer, plan, commands, presence)?;
+    let mut driver = Driver::new(told, shared.options.clone(), left, observer, open, commands, presence)?;
     driver.end_early(early_end);
     driver.expect(left_behind);
     let ended = driver.run(incoming, done, shutdown).await;

@@ -22,7 +22,7 @@ use tracing::debug;
 
 use super::driver::{Input, Staged};
 use super::uploads::{Received, Slot, Whole};
-use super::{GOODBYE, Shared};
+use super::{GOODBYE, Open, Shared};
 
 /// The driver's end of a connection. Dropping it closes the connection after what is queued, except a model, was sent or
 /// the client has not taken it for [`GOODBYE`].
@@ -209,7 +209,7 @@ impl Reader {
         let mut round = None;
         loop {
             let frame = stream.receive().await;
-            let open = self.shared.plan.borrow().map(|(round, _)| round);
+            let open = self.shared.open.borrow().map(|open| open.round);
             if open.is_some() && open != round {
                 // However fast rounds follow one another, each is the server's own doing.
                 round = open;
@@ -251,7 +251,8 @@ impl Reader {
 
     /// The plan that the offer is signed for; none when it names another round than the open one, and is refused for that.
     fn verify(&self, offer: &Offer) -> Result<Option<Digest>, Refusal> {
-        let Some((_, plan)) = self.shared.plan.borrow().filter(|(round, _)| *round == offer.round) else {
+        let Some(Open { plan, .. }) = self.shared.open.borrow().filter(|open| open.round == offer.round)
+        else {
             return Ok(None);
         };
         let text = Offer::signed_text(&plan, offer.len, &offer.digest, &self.binding);
@@ -291,7 +292,8 @@ impl Reader {
 async fn stage(client: ClientId, whole: Whole, shared: Arc<Shared>) {
     let round = whole.round;
     let Ok(permit) = Arc::clone(&shared.staging).acquire_owned().await else { return };
-    let stager = shared.stager;
+    // Of a round that is over nobody wants it.
+    let Some(Open { stager, .. }) = shared.open.borrow().filter(|open| open.round == round) else { return };
     let Ok(result) = tokio::task::spawn_blocking(move || whole.stage(&stager)).await else { return };
     let result = result.map(|update| Staged { update, _permit: permit });
     let _ = shared.inputs.send(Input::Staged { client, round, result }).await;

@@ -67,6 +67,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         let examples = self.world.trainer.examples(client);
         let span = match seat.is_late() {
             true => self.plan.plan().deadline,
+            false if self.plan.plan().round.is_query() => seat.pace.training(examples, 1),
             false => seat.pace.training(examples, self.world.task.training.local_epochs),
         };
         let vanishes = seat.vanishes(Moment::Training);

@@ -125,7 +125,10 @@ impl<'a, T: Trainer> World<'a, T> {
         planned: PlannedRound,
         observer: &mut dyn Observer,
     ) -> Result<Closed, SimulationError> {
-        let base = self.federation.base_model();
+        let base = match planned.plan.plan().round.is_query() {
+            true => self.federation.model(),
+            false => self.federation.base_model(),
+        };
         let (opened, seats) = (self.now, self.seats(planned.plan.plan().round, &planned.cohort));
         let mut round = OpenRound {
             world: self,

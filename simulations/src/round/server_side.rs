@@ -117,7 +117,10 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
 
     fn commit(&mut self, client: ClientId) -> Result<(), SimulationError> {
         let made = self.staged.take().ok_or(SimulationError::OutOfStep("a commit without an update"))?;
-        self.world.trainer.committed(client, &made.update);
+        let round = self.plan.plan().round;
+        if !round.is_query() {
+            self.world.trainer.committed(client, &made.update);
+        }
         if self.masked.is_computed() {
             self.commit_masked(client, &made.update)?;
         } else if self.masked.is_grouped() {
@@ -129,7 +132,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         }
         self.count_update(client);
         self.updates += 1;
-        self.observer.update_committed(self.plan.plan().round, self.updates);
+        self.observer.update_committed(round, self.updates);
         Ok(())
     }
 

@@ -107,7 +107,9 @@ impl Driver<'_> {
         if let Stage::Running(running) = &mut self.stage {
             running.updates += 1;
             self.status.updates = running.updates;
-            self.observer.update_committed(round, running.updates);
+            if !round.is_query() {
+                self.observer.update_committed(round, running.updates);
+            }
         }
         Ok(())
     }
