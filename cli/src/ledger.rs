@@ -12,8 +12,8 @@ use serde::Serialize;
 use skep_privacy::adversary::Adversary;
 use skep_privacy::audit::{Given, Verdict, audit};
 use skep_privacy::ledger::{
-    Account, Amend, AuditorSecret, Basis, Body, Frames, Hash, Provenance, Record, RoundTerms, State,
-    mechanism_text, parse_key, query_text, replay, verifier_key,
+    Account, Amend, AuditorSecret, Basis, Body, Frames, Hash, Provenance, Record, RoundTerms, State, Terms,
+    examples_text, mechanism_text, parse_key, query_text, replay, verifier_key,
 };
 use skep_privacy::prg::Key;
 use skep_privacy::quantities::Epsilon;
@@ -166,6 +166,13 @@ fn each(named: &Path, line: impl Fn(Record, Hash) -> String) -> Result<(), Failu
     Ok(())
 }
 
+/// What terms say beside the noise of rounds.
+fn besides(terms: &Terms) -> String {
+    let (query, examples) =
+        (terms.schedule.query.as_ref().map(query_text), terms.examples.as_ref().map(examples_text));
+    query.into_iter().chain(examples).map(|text| format!("; {text}")).collect()
+}
+
 fn line(record: &Record) -> String {
     let what = match &record.body {
         Body::Genesis(genesis) => format!(
@@ -174,11 +181,7 @@ fn line(record: &Record) -> String {
             genesis.population.size,
             genesis.terms.mode.as_str(),
             mechanism_text(&genesis.terms.schedule.mechanism),
-            genesis
-                .terms
-                .schedule
-                .query
-                .map_or_else(String::new, |query| format!("; {}", query_text(&query))),
+            besides(&genesis.terms),
             genesis.key.fingerprint()
         ),
         Body::Reserve(reserve) => format!(

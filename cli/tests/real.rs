@@ -95,6 +95,43 @@ fn masked_sockets_are_like_memory(changes: &[(&str, &str)], masks: u64, packed: 
     assert_eq!((&sockets["rounds_degraded"], &sockets["rounds_aborted"]), (&0.into(), &0.into()));
 }
 
+#[test]
+fn where_clients_hide_single_examples_the_ledger_says_what_is_not_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let examples = [
+        ("mode = \"central\"", "mode = \"local\""),
+        ("unit = \"client\"", "unit = \"example\""),
+        ("epsilon_limit = 8.0", "epsilon_limit = 40.0"),
+    ];
+    let file = central(directory.path(), &[&SMALL_CENTRAL[..], &examples].concat());
+    let checked: Value =
+        serde_json::from_str(&skep(&["check", path(&file), "--output", "json"]).out).unwrap();
+    let planned = &checked["price"]["epsilon_example"];
+    assert!(planned.as_f64().unwrap() > 1.0, "{planned}");
+    let run = |name: &str, arguments: &[&str]| {
+        let out = directory.path().join(name);
+        let all = ["simulate", path(&file), "--seed", "7", "--out", path(&out)];
+        let ran = skep(&[&all[..], arguments].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let stated = format!("examples    epsilon {:.4}", planned.as_f64().unwrap());
+        assert!(ran.out.contains(&stated), "{stated} is not in\n{}", ran.out);
+        let summary: Value =
+            serde_json::from_str(&fs::read_to_string(out.join("summary.json")).unwrap()).unwrap();
+        assert_eq!(&summary["epsilon_example"], planned);
+        let audit = skep(&["audit", path(&out)]);
+        let told = audit.out.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in [
+            "promise none of whole clients; each client hides its single examples by itself",
+            "at most epsilon 40 at delta 0.00001 over 3 rounds",
+            "what that is for any of them is not in this ledger",
+        ] {
+            assert!(told.contains(part), "{part} is not in\n{told}");
+        }
+        summary["model_sha256"].clone()
+    };
+    assert_eq!(run("memory", &[]), run("sockets", &["--real", "--processes", "3"]));
+}
+
 /// Questions after rounds 2 and 3 of three, with so little noise that ten clients are heard.
 const ASKED: [(&str, &str); 2] = [
     (

@@ -4,7 +4,7 @@ use std::fmt;
 
 use skep_privacy::quantities::{Delta, Epsilon};
 use skep_protocol::Round;
-use skep_protocol::experiment::Task;
+use skep_protocol::experiment::{ExamplePrivacy, Task};
 use skep_protocol::plan::{Plan, Promise, Released};
 
 /// What a signed plan asks of a client, and promises it.
@@ -20,6 +20,8 @@ pub struct Terms {
     pub rounds: u64,
     /// What is promised.
     pub promise: Promise,
+    /// How the client hides its single examples by itself, where it does.
+    pub examples: Option<ExamplePrivacy>,
     /// Bytes of the model that comes.
     pub bytes_down: u64,
     /// Bytes of the update that goes.
@@ -36,6 +38,7 @@ impl Terms {
             round: plan.round,
             rounds: plan.rounds,
             promise: plan.promise,
+            examples: task.training.example_privacy,
             bytes_down: parameters.saturating_mul(4),
             bytes_up: plan.upload_bytes(),
         }
@@ -49,6 +52,7 @@ impl Terms {
     /// The name of the trust mode, as in an experiment file.
     pub fn mode(&self) -> &'static str {
         match self.promise {
+            Promise::None if self.examples.is_some() => "local, for single examples",
             Promise::None => "none",
             Promise::Central { .. } => "central",
             Promise::Distributed { .. } => "distributed",
@@ -58,9 +62,10 @@ impl Terms {
 
     /// What recipients of the models can learn, this round included.
     pub fn against_recipients(&self) -> String {
-        match self.promise.claim() {
-            None => "no epsilon: privacy is off".to_owned(),
-            Some(claim) => {
+        match (self.promise.claim(), &self.examples) {
+            (None, Some(own)) => of_examples(own),
+            (None, None) => "no epsilon: privacy is off".to_owned(),
+            (Some(claim), _) => {
                 let released = self.promise.masking().map_or(Released::Total, |masking| masking.released);
                 let by = match released {
                     Released::Total => "",
@@ -83,6 +88,7 @@ impl Terms {
             Promise::Local { .. } => "it sees your noised update",
         };
         match self.promise.claim().filter(|claim| claim.epsilon_server.is_finite()) {
+            None if self.examples.is_some() => format!("{}; {sees}", self.against_recipients()),
             None => format!("no epsilon: {sees}"),
             Some(claim) => format!("{}; {sees}", after_this_round(claim.epsilon_server, claim.delta)),
         }
@@ -108,6 +114,14 @@ impl Terms {
         };
         without_spending(self) == without_spending(earlier)
     }
+}
+
+/// What holds against everybody else.
+fn of_examples(own: &ExamplePrivacy) -> String {
+    format!(
+        "each of your examples at most epsilon {} at delta {} over all rounds, by your own noise; nothing of you as a whole",
+        own.epsilon_limit, own.delta
+    )
 }
 
 fn after_this_round(epsilon: Epsilon, delta: Delta) -> String {

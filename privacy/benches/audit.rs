@@ -111,6 +111,7 @@ fn genesis() -> Body {
             }),
             schedule: Schedule { mechanism, sampling, rounds: None, query: None },
             participation: None,
+            examples: None,
         },
         auditor: None,
         software: "bench".to_owned(),

@@ -21,8 +21,8 @@ use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::Grid;
 use skep_privacy::individual::KeptUpdates;
 use skep_privacy::ledger::{
-    Abort, Budget, Hash, Ledger, LedgerError, Mode, Occasion, PlannedQuery, Request, RoundTerms, Schedule,
-    Settle, Terms, commitment,
+    Abort, Budget, ExampleTerms, Hash, Ledger, LedgerError, Mode, Occasion, PlannedQuery, Request,
+    RoundTerms, Schedule, Settle, Terms, commitment,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::{Key, PrgError};
@@ -933,7 +933,17 @@ pub fn terms(experiment: &Experiment) -> Result<Terms, FederationError> {
         }
     };
     let schedule = Schedule { mechanism, sampling: experiment.rounds.sampling, rounds: None, query };
-    Ok(Terms { mode: mode(experiment), budget, schedule, participation: experiment.population.participation })
+    let examples = match &experiment.privacy {
+        Privacy::Examples { terms } => Some(ExampleTerms {
+            noise_multiplier: terms.noise_multiplier,
+            delta: terms.delta,
+            limit: terms.epsilon_limit,
+            rounds: experiment.rounds.count,
+        }),
+        _ => None,
+    };
+    let participation = experiment.population.participation;
+    Ok(Terms { mode: mode(experiment), budget, examples, schedule, participation })
 }
 
 fn mode(experiment: &Experiment) -> Mode {

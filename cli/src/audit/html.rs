@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use skep_privacy::audit::{Checked, Epoch, Moment, Report, Together, Verdict};
-use skep_privacy::ledger::{Basis, mechanism_text, query_text};
+use skep_privacy::ledger::{Basis, examples_text, mechanism_text, query_text};
 use skep_privacy::quantities::Epsilon;
 
 use super::text::{self, all_epochs, ledger, number, provenance};
@@ -133,6 +133,10 @@ fn epoch_table(at: usize, epoch: &Epoch, many: bool) -> String {
     let mut rows = vec![
         ("Began because", epoch.reason.clone().unwrap_or_else(|| "it is the first".to_owned())),
         ("Trust mode", terms.mode.as_str().to_owned()),
+        (
+            "Single examples",
+            terms.examples.as_ref().map_or_else(|| "no promise of their own".to_owned(), examples_text),
+        ),
         ("Noise as scheduled", mechanism_text(&terms.schedule.mechanism)),
         ("Invited", terms.schedule.sampling.to_string()),
         ("Queries as scheduled", terms.schedule.query.as_ref().map_or_else(|| "none".to_owned(), query_text)),

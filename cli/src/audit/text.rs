@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use skep_privacy::audit::{Epoch, Report, Summed, Verdict};
-use skep_privacy::ledger::{Basis, Provenance, mechanism_text, query_text};
+use skep_privacy::ledger::{Basis, Provenance, examples_text, mechanism_text, query_text};
 use skep_privacy::quantities::Epsilon;
 
 /// The whole report.
@@ -69,9 +69,10 @@ pub(super) fn lines(epoch: &Epoch) -> Vec<(&'static str, String)> {
     let terms = &epoch.terms;
     let mut lines = vec![(
         "promise",
-        match &terms.budget {
-            None => "none".to_owned(),
-            Some(budget) => format!(
+        match (&terms.budget, &terms.examples) {
+            (None, None) => "none".to_owned(),
+            (None, Some(examples)) => format!("none of whole clients; {}", examples_text(examples)),
+            (Some(budget), _) => format!(
                 "mode {}, unit {}, adjacency {}, delta {}, limit {} against recipients, {} against the server",
                 terms.mode.as_str(),
                 budget.unit,

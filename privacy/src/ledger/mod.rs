@@ -55,8 +55,8 @@ pub use record::{
 pub use sealed::{AuditorSecret, Opened, Recipient, commitment};
 pub use state::{Disorder, State};
 pub use terms::{
-    Budget, Mode, Participation, PlannedQuery, Population, Provenance, Schedule, Terms, mechanism_text,
-    noise_of_round, query_text, read_sampling, write_sampling,
+    Budget, ExampleTerms, Mode, Participation, PlannedQuery, Population, Provenance, Schedule, Terms,
+    examples_text, mechanism_text, noise_of_round, query_text, read_sampling, write_sampling,
 };
 
 /// Where records go, and what time it is there.
@@ -296,7 +296,7 @@ impl Ledger {
     ///     population: Population { root: Hash::of(b"roster"), size: 100 },
     ///     key: PublicKey([0; 32]),
     ///     provenance: Provenance::Simulation,
-    ///     terms: Terms { mode: rounds.mode, budget: Some(budget), schedule, participation: None },
+    ///     terms: Terms { mode: rounds.mode, budget: Some(budget), examples: None, schedule, participation: None },
     ///     auditor: None,
     ///     software: "an example".to_owned(),
     /// };

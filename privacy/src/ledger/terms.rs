@@ -115,13 +115,30 @@ pub struct Participation {
     pub min_separation: u64,
 }
 
+/// What each client does for its single examples, by its own account: DP-SGD (Abadi et al., 1607.00133). What that costs depends on how
+/// many examples a client has, so no record of a server's ledger states it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ExampleTerms {
+    /// Noise on the sum of a batch's gradients over the bound of one.
+    pub noise_multiplier: NoiseMultiplier,
+    /// The delta of every client's account.
+    pub delta: Delta,
+    /// What no client's account may exceed.
+    pub limit: Epsilon,
+    /// Over so many rounds.
+    pub rounds: u64,
+}
+
 /// What a population was promised.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Terms {
     /// Who adds noise.
     pub mode: Mode,
-    /// What may be spent; none where nothing is promised.
+    /// What may be spent; none where nothing is promised of whole clients.
     pub budget: Option<Budget>,
+    /// What is promised of single examples instead, by each client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub examples: Option<ExampleTerms>,
     /// What is planned.
     pub schedule: Schedule,
     /// How often one client may take part; none: in every round.
@@ -203,7 +220,15 @@ impl Terms {
 
     pub(super) fn write(&self, writer: &mut Writer) {
         self.mode.write(writer);
-        writer.u8(u8::from(self.budget.is_some()));
+        writer.u8(match (&self.budget, &self.examples) {
+            (Some(_), _) => 1,
+            (None, Some(_)) => 2,
+            (None, None) => 0,
+        });
+        if let (None, Some(examples)) = (&self.budget, &self.examples) {
+            writer.f64(examples.noise_multiplier.get()).f64(examples.delta.get());
+            writer.f64(examples.limit.get()).u64(examples.rounds);
+        }
         if let Some(budget) = &self.budget {
             writer.text(&budget.unit.to_string()).text(&budget.adjacency.to_string());
             writer.f64(budget.delta.get()).f64(budget.limit_release.get()).f64(budget.limit_server.get());
@@ -226,20 +251,32 @@ impl Terms {
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CanonicalError> {
         let mode = Mode::read(reader)?;
-        let budget = match reader.u8()? {
-            0 => None,
-            1 => Some(Budget {
-                unit: reader.text("unit")?.parse().map_err(|_| CanonicalError::OutOfRange("unit"))?,
-                adjacency: reader
-                    .text("adjacency")?
-                    .parse()
-                    .map_err(|_| CanonicalError::OutOfRange("adjacency"))?,
-                delta: Delta::new(reader.f64()?).map_err(|_| CanonicalError::OutOfRange("delta"))?,
-                limit_release: read_epsilon(reader)?,
-                limit_server: read_epsilon(reader)?,
-            }),
+        let (mut budget, mut examples) = (None, None);
+        match reader.u8()? {
+            0 => {}
+            2 => {
+                examples = Some(ExampleTerms {
+                    noise_multiplier: NoiseMultiplier::new(reader.f64()?)
+                        .map_err(|_| CanonicalError::OutOfRange("noise multiplier"))?,
+                    delta: Delta::new(reader.f64()?).map_err(|_| CanonicalError::OutOfRange("delta"))?,
+                    limit: read_epsilon(reader)?,
+                    rounds: reader.u64()?,
+                });
+            }
+            1 => {
+                budget = Some(Budget {
+                    unit: reader.text("unit")?.parse().map_err(|_| CanonicalError::OutOfRange("unit"))?,
+                    adjacency: reader
+                        .text("adjacency")?
+                        .parse()
+                        .map_err(|_| CanonicalError::OutOfRange("adjacency"))?,
+                    delta: Delta::new(reader.f64()?).map_err(|_| CanonicalError::OutOfRange("delta"))?,
+                    limit_release: read_epsilon(reader)?,
+                    limit_server: read_epsilon(reader)?,
+                });
+            }
             _ => return Err(CanonicalError::OutOfRange("budget")),
-        };
+        }
         let schedule = read_schedule(reader)?;
         let participation = match (reader.u64()?, reader.u64()?) {
             (0, 0) => None,
@@ -248,7 +285,7 @@ impl Terms {
             }
             _ => return Err(CanonicalError::OutOfRange("participation limit")),
         };
-        Ok(Self { mode, budget, schedule, participation })
+        Ok(Self { mode, budget, examples, schedule, participation })
     }
 }
 
@@ -358,6 +395,16 @@ pub fn mechanism_text(mechanism: &Mechanism) -> String {
             "rounded gaussian on every update, sigma {sigma} over sensitivity {sensitivity} (multiplier {multiplier})"
         ),
     }
+}
+
+/// What clients do for their single examples as people read it.
+#[must_use]
+pub fn examples_text(examples: &ExampleTerms) -> String {
+    format!(
+        "each client hides its single examples by itself, noise multiplier {} on their gradients, and takes part while its own account is \
+         at most epsilon {} at delta {} over {} rounds; what that is for any of them is not in this ledger",
+        examples.noise_multiplier, examples.limit, examples.delta, examples.rounds
+    )
 }
 
 /// A query of a schedule as people read it.

@@ -32,6 +32,7 @@ pub(crate) fn terms(scheduled: RoundTerms, limit: f64) -> Terms {
             query: None,
         },
         participation: None,
+        examples: None,
     }
 }
 
