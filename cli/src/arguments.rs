@@ -382,8 +382,8 @@ pub struct Join {
     pub enrol_only: bool,
     /// The federation's experiment file, whose `task.data` says how DATA is read: columns, classes, words.
     ///
-    /// Needed for texts; for tables and images instead of the four options below. What it names beside data, such as a vocabulary,
-    /// lies beside it.
+    /// Needed for texts, and for tables with categories, missing values, standardized columns or a number to predict; for other tables and
+    /// images instead of the four options below. What it names beside data, such as a vocabulary or statistics, lies beside it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "classes"])]
     pub experiment: Option<PathBuf>,
     /// The column of labels in a CSV file.

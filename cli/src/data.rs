@@ -1,11 +1,12 @@
 //! What a client trains on, as `--data` names it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use skep_learning::csv::{self, Columns};
 use skep_learning::scrub::{RecordReport, Scrubber};
+use skep_learning::table::{self, Answer, Format, Layout};
 use skep_learning::{Classes, Dataset, Scheme, Subset, digits, idx, partition};
 use skep_privacy::prg::{Key, Purpose};
 use skep_simulations::population;
@@ -124,9 +125,14 @@ fn file(path: &Path, arguments: &Join) -> Result<Subset, Failure> {
 }
 
 fn table(path: &Path, arguments: &Join, classes: &Classes) -> Result<Dataset, Failure> {
-    let (label, features) = (arguments.label.clone(), arguments.features.clone());
-    let columns = Columns { label, client: None, features };
-    csv::read(path, &columns, classes).map(|table| table.dataset).map_err(usage)
+    let layout = Layout {
+        format: Format::Csv,
+        answer: Answer::Class { column: arguments.label.clone(), classes: classes.clone() },
+        client: None,
+        features: arguments.features.clone(),
+        declared: BTreeMap::new(),
+    };
+    table::read(path, &layout).map(|table| table.dataset).map_err(usage)
 }
 
 fn usage(error: impl std::fmt::Display) -> Failure {

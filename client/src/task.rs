@@ -58,6 +58,12 @@ pub enum TaskError {
         /// Classes of the data.
         found: usize,
     },
+    /// Examples are made in another way than everybody else makes them.
+    #[error("{}", otherwise(*here))]
+    Encoding {
+        /// Whether the data here are encoded at all.
+        here: bool,
+    },
     /// The task hides single examples, and cannot hide those here.
     #[error("the privacy of examples cannot be kept: {0}")]
     Examples(#[from] ExamplePrivacyError),
@@ -251,11 +257,28 @@ pub fn check_own(task: &Task) -> Result<(), TaskError> {
     if stated == found as u64 { Ok(()) } else { Err(TaskError::OtherModel { name, stated, found }) }
 }
 
+fn otherwise(here: bool) -> &'static str {
+    match here {
+        false => {
+            "the federation encodes its columns (categories, missing values, standardization, a target), and the data here are taken as they \
+             stand: name its experiment file, which says how, with --experiment"
+        }
+        true => {
+            "the data here are encoded otherwise than the federation does: everybody needs the same experiment file, and the same file of \
+             statistics beside it"
+        }
+    }
+}
+
 /// Whether `data` can be learned from in this task.
 ///
 /// # Errors
-/// [`TaskError::Inputs`], [`TaskError::Classes`] or [`TaskError::NoExamples`].
+/// [`TaskError::Encoding`], [`TaskError::Inputs`], [`TaskError::Classes`] or [`TaskError::NoExamples`].
 pub fn check_data(task: &Task, data: &Subset) -> Result<(), TaskError> {
+    let here = data.dataset().encoding();
+    if task.encoding.map(|encoding| encoding.0) != here {
+        return Err(TaskError::Encoding { here: here.is_some() });
+    }
     let (expected, found) = (task.inputs as usize, data.dataset().inputs());
     if expected != found {
         return Err(TaskError::Inputs { task: task.name.clone(), expected, found });
@@ -270,6 +293,9 @@ pub fn check_data(task: &Task, data: &Subset) -> Result<(), TaskError> {
 #[cfg(test)]
 mod tests {
     use skep_learning::digits;
+    use std::sync::Arc;
+
+    use skep_protocol::Digest;
     use skep_protocol::experiment::Training as TrainingOfTask;
 
     use super::*;
@@ -365,6 +391,12 @@ mod tests {
         assert_eq!(error, TaskError::Inputs { task: "digits".into(), expected: 65, found: 64 });
         let few = Task { classes: 9, ..good.clone() };
         assert!(matches!(check_data(&few, &data), Err(TaskError::Classes { expected: 9, found: 10, .. })));
+        let encoded = Task { encoding: Some(Digest([7; 32])), ..good.clone() };
+        assert_eq!(check_data(&encoded, &data), Err(TaskError::Encoding { here: false }));
+        let as_said = (**data.dataset()).clone().encoded_as(Some([7; 32]));
+        let as_said = Subset::all(Arc::new(as_said));
+        assert_eq!(check_data(&encoded, &as_said), Ok(()));
+        assert_eq!(check_data(&good, &as_said), Err(TaskError::Encoding { here: true }));
         let none = Subset::new(data.dataset().clone(), vec![]).unwrap();
         assert_eq!(check_data(&good, &none), Err(TaskError::NoExamples));
     }

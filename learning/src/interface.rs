@@ -6,6 +6,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::pixels::BRIGHTEST;
+use crate::table::{CellFault, ColumnFault, Encoder};
 use crate::text::Preparation;
 use crate::{Architecture, Loss, Scaling, ScalingError, Standardization, Target, TargetFault};
 
@@ -50,6 +51,11 @@ pub enum Input {
         /// What the rest is divided by, of each channel.
         deviation: Vec<f32>,
     },
+    /// A row of a table.
+    Table {
+        /// Its columns, and so the numbers that it becomes.
+        columns: Encoder,
+    },
     /// A text.
     Text {
         /// How it becomes numbers.
@@ -84,6 +90,9 @@ pub enum InterfaceError {
         /// Names in the interface.
         named: usize,
     },
+    /// A column of a table makes no sense.
+    #[error("the interface encodes a table wrongly: {0}")]
+    Table(#[from] ColumnFault),
     /// Texts become another number of numbers.
     #[error("the interface makes {made} numbers of a text, the architecture takes {inputs}")]
     Text {
@@ -141,6 +150,22 @@ pub enum ExampleError {
         expected: usize,
         /// Numbers given.
         actual: usize,
+    },
+    /// It has another number of values than the table has columns.
+    #[error("has {actual} values, the model's table has {expected} columns")]
+    Cells {
+        /// Columns of the table.
+        expected: usize,
+        /// Values given.
+        actual: usize,
+    },
+    /// A value is not what its column holds.
+    #[error("column `{column}`: {fault}")]
+    Cell {
+        /// The column.
+        column: String,
+        /// What is wrong with the value.
+        fault: CellFault,
     },
     /// A column is missing.
     #[error("column `{0}` is missing")]
@@ -200,6 +225,10 @@ impl Interface {
             Input::Numbers { divisor, .. } if !(divisor.is_finite() && *divisor > 0.0) => {
                 Err(InterfaceError::Divisor)
             }
+            Input::Table { columns } if columns.width() != inputs => {
+                Err(InterfaceError::Columns { inputs, named: columns.width() })
+            }
+            Input::Table { columns } => Ok(columns.check()?),
             Input::Text { preparation } if preparation.features() != inputs => {
                 Err(InterfaceError::Text { inputs, made: preparation.features() })
             }
@@ -223,14 +252,22 @@ impl Interface {
     pub fn columns(&self) -> Option<&[String]> {
         match &self.input {
             Input::Numbers { columns, .. } => columns.as_deref(),
-            Input::Text { .. } | Input::Image { .. } => None,
+            Input::Table { .. } | Input::Text { .. } | Input::Image { .. } => None,
+        }
+    }
+
+    /// The columns of a table and what they become, if the model takes rows of one.
+    pub fn table(&self) -> Option<&Encoder> {
+        match &self.input {
+            Input::Table { columns } => Some(columns),
+            _ => None,
         }
     }
 
     /// The numbers that a text becomes, if the model takes texts.
     pub fn text(&self, text: &str) -> Option<Vec<f32>> {
         match &self.input {
-            Input::Numbers { .. } | Input::Image { .. } => None,
+            Input::Numbers { .. } | Input::Table { .. } | Input::Image { .. } => None,
             Input::Text { preparation } => Some(preparation.prepare(text)),
         }
     }
@@ -246,7 +283,7 @@ impl Interface {
                     }
                 }
             }
-            Input::Text { .. } => {}
+            Input::Table { .. } | Input::Text { .. } => {}
         }
         if let Some(standardization) = &self.standardization {
             standardization.apply(numbers);
@@ -263,7 +300,7 @@ impl Interface {
 
     /// The numbers of an example of a model that takes `inputs` numbers, unprepared: from a list, which may be nested as an
     /// image is, or from an object with the columns' names, whose other members are left alone. Of a model of texts, from a
-    /// text or an object with a text called `text`.
+    /// text or an object with a text called `text`; of one of tables, its values may be texts, too.
     ///
     /// # Errors
     /// [`ExampleError`].
@@ -271,6 +308,9 @@ impl Interface {
         if let Input::Text { preparation } = &self.input {
             let text = value.as_str().or_else(|| value.get(TEXT)?.as_str());
             return text.map(|text| preparation.prepare(text)).ok_or(ExampleError::NotAText);
+        }
+        if let Input::Table { columns } = &self.input {
+            return columns.example(value);
         }
         match value {
             Value::Array(list) => {

@@ -42,6 +42,7 @@ pub mod scrub;
 pub mod seal;
 mod source;
 mod standardization;
+pub mod table;
 mod target;
 pub mod text;
 pub mod torch;

@@ -9,11 +9,12 @@ use ::csv::{Reader, StringRecord};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::csv::{CsvError, column_names, feature, find_column, table_reader};
+use crate::csv::{CsvError, column_names, find_column, table_reader};
 use crate::idx::{IdxError, Images};
 use crate::images::{ImageFault, decode, files_in, is_image};
 use crate::npy::{NpyError, is_numpy, parse};
 use crate::source::{BoundedLines, open, unpacked};
+use crate::table::Cell;
 use crate::{ExampleError, Interface};
 
 /// Reads examples for one model.
@@ -263,8 +264,21 @@ impl<'a> Unlabelled<'a> {
                 if let Some(example) = features.first().and_then(|&at| self.interface.text(&record[at])) {
                     return Ok(Some(example));
                 }
-                let numbers = features.iter().map(|&at| feature(path, line, &names[at], &record[at]));
-                Ok(Some(numbers.collect::<Result<_, _>>()?))
+                let wrong = |(column, fault): (usize, _)| {
+                    let (path, column) = (path.clone(), names[features[column]].clone());
+                    CsvError::Cell { path, line, column, fault: Box::new(fault) }
+                };
+                let numbers = match self.interface.table() {
+                    Some(encoder) => encoder.encode(|column| Ok(Cell::Text(&record[features[column]]))),
+                    None => features
+                        .iter()
+                        .enumerate()
+                        .map(|(column, &at)| {
+                            Cell::Text(&record[at]).number().map_err(|fault| (column, fault))
+                        })
+                        .collect(),
+                };
+                Ok(Some(numbers.map_err(wrong)?))
             }
             Format::Jsonl { reader, line } => {
                 loop {
@@ -333,7 +347,9 @@ fn table(
     let mut reader = table_reader(source);
     let header = reader.headers().map_err(|source| CsvError::Malformed { path: path.to_owned(), source })?;
     let names = column_names(header, path)?;
-    let features = match (interface.columns(), features) {
+    let encoded: Option<Vec<String>> =
+        interface.table().map(|encoder| encoder.columns().iter().map(|column| column.name.clone()).collect());
+    let features = match (encoded.as_deref().or(interface.columns()), features) {
         (Some(columns), None) => columns,
         (Some(columns), Some(named)) => {
             let needed = format!("the model takes {}", columns.join(", "));

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use skep_client::task::TaskError;
-use skep_learning::csv::{self, Columns, CsvError};
 use skep_learning::idx::{self, IdxError};
 use skep_learning::images::{self, Format, ImagesError, Wanted};
 use skep_learning::npy::{self, NpyError};
 use skep_learning::own::OwnError;
 use skep_learning::scrub::{RecordReport, Scrubber};
+use skep_learning::table::TableError;
 use skep_learning::{
     ArchitectureError, Classes, Dataset, DatasetError, Input, Interface, Scaling, ScalingError, Split,
-    Standardization, StandardizationError, Subset, digits, own,
+    StandardizationError, StandardizationFault, Subset, digits, own,
 };
 use skep_protocol::experiment::{
-    CountOrNames, CsvData, Data, Experiment, Files, IdxPair, ImageData, ImageFormat, Normalize, NpzData,
-    OwnData, Predicted, TextData,
+    CountOrNames, Data, Experiment, Files, IdxPair, ImageData, ImageFormat, Normalize, NpzData, OwnData,
+    Predicted, TableAnswer, TableData, TextData,
 };
 use thiserror::Error;
 
@@ -25,6 +25,7 @@ use skep_client::weights::WeightsError;
 use skep_learning::pretrained::PretrainedError;
 
 use crate::clients::generator;
+use crate::table;
 use crate::text::{self, TextDataError};
 
 /// Why an experiment's data cannot be used.
@@ -32,7 +33,7 @@ use crate::text::{self, TextDataError};
 pub enum DataError {
     /// A table cannot be read.
     #[error(transparent)]
-    Csv(#[from] CsvError),
+    Table(#[from] TableError),
     /// Images or labels cannot be read.
     #[error(transparent)]
     Idx(#[from] IdxError),
@@ -48,6 +49,22 @@ pub enum DataError {
     /// The file of means and standard deviations cannot be used.
     #[error("task.data.standardize: {0}")]
     Standardization(#[from] StandardizationError),
+    /// It is about other columns.
+    #[error("task.data.standardize: {}: {fault}", path.display())]
+    OtherColumns {
+        /// The file.
+        path: PathBuf,
+        /// About which.
+        fault: StandardizationFault,
+    },
+    /// It does not say what stands in for a missing value.
+    #[error("task.data.columns.{column}.missing is \"mean\", but {} has none of this column", path.display())]
+    NoMean {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+    },
     /// A feature leaves the range of numbers.
     #[error("{}: task.data.standardize: {source}", path.display())]
     Standardized {
@@ -128,7 +145,7 @@ pub enum DataError {
 pub fn data(experiment: &Experiment) -> Result<Split, DataError> {
     match &experiment.data {
         Data::Digits => Ok(digits::load()),
-        Data::Csv(csv) => split(&csv.files, |path| table(experiment, csv, path), |path| path),
+        Data::Table(data) => split(&data.files, |path| table::read(data, path), |path| path),
         Data::Idx(idx) => split(&idx.files, |pair| idx_images(experiment, pair), |pair| &pair.images),
         Data::Npz(npz) => split(&npz.files, |path| arrays(experiment, npz, path), |path| path),
         Data::Own(own) => split(&own.files, |path| in_own_format(experiment, own, path), |path| path),
@@ -159,9 +176,9 @@ pub fn owned(
     scrubber: Option<&Scrubber>,
 ) -> Result<(Subset, Option<RecordReport>), DataError> {
     match (&experiment.data, labels) {
-        (Data::Csv(csv), None) => {
-            let anybody = CsvData { client: None, ..csv.clone() };
-            Ok((whole(table(experiment, &anybody, file)?), None))
+        (Data::Table(data), None) => {
+            let anybody = TableData { client: None, ..data.clone() };
+            Ok((whole(table::read(&anybody, file)?), None))
         }
         (Data::Idx(_), Some(labels)) => {
             let pair = IdxPair { images: file.to_owned(), labels: labels.to_owned() };
@@ -187,7 +204,7 @@ pub fn owned(
             }
         }
         (Data::Idx(_), None) => Err(DataError::Labels("are in another file, which has to be named")),
-        (Data::Csv(_) | Data::Npz(_) | Data::Images(_) | Data::Text(_) | Data::Own(_), Some(_)) => {
+        (Data::Table(_) | Data::Npz(_) | Data::Images(_) | Data::Text(_) | Data::Own(_), Some(_)) => {
             Err(DataError::Labels("are in the file itself, so that no other can be named"))
         }
         (Data::Digits | Data::Workload(_), _) => Err(DataError::NoFiles),
@@ -203,8 +220,8 @@ const MEASURED: u64 = 100;
 /// [`DataError`], which names the file and the place in it.
 pub fn test_data(experiment: &Experiment) -> Result<Subset, DataError> {
     match &experiment.data {
-        Data::Csv(csv) if let Files::Apart { test, .. } = &csv.files => {
-            table(experiment, csv, test).map(whole)
+        Data::Table(data) if let Files::Apart { test, .. } = &data.files => {
+            table::read(data, test).map(whole)
         }
         Data::Idx(idx) if let Files::Apart { test, .. } = &idx.files => {
             idx_images(experiment, test).map(whole)
@@ -223,11 +240,14 @@ pub fn test_data(experiment: &Experiment) -> Result<Subset, DataError> {
     }
 }
 
-/// What the classes of the experiment's data are called, in their order.
+/// What the classes of the experiment's data are called, in their order; none where a number is predicted.
 pub fn class_names(experiment: &Experiment) -> Vec<String> {
     let classes = match &experiment.data {
         Data::Digits => Classes::Numbers(digits::CLASSES),
-        Data::Csv(csv) => classes(&csv.classes),
+        Data::Table(data) => match &data.answer {
+            TableAnswer::Class { classes: own, .. } => classes(own),
+            TableAnswer::Number(_) => return vec![],
+        },
         Data::Idx(idx) => classes(&idx.classes),
         Data::Npz(npz) => classes(&npz.classes),
         Data::Own(own) => classes(&own.classes),
@@ -247,11 +267,13 @@ pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
     let mut standardized = None;
     let input = match &experiment.data {
         Data::Digits => numbers(None, digits::DARKEST),
-        Data::Csv(csv) => {
-            let (Files::Apart { test: file, .. } | Files::HeldOut { all: file, .. }) = &csv.files;
-            let names = csv::feature_names(file, &columns(csv))?;
-            standardized = standardization(csv, &names)?;
-            numbers(Some(names), 1.0)
+        Data::Table(data) => {
+            let (encoder, statistics) = table::encoder(data)?;
+            standardized = statistics;
+            match encoder.is_plain() {
+                true => numbers(Some(encoder.names()), 1.0),
+                false => Input::Table { columns: encoder },
+            }
         }
         Data::Idx(_) => numbers(None, idx::BRIGHTEST),
         Data::Npz(npz) => {
@@ -273,7 +295,7 @@ pub fn interface(experiment: &Experiment) -> Result<Interface, DataError> {
         }
         _ => class_names(experiment),
     };
-    Ok(Interface { input, standardization: standardized, classes, target: None })
+    Ok(Interface { input, standardization: standardized, classes, target: table::target(&experiment.data) })
 }
 
 /// Reads `files`; `path` says which file is at fault when nothing can be held out.
@@ -294,34 +316,6 @@ fn split<F>(
 
 fn whole(dataset: Dataset) -> Subset {
     Subset::all(Arc::new(dataset))
-}
-
-fn table(experiment: &Experiment, csv: &CsvData, path: &Path) -> Result<Dataset, DataError> {
-    let table = csv::read(path, &columns(csv), &classes(&csv.classes))?;
-    let dataset = expected(experiment, path, table.dataset)?;
-    match standardization(csv, &table.features)? {
-        None => Ok(dataset),
-        Some(standardization) => standardization
-            .of_dataset(dataset)
-            .map_err(|source| DataError::Standardized { path: path.to_owned(), source }),
-    }
-}
-
-/// How the columns of a table are standardized, if they are.
-fn standardization(csv: &CsvData, columns: &[String]) -> Result<Option<Standardization>, DataError> {
-    let read = |path: &PathBuf| Standardization::read(path, columns);
-    Ok(csv.standardize.as_ref().map(read).transpose()?)
-}
-
-fn columns(csv: &CsvData) -> Columns {
-    Columns {
-        label: csv.label.clone(),
-        client: csv.client.clone(),
-        features: match &csv.features {
-            CountOrNames::Count(_) => None,
-            CountOrNames::Names(names) => Some(names.clone()),
-        },
-    }
 }
 
 fn arrays(experiment: &Experiment, npz: &NpzData, path: &Path) -> Result<Dataset, DataError> {
@@ -387,7 +381,10 @@ pub(crate) fn classes(classes: &CountOrNames) -> Classes {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::experiment::file::{CsvFile, DataFile, PartitionFile};
+    use std::collections::BTreeMap;
+
+    use skep_protocol::experiment::TableFormat;
+    use skep_protocol::experiment::file::{DataFile, PartitionFile, TableFile};
 
     use super::*;
     use crate::population;
@@ -396,22 +393,24 @@ mod tests {
     const TABLE: &str = "age,ward,sick,heat\n61,north,no,38\n7,south,yes,37\n8,north,yes,37\n9,south,no,39\n";
 
     /// An experiment over `train.csv` in `directory`.
-    fn experiment(directory: &Path, text: &str, change: impl FnOnce(&mut CsvFile)) -> Experiment {
+    fn experiment(directory: &Path, text: &str, change: impl FnOnce(&mut TableFile)) -> Experiment {
         let train = directory.join("train.csv");
         std::fs::write(&train, text).unwrap();
-        let mut csv = CsvFile {
+        let mut csv = TableFile {
             train: Some(train.clone()),
             test: Some(train),
             hold_out_every: None,
-            label: "sick".into(),
+            label: Some("sick".into()),
             client: Some("ward".into()),
             features: CountOrNames::Count(2),
-            classes: CountOrNames::Names(vec!["no".into(), "yes".into()]),
+            classes: Some(CountOrNames::Names(vec!["no".into(), "yes".into()])),
             standardize: None,
+            target: None,
+            columns: BTreeMap::new(),
         };
         change(&mut csv);
         let mut file = file();
-        file.task.data = DataFile::Csv(csv);
+        file.task.data = DataFile::Table(TableFormat::Csv, csv);
         file.population.clients = 2;
         file.population.partition = PartitionFile::Column {};
         file.rounds.min_updates = 1;
@@ -442,7 +441,7 @@ mod tests {
     fn lines_are_held_out_of_the_same_file() {
         let directory = tempfile::tempdir().unwrap();
         let hold_out = |every| {
-            move |csv: &mut CsvFile| {
+            move |csv: &mut TableFile| {
                 csv.test = None;
                 csv.hold_out_every = Some(every);
             }

@@ -41,6 +41,7 @@ mod schedule;
 mod seat;
 mod simulate;
 mod statistics;
+mod table;
 mod test_set;
 #[cfg(test)]
 mod testing;

@@ -14,7 +14,7 @@ use skep_protocol::{ClientId, Round};
 use crate::clients::generator;
 use crate::error::SimulationError;
 use crate::private_layers::PrivateLayers;
-use crate::text;
+use crate::{table, text};
 
 pub use crate::data::{DataError, class_names, data, interface, owned, test_data};
 
@@ -61,12 +61,16 @@ pub fn initial_model(experiment: &Experiment) -> Result<Vec<f32>, DataError> {
     })
 }
 
-/// Reads the weights that the experiment starts from, and counts what it trains of the model. Whoever reads an experiment file
-/// calls this before the experiment is used.
+/// Reads the weights that the experiment starts from, counts what it trains of the model, and writes down how examples become
+/// numbers. Whoever reads an experiment file calls this before the experiment is used.
 ///
 /// # Errors
 /// [`DataError`] when there is no such file, or it is about another model.
 pub fn prepare(experiment: &mut Experiment) -> Result<(), DataError> {
+    if let (Data::Table(table), Some(encoding)) = (&experiment.data, &mut experiment.task.encoding) {
+        // Whoever reads the data says what is wrong; until there are statistics, others are made without them.
+        *encoding = table::encoding(table).unwrap_or(*encoding);
+    }
     let Some(coordinates) = weights::coordinates(&experiment.task)? else { return Ok(()) };
     let digest = weights::keep(whole_model(experiment)?.parameters);
     if let Some(tuning) = &mut experiment.task.tuning {

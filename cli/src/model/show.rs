@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
+use skep_learning::table::{Column, Filling, Kind};
 use skep_learning::text::TextFeatures;
 use skep_learning::{Input, ModelFile, Target};
 use skep_privacy::ledger::SignedCheckpoint;
@@ -128,9 +129,12 @@ impl<'a> Shown<'a> {
 
     fn takes(&self) -> String {
         let interface = self.model.interface();
-        let standardized = match interface.standardization {
-            Some(_) => ", each less its mean and divided by its standard deviation",
-            None => "",
+        let standardized = match (&interface.standardization, &interface.input) {
+            (Some(_), Input::Table { .. }) => {
+                ", those of columns of numbers less their mean and divided by their standard deviation"
+            }
+            (Some(_), _) => ", each less its mean and divided by its standard deviation",
+            (None, _) => "",
         };
         let (columns, divisor) = match interface.input {
             Input::Numbers { columns, divisor } => (columns, divisor),
@@ -138,6 +142,15 @@ impl<'a> Shown<'a> {
                 let shift = format!("channels less {mean:?} and divided by {deviation:?}");
                 return format!(
                     "images, made {height} x {width} x {channels}, bytes divided by 255, {shift}"
+                );
+            }
+            Input::Table { columns } => {
+                let names: Vec<String> = columns.columns().iter().map(described).collect();
+                let numbers = columns.width();
+                return format!(
+                    "rows of {}, {numbers} numbers{standardized}: {}",
+                    names.len(),
+                    shortened(&names)
                 );
             }
             Input::Text { preparation } => {
@@ -220,6 +233,24 @@ impl<'a> Shown<'a> {
             },
         );
     }
+}
+
+/// A column of a table, in words.
+fn described(column: &Column) -> String {
+    let kind = match &column.kind {
+        Kind::Number => String::new(),
+        Kind::Category { categories, other } => {
+            let other = if *other { " and others" } else { "" };
+            format!(" ({}{other})", shortened(categories))
+        }
+    };
+    let missing = match &column.missing {
+        None => String::new(),
+        Some(Filling::Value(value)) => format!(", {value} if missing"),
+        Some(Filling::Category(category)) => format!(", {category} if missing"),
+        Some(Filling::NoCategory) => ", none if missing".to_owned(),
+    };
+    format!("{}{kind}{missing}", column.name)
 }
 
 /// The first names of many.

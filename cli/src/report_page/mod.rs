@@ -300,7 +300,9 @@ impl Report<'_> {
                     count(examples as u64)
                 ),
             };
-            format!("<h2>Who has what</h2>\n{}{held_out}", clients::html(&trained, self.classes))
+            // Of numbers to predict there is one sort of examples.
+            let classes = if self.classes.is_empty() { &["examples".to_owned()] } else { self.classes };
+            format!("<h2>Who has what</h2>\n{}{held_out}", clients::html(&trained, classes))
         })
     }
 

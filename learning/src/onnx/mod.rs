@@ -1,6 +1,7 @@
 //! Models for other programs: the ONNX format, as ONNX Runtime and others read it.
 //!
-//! The graph takes examples as they stand in files, `input` of shape `[batch, numbers]`, of texts the numbers that they become,
+//! The graph takes examples as they stand in files, `input` of shape `[batch, numbers]`, of texts and of tables with categories or
+//! missing values the numbers that they become,
 //! divides them as training did, and gives
 //! `logits` and `probabilities` of shape `[batch, classes]`; of a model that predicts a number, `number` of shape `[batch, 1]`, in its own
 //! unit. Images have their channels last here and first there, so the
@@ -140,7 +141,7 @@ impl Graph {
                 let deviation = self.floats("deviation", &[inputs], &everywhere(deviation));
                 self.push("Div", "features", &[deviation], |node| node);
             }
-            Input::Numbers { .. } | Input::Text { .. } => {}
+            Input::Numbers { .. } | Input::Table { .. } | Input::Text { .. } => {}
         }
     }
 

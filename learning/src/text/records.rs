@@ -12,6 +12,7 @@ use super::{TextError, TextFault, at};
 use crate::csv::{CsvError, column_names, find_column};
 use crate::scrub::{RecordReport, Scrubber};
 use crate::source::{BoundedLines, open};
+use crate::table::CellFault;
 use crate::{Classes, Owners};
 
 /// How a line is divided.
@@ -154,7 +155,7 @@ fn table(
         let value = |column: usize, name: &Column| match record.get(column) {
             Some("") => {
                 let (path, column) = (path.to_owned(), name.to_string());
-                Err(CsvError::Missing { path, line, column }.into())
+                Err(CsvError::Cell { path, line, column, fault: Box::new(CellFault::Missing) }.into())
             }
             Some(value) => Ok(value),
             None => Err(at(path)(TextFault::NoColumn { line, column: column + 1 })),

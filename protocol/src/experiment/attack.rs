@@ -101,6 +101,12 @@ impl Attack {
     /// What was typed, for data of so many features and classes and a population of so many clients.
     pub(super) fn new(file: &AttackFile, features: u32, classes: u32, clients: u64) -> Result<Self, Invalid> {
         let (fraction, kind) = match file.clone() {
+            AttackFile::LabelFlip { .. } | AttackFile::Backdoor { .. } if classes < 2 => {
+                return Err(at(
+                    "kind",
+                    "is about classes, and a number to predict has none: choose another attack",
+                ));
+            }
             AttackFile::LabelFlip { fraction } => (fraction, AttackKind::LabelFlip),
             AttackFile::SignFlip { fraction } => (fraction, AttackKind::Scaled { factor: -1.0 }),
             AttackFile::Scaled { fraction, factor }

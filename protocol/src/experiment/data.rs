@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::images::ImageData;
 use super::metric::Predicted;
+use super::table::{TableAnswer, TableData};
 use super::workload::Workload;
 
 /// A data set.
@@ -13,8 +14,8 @@ use super::workload::Workload;
 pub enum Data {
     /// The embedded handwritten digits: 1,797 images of 8x8 pixels in ten classes.
     Digits,
-    /// Tables with a header line.
-    Csv(CsvData),
+    /// Tables.
+    Table(TableData),
     /// Images and labels in the format of MNIST.
     Idx(IdxData),
     /// Arrays of NumPy.
@@ -27,23 +28,6 @@ pub enum Data {
     Own(OwnData),
     /// Synthetic, generated client by client. Fixes the first weights and the cohorts, too.
     Workload(Workload),
-}
-
-/// Tables with a header line, a label column and numeric features.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CsvData {
-    /// The tables.
-    pub files: Files<PathBuf>,
-    /// The column that holds the label.
-    pub label: String,
-    /// The column that says whose example it is, if there is one.
-    pub client: Option<String>,
-    /// The columns that hold features: these, or all others, of which there are so many.
-    pub features: CountOrNames,
-    /// The classes that labels name: integers from 0, or these texts.
-    pub classes: CountOrNames,
-    /// A public file of means and standard deviations, by which the features are made alike.
-    pub standardize: Option<PathBuf>,
 }
 
 /// Images with labels in the IDX format, plain or compressed with gzip.
@@ -244,7 +228,7 @@ impl Data {
     pub fn features(&self) -> u32 {
         match self {
             Data::Digits => 64,
-            Data::Csv(csv) => csv.features.count(),
+            Data::Table(table) => table.numbers(),
             Data::Idx(idx) => idx.features,
             Data::Npz(npz) => npz.features,
             Data::Own(own) => own.features,
@@ -257,11 +241,14 @@ impl Data {
         }
     }
 
-    /// Classes to tell apart.
+    /// Classes to tell apart; 1 where a number is predicted.
     pub fn classes(&self) -> u32 {
         match self {
             Data::Digits => 10,
-            Data::Csv(csv) => csv.classes.count(),
+            Data::Table(table) => match &table.answer {
+                TableAnswer::Class { classes, .. } => classes.count(),
+                TableAnswer::Number(_) => 1,
+            },
             Data::Idx(idx) => idx.classes.count(),
             Data::Npz(npz) => npz.classes.count(),
             Data::Own(own) => own.classes.count(),
@@ -275,6 +262,7 @@ impl Data {
     pub fn predicted(&self) -> Predicted {
         match self {
             Data::Text(text) if text.features == TextFeatures::NextWord => Predicted::Word,
+            Data::Table(table) if matches!(table.answer, TableAnswer::Number(_)) => Predicted::Number,
             _ => Predicted::Class,
         }
     }
@@ -282,7 +270,7 @@ impl Data {
     /// Whether they say whose example each is.
     pub fn has_clients(&self) -> bool {
         match self {
-            Data::Csv(csv) => csv.client.is_some(),
+            Data::Table(table) => table.client.is_some(),
             Data::Text(text) => text.client.is_some() || text.format == TextFormat::Speakers,
             Data::Images(images) => images.has_clients(),
             // Only who reads them knows.
@@ -296,9 +284,9 @@ impl Data {
         let place = |path: &mut PathBuf| *path = directory.join(&*path);
         match self {
             Data::Digits | Data::Workload(_) => {}
-            Data::Csv(csv) => {
-                csv.files.each_mut(place);
-                csv.standardize.iter_mut().for_each(place);
+            Data::Table(table) => {
+                table.files.each_mut(place);
+                table.standardize.iter_mut().for_each(place);
             }
             Data::Npz(npz) => npz.files.each_mut(place),
             Data::Own(own) => own.files.each_mut(place),

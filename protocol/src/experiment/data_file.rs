@@ -9,20 +9,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Invalid;
 use super::data::{
-    CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, OwnData, TextColumn, TextData,
-    TextFeatures, TextFormat, Tokenizer, VectorsFile, Vocabulary,
+    CountOrNames, Data, Files, IdxData, IdxPair, NpzData, OwnData, TextColumn, TextData, TextFeatures,
+    TextFormat, Tokenizer, VectorsFile, Vocabulary,
 };
 use super::images::{ImageData, ImagesFile};
+use super::table::{TableData, TableFile, TableFormat};
 use super::validate::invalid;
 use super::workload::Workload;
 
-/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"`, `"idx"`, `"npz"`, `"images"`, `"text"`, `"own"` or `"workload"`.
+/// `task.data`: `"digits"`, or a table whose `kind` is `"csv"`, `"tsv"`, `"jsonl"`, `"parquet"`, `"idx"`, `"npz"`, `"images"`, `"text"`, `"own"` or `"workload"`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DataFile {
     /// The embedded handwritten digits.
     Digits,
-    /// `kind = "csv"`
-    Csv(CsvFile),
+    /// `kind = "csv"`, `"tsv"`, `"jsonl"` or `"parquet"`
+    Table(TableFormat, TableFile),
     /// `kind = "idx"`
     Idx(IdxFile),
     /// `kind = "npz"`
@@ -35,33 +36,6 @@ pub enum DataFile {
     Own(OwnFile),
     /// `kind = "workload"`
     Workload(Workload),
-}
-
-/// Tables with a header line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CsvFile {
-    /// What simulated clients share.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train: Option<PathBuf>,
-    /// What the server measures with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test: Option<PathBuf>,
-    /// Instead of `test`: the last of every so many lines of `train` is held out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold_out_every: Option<u32>,
-    /// The column that holds the label.
-    pub label: String,
-    /// The column that says whose example a line is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client: Option<String>,
-    /// How many columns hold features, or which.
-    pub features: CountOrNames,
-    /// How many classes there are, or what their labels are.
-    pub classes: CountOrNames,
-    /// A public file of means and standard deviations, as `skep data statistics` writes it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub standardize: Option<PathBuf>,
 }
 
 /// Images with labels.
@@ -179,7 +153,10 @@ pub struct TextFile {
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 enum DataTable {
     Digits {},
-    Csv(CsvFile),
+    Csv(TableFile),
+    Tsv(TableFile),
+    Jsonl(TableFile),
+    Parquet(TableFile),
     Idx(IdxFile),
     Npz(NpzFile),
     Images(ImagesFile),
@@ -192,7 +169,10 @@ impl From<DataTable> for DataFile {
     fn from(table: DataTable) -> Self {
         match table {
             DataTable::Digits {} => DataFile::Digits,
-            DataTable::Csv(csv) => DataFile::Csv(csv),
+            DataTable::Csv(file) => DataFile::Table(TableFormat::Csv, file),
+            DataTable::Tsv(file) => DataFile::Table(TableFormat::Tsv, file),
+            DataTable::Jsonl(file) => DataFile::Table(TableFormat::Jsonl, file),
+            DataTable::Parquet(file) => DataFile::Table(TableFormat::Parquet, file),
             DataTable::Idx(idx) => DataFile::Idx(idx),
             DataTable::Npz(npz) => DataFile::Npz(npz),
             DataTable::Images(images) => DataFile::Images(images),
@@ -207,7 +187,13 @@ impl Serialize for DataFile {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.clone() {
             DataFile::Digits => DIGITS.serialize(serializer),
-            DataFile::Csv(csv) => DataTable::Csv(csv).serialize(serializer),
+            DataFile::Table(format, file) => match format {
+                TableFormat::Csv => DataTable::Csv(file),
+                TableFormat::Tsv => DataTable::Tsv(file),
+                TableFormat::Jsonl => DataTable::Jsonl(file),
+                TableFormat::Parquet => DataTable::Parquet(file),
+            }
+            .serialize(serializer),
             DataFile::Idx(idx) => DataTable::Idx(idx).serialize(serializer),
             DataFile::Npz(npz) => DataTable::Npz(npz).serialize(serializer),
             DataFile::Images(images) => DataTable::Images(images).serialize(serializer),
@@ -251,14 +237,7 @@ impl TryFrom<&DataFile> for Data {
     fn try_from(file: &DataFile) -> Result<Self, Invalid> {
         Ok(match file {
             DataFile::Digits => Data::Digits,
-            DataFile::Csv(csv) => Data::Csv(CsvData {
-                files: files(&csv.train, &csv.test, csv.hold_out_every)?,
-                label: named("task.data.label", &csv.label)?,
-                client: csv.client.as_ref().map(|name| named("task.data.client", name)).transpose()?,
-                features: several("task.data.features", &csv.features, 1)?,
-                classes: several("task.data.classes", &csv.classes, 2)?,
-                standardize: csv.standardize.clone(),
-            }),
+            DataFile::Table(format, file) => Data::Table(TableData::new(*format, file)?),
             DataFile::Workload(workload) => Data::Workload(*workload),
             DataFile::Images(images) => Data::Images(ImageData::try_from(images)?),
             DataFile::Text(text) => Data::Text(self::text(text)?),
@@ -314,19 +293,7 @@ impl From<&Data> for DataFile {
                     classes: own.classes.clone(),
                 })
             }
-            Data::Csv(csv) => {
-                let (train, test, hold_out_every) = parts(&csv.files);
-                DataFile::Csv(CsvFile {
-                    train,
-                    test,
-                    hold_out_every,
-                    label: csv.label.clone(),
-                    client: csv.client.clone(),
-                    features: csv.features.clone(),
-                    classes: csv.classes.clone(),
-                    standardize: csv.standardize.clone(),
-                })
-            }
+            Data::Table(table) => DataFile::Table(table.format, table.file()),
             Data::Idx(idx) => {
                 let (train, test, hold_out_every) = parts(&idx.files);
                 let classes = idx.classes.clone();
@@ -531,31 +498,36 @@ const DIGITS: &str = "digits";
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
 
-    fn csv() -> CsvFile {
-        CsvFile {
+    use super::*;
+    use crate::experiment::table::{Loss, Missing, TableColumn, Target};
+
+    fn csv() -> TableFile {
+        TableFile {
             train: Some("train.csv".into()),
             test: Some("test.csv".into()),
             hold_out_every: None,
-            label: "sick".into(),
+            label: Some("sick".into()),
             client: Some("ward".into()),
             features: CountOrNames::Count(3),
-            classes: CountOrNames::Names(vec!["no".into(), "yes".into()]),
+            classes: Some(CountOrNames::Names(vec!["no".into(), "yes".into()])),
             standardize: Some("statistics.json".into()),
+            target: None,
+            columns: BTreeMap::new(),
         }
     }
 
-    fn refused(change: impl FnOnce(&mut CsvFile)) -> String {
+    fn refused(change: impl FnOnce(&mut TableFile)) -> String {
         let mut file = csv();
         change(&mut file);
-        Data::try_from(&DataFile::Csv(file)).unwrap_err().key
+        Data::try_from(&DataFile::Table(TableFormat::Csv, file)).unwrap_err().key
     }
 
     #[test]
     fn files_come_back_as_they_were() {
         let pair = |name: &str| IdxPair { images: format!("{name}-images").into(), labels: name.into() };
-        let held_out = CsvFile { test: None, hold_out_every: Some(5), client: None, ..csv() };
+        let held_out = TableFile { test: None, hold_out_every: Some(5), client: None, ..csv() };
         let idx = IdxFile {
             train: None,
             test: Some(pair("t10k")),
@@ -572,14 +544,96 @@ mod tests {
             features: 3072,
             classes: CountOrNames::Count(10),
         });
-        for file in [npz, DataFile::Digits, DataFile::Csv(csv()), DataFile::Csv(held_out), DataFile::Idx(idx)]
-        {
+        for file in [
+            npz,
+            DataFile::Digits,
+            DataFile::Table(TableFormat::Csv, csv()),
+            DataFile::Table(TableFormat::Csv, held_out),
+            DataFile::Idx(idx),
+        ] {
             let data = Data::try_from(&file).unwrap();
             assert_eq!(DataFile::from(&data), file);
             let json = serde_json::to_string(&file).unwrap();
             assert_eq!(serde_json::from_str::<DataFile>(&json).unwrap(), file, "{json}");
         }
         assert_eq!(serde_json::to_string(&DataFile::Digits).unwrap(), "\"digits\"");
+    }
+
+    #[test]
+    fn what_is_said_of_columns_and_targets_is_checked() {
+        let column = |column: TableColumn| {
+            refused(|f| {
+                f.features = CountOrNames::Names(vec!["age".into(), "heat".into()]);
+                f.standardize = None;
+                f.columns = [("age".to_owned(), column)].into();
+            })
+        };
+        let none = TableColumn::default;
+        let colours = || Some(vec!["red".to_owned(), "green".to_owned()]);
+        let key = |part: &str| format!("task.data.columns.age.{part}");
+        assert_eq!(column(TableColumn { indicator: true, ..none() }), key("missing"));
+        assert_eq!(column(TableColumn { other: true, ..none() }), key("other"));
+        assert_eq!(column(TableColumn { missing: Some(Missing::Mean), ..none() }), key("missing"));
+        assert_eq!(column(TableColumn { missing: Some(Missing::Value(f64::NAN)), ..none() }), key("missing"));
+        assert_eq!(column(TableColumn { missing: Some(Missing::NoCategory), ..none() }), key("missing"));
+        let coloured = |missing| TableColumn { categories: colours(), missing: Some(missing), ..none() };
+        assert_eq!(column(coloured(Missing::Mean)), key("missing"));
+        assert_eq!(column(coloured(Missing::Category("blue".into()))), key("missing"));
+        assert_eq!(column(coloured(Missing::NoCategory)), key("indicator"));
+        let twice = TableColumn { categories: Some(vec!["red".into(), "red".into()]), ..none() };
+        assert_eq!(column(twice), key("categories"));
+        let elsewhere = refused(|f| {
+            f.features = CountOrNames::Names(vec!["heat".into()]);
+            f.columns = [("age".to_owned(), none())].into();
+        });
+        assert_eq!(elsewhere, "task.data.columns.age");
+        assert_eq!(refused(|f| f.features = CountOrNames::Names(vec!["sick".into()])), "task.data.label");
+        let counted = Data::try_from(&DataFile::Table(TableFormat::Jsonl, csv())).unwrap_err();
+        assert_eq!(counted.key, "task.data.features");
+
+        let price = || Target {
+            column: "price".into(),
+            bounds: Some([0.0, 10.0]),
+            mean: None,
+            deviation: None,
+            loss: Loss::Squared,
+        };
+        let target =
+            |target: Target| refused(|f| (f.label, f.classes, f.target) = (None, None, Some(target)));
+        assert_eq!(target(Target { bounds: None, ..price() }), "task.data.target");
+        assert_eq!(target(Target { bounds: None, mean: Some(1.0), ..price() }), "task.data.target");
+        assert_eq!(target(Target { mean: Some(1.0), ..price() }), "task.data.target.bounds");
+        assert_eq!(target(Target { bounds: Some([3.0, 3.0]), ..price() }), "task.data.target.bounds");
+        let flat = Target { bounds: None, mean: Some(1.0), deviation: Some(0.0), ..price() };
+        assert_eq!(target(flat), "task.data.target");
+        assert_eq!(target(Target { loss: Loss::Huber { delta: 0.0 }, ..price() }), "task.data.target.loss");
+        assert_eq!(refused(|f| f.target = Some(price())), "task.data.label");
+        assert_eq!(refused(|f| f.label = None), "task.data.label");
+        assert_eq!(refused(|f| f.classes = None), "task.data.classes");
+    }
+
+    /// Ages with an indicator, two colours and another one, and a heat: six numbers.
+    #[test]
+    fn columns_say_how_many_numbers_an_example_has() {
+        let text = r#"{
+            "kind": "parquet",
+            "test": "test.parquet",
+            "features": 3,
+            "target": { "column": "price", "bounds": [0, 10], "loss": { "huber": { "delta": 0.5 } } },
+            "columns": {
+                "age": { "missing": { "value": 40 }, "indicator": true },
+                "colour": { "categories": ["red", "green"], "other": true }
+            }
+        }"#;
+        let file: DataFile = serde_json::from_str(text).unwrap();
+        let data = Data::try_from(&file).unwrap();
+        assert_eq!((data.features(), data.classes()), (6, 1));
+        assert_eq!(data.predicted(), crate::experiment::Predicted::Number);
+        assert_eq!(DataFile::from(&data), file);
+        let again: DataFile = serde_json::from_str(&serde_json::to_string(&file).unwrap()).unwrap();
+        assert_eq!(again, file);
+        let unknown = text.replace("\"other\": true", "\"others\": true");
+        assert!(serde_json::from_str::<DataFile>(&unknown).is_err());
     }
 
     fn news() -> TextFile {
@@ -641,7 +695,7 @@ mod tests {
     fn unknown_words_kinds_and_keys_are_named() {
         let error = |json: &str| serde_json::from_str::<DataFile>(json).unwrap_err().to_string();
         assert!(error("\"digit\"").starts_with("unknown variant `digit`, expected `digits`"));
-        assert!(error("{\"kind\": \"tsv\"}").starts_with("unknown variant `tsv`"));
+        assert!(error("{\"kind\": \"xls\"}").starts_with("unknown variant `xls`"));
         let csv = "{\"kind\": \"csv\", \"label\": \"y\", \"features\": 3, \"classes\": 2, \"lable\": 1}";
         assert!(error(csv).starts_with("unknown field `lable`"), "{}", error(csv));
         assert!(error("3").contains("expected \"digits\" or a table with `kind`"));
@@ -656,18 +710,20 @@ mod tests {
             refused(|csv| (csv.test, csv.hold_out_every) = (None, Some(1))),
             "task.data.hold_out_every"
         );
-        assert_eq!(refused(|csv| csv.label = " ".into()), "task.data.label");
+        assert_eq!(refused(|csv| csv.label = Some(" ".into())), "task.data.label");
         assert_eq!(refused(|csv| csv.features = CountOrNames::Count(0)), "task.data.features");
-        assert_eq!(refused(|csv| csv.classes = CountOrNames::Count(1)), "task.data.classes");
+        assert_eq!(refused(|csv| csv.classes = Some(CountOrNames::Count(1))), "task.data.classes");
         let twice = CountOrNames::Names(vec!["a".into(), "b".into(), "a".into()]);
         assert_eq!(refused(|csv| csv.features = twice), "task.data.features");
     }
 
     #[test]
     fn relative_paths_are_placed_below_a_directory() {
-        let mut data = Data::try_from(&DataFile::Csv(csv())).unwrap();
+        let mut data = Data::try_from(&DataFile::Table(TableFormat::Csv, csv())).unwrap();
         data.place_below(std::path::Path::new("/data"));
-        let Data::Csv(CsvData { files: Files::Apart { train, test }, .. }) = data else { panic!("{data:?}") };
+        let Data::Table(TableData { files: Files::Apart { train, test }, .. }) = data else {
+            panic!("{data:?}")
+        };
         assert_eq!((train.unwrap(), test), ("/data/train.csv".into(), "/data/test.csv".into()));
     }
 }

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 pub use super::InitialWeights;
 pub use super::attack::AttackFile;
-pub use super::data_file::{CsvFile, DataFile, IdxFile, NpzFile, OwnFile, TextFile};
+pub use super::data_file::{DataFile, IdxFile, NpzFile, OwnFile, TextFile};
 pub use super::evaluation::Evaluation;
 pub use super::images::{ImageFormatFile, ImagesFile, Normalize};
 pub use super::layers::{Layer, Transformer};
 pub use super::simulation::{Availability, Devices, Faults};
 pub use super::strategy_file::{AdaptiveFile, StrategyFile, WeightingFile};
+pub use super::table::TableFile;
 pub use super::task::Activation;
 pub use super::training::Augment;
 pub use super::training_file::{

@@ -14,6 +14,7 @@ mod metric;
 pub mod simulation;
 mod strategy;
 mod strategy_file;
+mod table;
 mod task;
 mod training;
 mod training_file;
@@ -31,8 +32,8 @@ use skep_privacy::quantities::{
 
 pub use attack::{Attack, AttackKind};
 pub use data::{
-    CountOrNames, CsvData, Data, Files, IdxData, IdxPair, NpzData, OwnData, TextColumn, TextData,
-    TextFeatures, TextFormat, Tokenizer, VectorsFile, Vocabulary,
+    CountOrNames, Data, Files, IdxData, IdxPair, NpzData, OwnData, TextColumn, TextData, TextFeatures,
+    TextFormat, Tokenizer, VectorsFile, Vocabulary,
 };
 pub use evaluation::{Asked, Evaluation, EvaluationQuery};
 pub use images::{ImageData, ImageFormat, Normalize};
@@ -42,6 +43,7 @@ pub use simulation::Simulation;
 pub use strategy::{
     Aggregation, Buffering, LOSS_UNIT, Robust, STEPS_UNIT, SecondMoment, ServerOptimizer, Strategy, Weighting,
 };
+pub use table::{Loss, Missing, TableAnswer, TableColumn, TableData, TableFormat, Target};
 pub use task::{Activation, Model, Task};
 pub use training::{Augment, Batch, ExamplePrivacy, Optimizer, Schedule, Training};
 pub use tuning::{Lora, Tuning};

@@ -18,6 +18,7 @@ use super::{
     Attack, Data, Experiment, Fidelity, InitialWeights, Model, Partition, Population, Predicted, Privacy,
     Rounds, Simulation, Strategy, Task, Training, Tuning, lenet, resnet, simple_cnn,
 };
+use crate::ids::Digest;
 use crate::time::Span;
 
 /// A value that makes no sense, and where it stands.
@@ -112,7 +113,10 @@ fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, I
         },
         training: Training { example_privacy, ..Training::from(&file.task.training) },
         tuning: None,
-        encoding: None,
+        encoding: match data {
+            Data::Table(table) if table.is_encoded() => Some(UNREAD),
+            _ => None,
+        },
         asked: file.evaluation.as_ref().and_then(super::Evaluation::asked),
     };
     if let (Some(tuning), Some(parameters)) = (&file.task.tuning, task.model_parameters()) {
@@ -289,11 +293,20 @@ fn refuse_misplaced_columns(experiment: &Experiment) -> Result<(), Invalid> {
     if experiment.population.partition == Partition::Column && !experiment.data.has_clients() {
         return Err(invalid(
             "population.partition",
-            "cannot be by column: only data of kind \"csv\" or \"text\" with `client`, a column of clients, have one",
+            "cannot be by column: only tables and texts with `client`, a column of clients, have one",
         ));
     }
-    Ok(())
+    match (experiment.data.predicted(), experiment.population.partition) {
+        (Predicted::Number, Partition::Dirichlet { .. } | Partition::Shards { .. }) => Err(invalid(
+            "population.partition.kind",
+            "deals out classes, and a number to predict has none: choose \"iid\", or \"column\" with task.data.client",
+        )),
+        _ => Ok(()),
+    }
 }
+
+/// The digest of an encoding before the files are read that it may depend on.
+const UNREAD: Digest = Digest([0; 32]);
 
 fn parsed<T: FromStr<Err = QuantityError>>(key: &str, text: &Option<String>) -> Result<T, Invalid> {
     text.as_deref().ok_or_else(|| missing(key))?.parse().map_err(at(key))

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use skep_learning::Interface;
+use skep_learning::table::{Column, Encoder, Kind};
 
 use super::Limits;
 
@@ -11,13 +12,14 @@ pub(super) fn description(task: &str, interface: &Interface, inputs: usize, limi
         "type": "array",
         "description": format!("{inputs} numbers in the model's order; an image may be nested as rows, pixels and channels"),
     });
-    let instance = match interface.columns() {
-        Some(columns) => {
+    let instance = match (interface.table(), interface.columns()) {
+        (Some(encoder), _) => row(encoder),
+        (None, Some(columns)) => {
             let number = |column: &String| (column.clone(), json!({ "type": "number" }));
             let properties: serde_json::Map<String, Value> = columns.iter().map(number).collect();
             json!({ "oneOf": [list, { "type": "object", "properties": properties, "required": columns }] })
         }
-        None => list,
+        (None, None) => list,
     };
     let failure = |what: &str| json!({ "description": what, "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } } });
     let plain = |what: &str, kind: &str| json!({ "get": { "summary": what, "responses": { "200": { "description": what, "content": { kind: {} } } } } });
@@ -69,6 +71,26 @@ pub(super) fn description(task: &str, interface: &Interface, inputs: usize, limi
             "Error": { "type": "object", "required": ["error"], "properties": { "error": { "type": "string" } } },
         } },
     })
+}
+
+/// A row of a table: an object, or a list in the order of its columns.
+fn row(encoder: &Encoder) -> Value {
+    let kind = |column: &Column| match (&column.kind, &column.missing) {
+        (Kind::Number, None) => json!({ "type": "number" }),
+        (Kind::Number, Some(_)) => json!({ "type": ["number", "null"] }),
+        (Kind::Category { categories, other: false }, None) => json!({ "enum": categories }),
+        (Kind::Category { .. }, None) => json!({ "type": "string" }),
+        (Kind::Category { .. }, Some(_)) => json!({ "type": ["string", "null"] }),
+    };
+    let columns = encoder.columns();
+    let properties: serde_json::Map<String, Value> =
+        columns.iter().map(|column| (column.name.clone(), kind(column))).collect();
+    let required: Vec<&String> =
+        columns.iter().filter(|column| column.missing.is_none()).map(|column| &column.name).collect();
+    json!({ "oneOf": [
+        { "type": "array", "minItems": columns.len(), "maxItems": columns.len() },
+        { "type": "object", "properties": properties, "required": required },
+    ] })
 }
 
 /// What a prediction is.

@@ -5,7 +5,9 @@ use skep_privacy::quantities::Sampling;
 use super::{Invalid, invalid};
 use crate::experiment::evaluation::{Metric, Stop};
 use crate::experiment::simulation::{Availability, Faults};
-use crate::experiment::{Aggregation, Buffering, Experiment, Groups, Optimizer, Privacy, Robust, Weighting};
+use crate::experiment::{
+    Aggregation, Buffering, Experiment, Groups, Optimizer, Predicted, Privacy, Robust, Weighting,
+};
 
 /// Refuses a strategy that cannot keep, or cannot be kept by, what else the experiment says.
 pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid> {
@@ -14,6 +16,12 @@ pub(super) fn refuse_combinations(experiment: &Experiment) -> Result<(), Invalid
         // Noise on gradients: how many examples a client has is no secret, whatever else it says is.
         (Privacy::None, _) | (Privacy::Examples { .. }, Weighting::Examples { .. }) => {}
         _ => refuse_what_no_noise_covers(weighting)?,
+    }
+    if let (Weighting::ByLoss { .. }, Predicted::Number) = (weighting, experiment.data.predicted()) {
+        return Err(invalid(
+            "strategy.kind",
+            "\"q-fedavg\" measures losses in those of a guess among classes, and a number to predict has none: choose \"fedavg\"",
+        ));
     }
     refuse_local_training(experiment)?;
     refuse_buffering(experiment)?;
