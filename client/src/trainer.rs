@@ -219,8 +219,8 @@ impl Participant {
             Grid::Public(grid) => {
                 let update =
                     weigh(report.update, plan.weighting, &facts).map_err(|_| Decline::Unencodable)?;
-                let quantized = update.quantize_nearest(&grid).map_err(|_| Decline::Unencodable)?;
-                (quantized.into(), update.into_values())
+                let quantized = QuantizedUpdate::nearest(&update, &grid).map_err(|_| Decline::Unencodable)?;
+                (quantized.into(), update)
             }
         };
         self.learner.recycle(spare);

