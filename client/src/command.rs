@@ -174,8 +174,7 @@ impl Learner for CommandLearner {
         }
         let loss = self.evaluator.evaluate(&trained, data)?.loss;
         let update: Vec<f32> = trained.iter().zip(global).map(|(new, old)| new - old).collect();
-        let finite = update.iter().all(|value| value.is_finite());
-        Ok(TrainReport { update, examples: data.len(), steps: 0, loss, finite })
+        Ok(TrainReport { update, examples: data.len(), steps: 0, loss })
     }
 
     fn evaluate(&mut self, parameters: &[f32], data: &Subset) -> Result<Evaluation, LearnError> {

@@ -154,13 +154,7 @@ impl<M: BurnModel> Learner for BurnLearner<M> {
         }
         let mut update = flatten(&model);
         update.iter_mut().zip(global).for_each(|(new, old)| *new -= old);
-        Ok(TrainReport {
-            examples: data.len(),
-            steps,
-            loss: loss / data.len() as f64,
-            finite: update.iter().all(|value| value.is_finite()),
-            update,
-        })
+        Ok(TrainReport { examples: data.len(), steps, loss: loss / data.len() as f64, update })
     }
 
     /// One example after the other.
@@ -193,13 +187,7 @@ impl<M: BurnModel> Learner for BurnLearner<M> {
             descent.step(&mut weights, &mut sum);
         }
         weights.iter_mut().zip(global).for_each(|(new, old)| *new -= old);
-        Ok(TrainReport {
-            examples: data.len(),
-            steps,
-            loss: loss / drawn.max(1) as f64,
-            finite: weights.iter().all(|value| value.is_finite()),
-            update: weights,
-        })
+        Ok(TrainReport { examples: data.len(), steps, loss: loss / drawn.max(1) as f64, update: weights })
     }
 
     fn logits(&mut self, parameters: &[f32], numbers: &[f32]) -> Result<Vec<f32>, LearnError> {

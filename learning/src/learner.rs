@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::kernel::are_finite;
 use crate::{ArchitectureError, Evaluation, Subset, Training};
 
 /// Trains and evaluates one model on flat parameters. Cheap to keep, one per worker thread.
@@ -11,8 +12,7 @@ pub trait Learner: Send {
     /// Length of the flat parameters.
     fn parameter_count(&self) -> usize;
 
-    /// Trains from `global` on `data` and returns what changed. An update that is not finite is returned as it is, and
-    /// reported.
+    /// Trains from `global` on `data` and returns what changed. An update that is not finite is returned as it is.
     ///
     /// # Errors
     /// [`LearnError`] if the parameters, the data or the correction do not fit the model.
@@ -142,8 +142,13 @@ pub struct TrainReport {
     /// Mean loss over the last epoch, of classes the cross-entropy in nats, each example measured before the step that
     /// uses it; not finite if an answer is not.
     pub loss: f64,
+}
+
+impl TrainReport {
     /// Whether every value of the update is a finite number.
-    pub finite: bool,
+    pub fn is_finite(&self) -> bool {
+        are_finite(&self.update)
+    }
 }
 
 /// Why there is no update or score.

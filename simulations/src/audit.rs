@@ -313,7 +313,7 @@ impl Learner for Canary {
     fn train(&mut self, _: &[f32], _: &Subset, _: &Training, _: Turn<'_>) -> Result<TrainReport, LearnError> {
         let length = if self.included { LONG } else { 0.0 };
         let update = self.direction.signs().map(|sign| sign * length).collect();
-        Ok(TrainReport { update, examples: 1, steps: 1, loss: 0.0, finite: true })
+        Ok(TrainReport { update, examples: 1, steps: 1, loss: 0.0 })
     }
 
     fn evaluate(&mut self, _: &[f32], _: &Subset) -> Result<Evaluation, LearnError> {

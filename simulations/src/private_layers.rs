@@ -180,7 +180,7 @@ mod tests {
             _: Turn<'_>,
         ) -> Result<TrainReport, LearnError> {
             assert_eq!(global, self.0);
-            Ok(TrainReport { update: vec![1.0; 4], examples: 1, steps: 1, loss: 0.0, finite: true })
+            Ok(TrainReport { update: vec![1.0; 4], examples: 1, steps: 1, loss: 0.0 })
         }
 
         fn evaluate(&mut self, parameters: &[f32], _: &Subset) -> Result<Evaluation, LearnError> {

@@ -41,7 +41,7 @@ use self::parameters::Parameters;
 use crate::augment::Augmenter;
 use crate::descent::{Descent, Moments, squared_norm};
 use crate::errors::ErrorTally;
-use crate::kernel::{are_finite, vectorized};
+use crate::kernel::vectorized;
 use crate::learner::{check_correction, check_fit};
 use crate::metrics::Tally;
 use crate::{
@@ -366,15 +366,15 @@ impl NativeLearner {
         loss
     }
 
-    /// Trains by plain gradient descent, whose steps go straight into the weights; what has changed, whether all of it is
-    /// finite, and the sum of the losses over the last epoch.
+    /// Trains by plain gradient descent, whose steps go straight into the weights; what has changed, and the sum of the losses
+    /// over the last epoch.
     fn descend_plainly(
         &mut self,
         global: &[f32],
         data: &Subset,
         mut order: Order,
         training: &Training,
-    ) -> (Vec<f32>, bool, f64) {
+    ) -> (Vec<f32>, f64) {
         let (epochs, scale) = (training.local_epochs(), -training.learning_rate() as f32);
         // The update of a single step is the step: nothing has to be copied before or subtracted after.
         let single = order.steps(epochs) == 1;
@@ -386,8 +386,10 @@ impl NativeLearner {
             };
             self.step(parameters, data, positions, scale, seed)
         });
-        let finite = if single { are_finite(&update) } else { subtract(&mut update, global) };
-        (update, finite, loss)
+        if !single {
+            subtract(&mut update, global);
+        }
+        (update, loss)
     }
 }
 
@@ -409,18 +411,18 @@ impl Learner for NativeLearner {
         let order = Order::new(data.len(), training.batch(), turn.order_key);
         let (epochs, examples) = (training.local_epochs(), data.len());
         let steps = order.steps(epochs);
-        let (update, finite, loss) = if Descent::is_plain(training, &turn) {
+        let (update, loss) = if Descent::is_plain(training, &turn) {
             self.descend_plainly(global, data, order, training)
         } else {
             let (mut update, mut moments) = (self.copy(global), std::mem::take(&mut self.moments));
             let descent = Descent::new(global, training, &turn, &mut moments);
             let loss = self.descend(&mut update, data, order, descent, training);
             self.moments = moments;
-            let finite = subtract(&mut update, global);
-            (update, finite, loss)
+            subtract(&mut update, global);
+            (update, loss)
         };
         let loss = loss / self.predictions(data).max(1) as f64;
-        Ok(TrainReport { update, examples, steps, loss, finite })
+        Ok(TrainReport { update, examples, steps, loss })
     }
 
     fn train_privately(
@@ -458,8 +460,8 @@ impl Learner for NativeLearner {
             descent.step(&mut update, &mut sum);
         }
         (self.gradient, self.moments) = (sum, moments);
-        let finite = subtract(&mut update, global);
-        Ok(TrainReport { update, examples: data.len(), steps, loss: loss / drawn.max(1) as f64, finite })
+        subtract(&mut update, global);
+        Ok(TrainReport { update, examples: data.len(), steps, loss: loss / drawn.max(1) as f64 })
     }
 
     fn recycle(&mut self, update: Vec<f32>) {
@@ -606,19 +608,12 @@ fn following(words: &[f32], label: usize) -> impl Iterator<Item = Option<usize>>
     })
 }
 
-/// Subtracts in place; whether every difference is a finite number.
-fn subtract(values: &mut [f32], from: &[f32]) -> bool {
+/// Subtracts in place.
+fn subtract(values: &mut [f32], from: &[f32]) {
     vectorized(
         #[inline(always)]
-        || {
-            let mut bad = false;
-            for (value, from) in values.iter_mut().zip(from) {
-                *value -= from;
-                bad |= !value.is_finite();
-            }
-            !bad
-        },
-    )
+        || values.iter_mut().zip(from).for_each(|(value, from)| *value -= from),
+    );
 }
 
 /// Bounds the memory of a step whose batch is drawn.

@@ -71,7 +71,7 @@ fn compare(training: Training, optimizer: impl Fn() -> ModuleOptimizer, correcti
         let largest = theirs.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
         assert!(largest > 5e-4, "{architecture:?}: nothing has changed");
         for ours in [native.unwrap(), burn.unwrap()] {
-            assert!(ours.finite && ours.steps == 6 && ours.loss > 0.0);
+            assert!(ours.is_finite() && ours.steps == 6 && ours.loss > 0.0);
             for (at, (ours, theirs)) in ours.update.iter().zip(&theirs).enumerate() {
                 let error = (ours - theirs).abs() / largest;
                 assert!(error < 1e-3, "{training:?}, {architecture:?} [{at}]: {ours} {theirs}");
