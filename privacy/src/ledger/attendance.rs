@@ -193,7 +193,7 @@ fn records(contents: &[u8]) -> impl Iterator<Item = Record> {
 
 /// The root over the pseudonyms of a cohort, as the record of this number has it.
 pub(super) fn participants(key: &ParticipantsKey, cohort: &[u64], record: u64) -> Hash {
-    root_of(cohort.iter().map(|client| key.pseudonym(*client, record)))
+    root_of(key.pseudonyms(cohort, record))
 }
 
 impl Attended<'_> {

@@ -79,14 +79,17 @@ impl ParticipantsKey {
         &self.0
     }
 
-    /// What stands for a client in the list of a round's participants: it names the client to nobody without this key.
-    pub(super) fn pseudonym(&self, client: u64, record: u64) -> Hash {
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, self.0.as_slice()));
-        context.update(&client.to_be_bytes());
-        context.update(&record.to_be_bytes());
-        let mut pseudonym = [0; 32];
-        pseudonym.copy_from_slice(context.sign().as_ref());
-        Hash::of_leaf(&pseudonym)
+    /// What stands for each client in the list of a round's participants: it names the client to nobody without this key.
+    pub(super) fn pseudonyms(&self, clients: &[u64], record: u64) -> impl Iterator<Item = Hash> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_slice());
+        clients.iter().map(move |client| {
+            let mut text = [0; 16];
+            text[..8].copy_from_slice(&client.to_be_bytes());
+            text[8..].copy_from_slice(&record.to_be_bytes());
+            let mut pseudonym = [0; 32];
+            pseudonym.copy_from_slice(hmac::sign(&key, &text).as_ref());
+            Hash::of_leaf(&pseudonym)
+        })
     }
 }
 
