@@ -188,7 +188,7 @@ impl<T: Trainer> World<'_, T> {
             base: arrived.base.clone(),
             weight: arrived.weight,
         };
-        arrivals.0.iter().for_each(|arrived| self.workers.announce(arrived.due, job(arrived)));
+        self.workers.announce(arrivals.0.iter().map(|arrived| (arrived.due, job(arrived))));
         let (mut progress, mut updates) = (BTreeMap::new(), 0);
         for arrived in &arrivals.0 {
             let client = arrived.client;

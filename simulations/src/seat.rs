@@ -57,6 +57,11 @@ impl Seat {
         }
     }
 
+    /// Whether nothing keeps the client from being in the sum that is known beforehand.
+    pub(crate) fn is_faultless(&self) -> bool {
+        self.fault.is_none()
+    }
+
     /// Whether the client trains for too long.
     pub(crate) fn is_late(&self) -> bool {
         self.fault == Some(FaultKind::Late)

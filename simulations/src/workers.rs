@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use skep_privacy::client_noise::Contribution;
 use skep_privacy::sum::{Accumulator, SumError};
@@ -52,10 +54,17 @@ pub(crate) struct Workers<'a, T> {
     trainer: &'a T,
     /// Updates that may be begun or finished before the engine asks for them.
     ahead: usize,
+    /// Updates that are added up together.
+    together: usize,
     state: Mutex<State>,
-    changed: Condvar,
-    /// By helper.
-    sums: Vec<Mutex<PartialSum>>,
+    /// Helpers wait for it.
+    work: Condvar,
+    /// The engine waits for it.
+    made: Condvar,
+    /// Changes whenever helpers may have something to do.
+    news: AtomicU64,
+    /// Of the engine, then by helper.
+    sums: Vec<PartialSum>,
 }
 
 #[derive(Default)]
@@ -64,38 +73,61 @@ struct State {
     waiting: BTreeMap<Due, (u64, Job)>,
     running: BTreeSet<Due>,
     finished: BTreeMap<Due, thread::Result<Result<Made, Decline>>>,
+    /// Helpers that sleep until somebody wakes them.
+    asleep: usize,
+    engine_waits: bool,
     over: bool,
 }
 
-/// An update, and the number of the helper that has computed it, if one has.
+/// An update, and whose sum it belongs to: the thread's that has computed it.
 #[derive(Debug)]
 pub(crate) struct Made {
     pub(crate) update: Contribution,
-    helper: Option<usize>,
+    thread: usize,
 }
 
 impl From<Contribution> for Made {
     fn from(update: Contribution) -> Self {
-        Made { update, helper: None }
+        Made { update, thread: ENGINE }
     }
 }
 
-/// What a helper has added up of its own updates, whose numbers are in its cache and in no other, and what it is yet to add.
-#[derive(Default)]
+/// What a thread has added up of its own updates, whose numbers are in its cache and in no other, and what it is yet to add.
+///
+/// Whoever holds both locks took that of the sum first, and nobody holds the other for long.
 struct PartialSum {
-    waiting: Vec<Contribution>,
-    sum: Option<Accumulator>,
-    failed: Option<SumError>,
+    sum: Mutex<Result<Option<Accumulator>, SumError>>,
+    waiting: Mutex<Vec<Contribution>>,
+}
+
+impl Default for PartialSum {
+    fn default() -> Self {
+        Self { sum: Mutex::new(Ok(None)), waiting: Mutex::default() }
+    }
 }
 
 impl PartialSum {
-    fn add_waiting(&mut self) {
-        for update in self.waiting.drain(..) {
-            let sum = self.sum.get_or_insert_with(|| Accumulator::new(*update.grid()));
-            if let Err(error) = sum.add(&update) {
-                self.failed = Some(error);
+    /// Has an update added; how many are waiting for that.
+    fn push(&self, update: Contribution) -> usize {
+        let mut waiting = self.waiting.lock().expect(UNPOISONED);
+        waiting.push(update);
+        waiting.len()
+    }
+
+    /// Adds what is waiting if there are so many; the sum.
+    fn add_waiting(&self, least: usize) -> MutexGuard<'_, Result<Option<Accumulator>, SumError>> {
+        let mut sum = self.sum.lock().expect(UNPOISONED);
+        let waiting = {
+            let mut waiting = self.waiting.lock().expect(UNPOISONED);
+            if waiting.len() >= least { std::mem::take(&mut *waiting) } else { Vec::new() }
+        };
+        if let (Ok(so_far), Some(first)) = (&mut *sum, waiting.first()) {
+            let so_far = so_far.get_or_insert_with(|| Accumulator::new(*first.grid()));
+            if let Err(error) = so_far.add_all(&waiting) {
+                *sum = Err(error);
             }
         }
+        sum
     }
 }
 
@@ -110,12 +142,15 @@ impl<'a, T: Trainer> Workers<'a, T> {
         let workers = Workers {
             trainer,
             ahead: (AHEAD_PER_THREAD * threads).max(AHEAD_COORDINATES / dimension.max(1)),
+            together: if dimension <= TOGETHER_COORDINATES { TOGETHER } else { 1 },
             state: Mutex::default(),
-            changed: Condvar::new(),
-            sums: (1..threads).map(|_| Mutex::default()).collect(),
+            work: Condvar::new(),
+            made: Condvar::new(),
+            news: AtomicU64::new(0),
+            sums: (0..threads.max(1)).map(|_| PartialSum::default()).collect(),
         };
         thread::scope(|scope| {
-            for helper in 0..workers.sums.len() {
+            for helper in 1..workers.sums.len() {
                 let workers = &workers;
                 scope.spawn(move || workers.help(helper));
             }
@@ -124,11 +159,12 @@ impl<'a, T: Trainer> Workers<'a, T> {
         })
     }
 
-    /// Announces that an update will be taken, at `due` if all goes well.
-    pub(crate) fn announce(&self, due: Due, job: Job) {
-        let examples = self.trainer.examples(job.client);
-        self.lock().waiting.insert(due, (examples, job));
-        self.changed.notify_one();
+    /// Announces updates that will be taken, each at its time if all goes well.
+    pub(crate) fn announce(&self, jobs: impl IntoIterator<Item = (Due, Job)>) {
+        let examples = |job: &Job| self.trainer.examples(job.client);
+        let mut state = self.lock();
+        state.waiting.extend(jobs.into_iter().map(|(due, job)| (due, (examples(&job), job))));
+        self.wake(state);
     }
 
     /// Takes an announcement back.
@@ -137,7 +173,7 @@ impl<'a, T: Trainer> Workers<'a, T> {
         state.waiting.remove(&due);
         state.running.remove(&due);
         state.finished.remove(&due);
-        self.changed.notify_one();
+        self.wake(state);
     }
 
     /// The update that was announced for `due`; computes it unless a helper has begun to.
@@ -148,7 +184,7 @@ impl<'a, T: Trainer> Workers<'a, T> {
         let mut state = self.lock();
         loop {
             if let Some(result) = state.finished.remove(&due) {
-                self.changed.notify_one();
+                self.wake(state);
                 return result.unwrap_or_else(|panic| resume_unwind(panic));
             }
             if !state.running.contains(&due) {
@@ -157,42 +193,34 @@ impl<'a, T: Trainer> Workers<'a, T> {
                 return self.trainer.train(job).map(Made::from);
             }
             state = match state.next(self.ahead) {
-                Some((other, job)) => self.run(state, other, &job, None),
-                None => self.wait(state),
+                Some((other, job)) => self.run(state, other, &job, ENGINE),
+                None => {
+                    state.engine_waits = true;
+                    self.made.wait(state).expect(UNPOISONED)
+                }
             };
         }
     }
 
-    /// Has the helper that has computed an update add it to the sum; gives back what none has, and the engine has to add.
-    pub(crate) fn add(&self, made: Made) -> Option<Contribution> {
-        match made.helper {
-            None => Some(made.update),
-            Some(helper) => {
-                self.sum_of(helper).waiting.push(made.update);
-                None
-            }
+    /// Has an update added to the sum of the thread that has computed it.
+    pub(crate) fn add(&self, made: Made) {
+        let sum = &self.sums[made.thread];
+        let waiting = sum.push(made.update);
+        if made.thread == ENGINE {
+            drop(sum.add_waiting(self.together));
+        } else if waiting == self.together {
+            // A helper that looks around for work adds them.
+            self.news.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// The sums of all helpers, which begin anew.
+    /// The sums of all threads, which begin anew.
     ///
     /// # Errors
-    /// [`SumError`] of an update that a helper was to add.
+    /// [`SumError`] of an update that was to be added.
     pub(crate) fn sums(&self) -> Result<Vec<Accumulator>, SumError> {
-        let mut sums = Vec::new();
-        for helper in 0..self.sums.len() {
-            let mut partial = std::mem::take(&mut *self.sum_of(helper));
-            partial.add_waiting();
-            if let Some(error) = partial.failed {
-                return Err(error);
-            }
-            sums.extend(partial.sum);
-        }
-        Ok(sums)
-    }
-
-    fn sum_of(&self, helper: usize) -> MutexGuard<'_, PartialSum> {
-        self.sums[helper].lock().expect("no thread panics while it holds the lock")
+        let take = |partial: &PartialSum| std::mem::replace(&mut *partial.add_waiting(1), Ok(None));
+        self.sums.iter().filter_map(|partial| take(partial).transpose()).collect()
     }
 
     /// Works ahead of the engine until it is done.
@@ -200,10 +228,45 @@ impl<'a, T: Trainer> Workers<'a, T> {
         let mut state = self.lock();
         while !state.over {
             state = match state.next(self.ahead) {
-                Some((due, job)) => self.run(state, due, &job, Some(helper)),
-                None => self.wait(state),
+                Some((due, job)) => self.run(state, due, &job, helper),
+                None => self.rest(state, helper),
             };
         }
+    }
+
+    /// Looks around for work for a while, then sleeps until there is some: to wake somebody up takes as long as a small job.
+    fn rest<'s>(&'s self, state: MutexGuard<'s, State>, helper: usize) -> MutexGuard<'s, State> {
+        let seen = self.news.load(Ordering::Acquire);
+        drop(state);
+        drop(self.sums[helper].add_waiting(self.together));
+        let began = Instant::now();
+        while began.elapsed() < LOOKING_AROUND {
+            for _ in 0..LOOKS {
+                if self.news.load(Ordering::Acquire) != seen {
+                    return self.lock();
+                }
+                std::hint::spin_loop();
+            }
+        }
+        let mut state = self.lock();
+        if self.news.load(Ordering::Acquire) != seen {
+            return state;
+        }
+        state.asleep += 1;
+        let mut state = self.work.wait(state).expect(UNPOISONED);
+        state.asleep -= 1;
+        state
+    }
+
+    /// Lets helpers know if there is work, and wakes no more of them than there is work for.
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        let room = self.ahead.saturating_sub(state.running.len() + state.finished.len());
+        let (wanted, asleep) = (room.min(state.waiting.len()), state.asleep);
+        if wanted > 0 {
+            self.news.fetch_add(1, Ordering::Release);
+        }
+        drop(state);
+        (0..wanted.min(asleep)).for_each(|_| self.work.notify_one());
     }
 
     fn run<'s>(
@@ -211,28 +274,24 @@ impl<'a, T: Trainer> Workers<'a, T> {
         state: MutexGuard<'s, State>,
         due: Due,
         job: &Job,
-        helper: Option<usize>,
+        thread: usize,
     ) -> MutexGuard<'s, State> {
         drop(state);
-        if let Some(helper) = helper {
-            self.sum_of(helper).add_waiting();
-        }
-        let train = || self.trainer.train(job).map(|update| Made { update, helper });
+        drop(self.sums[thread].add_waiting(self.together));
+        let train = || self.trainer.train(job).map(|update| Made { update, thread });
         let result = catch_unwind(AssertUnwindSafe(train));
         let mut state = self.lock();
         if state.running.remove(&due) {
             state.finished.insert(due, result);
         }
-        self.changed.notify_all();
+        if std::mem::take(&mut state.engine_waits) {
+            self.made.notify_one();
+        }
         state
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no thread panics while it holds the lock")
-    }
-
-    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
-        self.changed.wait(state).expect("no thread panics while it holds the lock")
+        self.state.lock().expect(UNPOISONED)
     }
 }
 
@@ -256,20 +315,32 @@ impl<T: Trainer> Drop for Dismissal<'_, '_, T> {
     fn drop(&mut self) {
         // A poisoned lock is no obstacle: the flag is all that matters now.
         self.0.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).over = true;
-        self.0.changed.notify_all();
+        self.0.news.fetch_add(1, Ordering::Release);
+        self.0.work.notify_all();
     }
 }
 
 /// Jobs of which the largest is begun first: as many as a large cohort has, few enough to look through them for each.
 const CHOICE: usize = 64;
+/// The thread that passes messages on, among those that add up.
+const ENGINE: usize = 0;
+const UNPOISONED: &str = "no thread panics while it holds the lock";
 /// Enough that a helper need not wait for the engine between two jobs, few enough to bound the memory.
 const AHEAD_PER_THREAD: usize = 4;
-/// And more of small ones, 4 MiB in all: while the engine passes messages on, a helper computes many of them.
-const AHEAD_COORDINATES: usize = 1 << 20;
+/// And more of small ones, 8 MiB in all: while the engine passes messages on, a helper computes many of them.
+const AHEAD_COORDINATES: usize = 1 << 21;
+/// Updates that are added up together, and how long one may be for so many to stay in the second cache.
+const TOGETHER: usize = 4;
+const TOGETHER_COORDINATES: usize = 1 << 16;
+/// As long as it takes to wake somebody up, so that nobody waits twice as long as need be. No longer: between two rounds there
+/// are others who use the processors.
+const LOOKING_AROUND: Duration = Duration::from_micros(50);
+/// Looks between two at the clock.
+const LOOKS: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
     use crate::network::Network;
@@ -285,7 +356,7 @@ mod tests {
             for client in (0..40).map(ClientId) {
                 let due = network.send(skep_protocol::Time::ZERO, ());
                 let job = Job { client, plan: plan.clone(), base: Arc::new(vec![0.0; 650]), weight: 1.0 };
-                workers.announce(due, job.clone());
+                workers.announce([(due, job.clone())]);
                 announced.push((due, job));
             }
             let (tenth, _) = announced.remove(10);
@@ -319,20 +390,16 @@ mod tests {
                     weight: 1.0,
                 };
                 let due: Vec<_> = (0..20).map(|_| network.send(skep_protocol::Time::ZERO, ())).collect();
-                due.iter().zip(0..).for_each(|(&due, client)| workers.announce(due, job(client)));
-                let (mut own, mut helped) = (Accumulator::new(grid), 0);
+                workers.announce(due.iter().zip(0..).map(|(&due, client)| (due, job(client))));
                 for (&due, client) in due.iter().zip(0..) {
-                    match workers.add(workers.take(due, &job(client)).unwrap()) {
-                        Some(update) => own.add(&update).unwrap(),
-                        None => helped += 1,
-                    }
+                    workers.add(workers.take(due, &job(client)).unwrap());
                 }
-                for sum in workers.sums().unwrap() {
-                    own.merge(sum).unwrap();
+                let mut sum = Accumulator::new(grid);
+                for part in workers.sums().unwrap() {
+                    sum.merge(part).unwrap();
                 }
                 assert!(workers.sums().unwrap().is_empty(), "they begin anew");
-                assert!(threads > 1 || helped == 0);
-                own.members()
+                sum.members()
             })
         };
         // What the sums are is the same model on any number of threads.
@@ -364,7 +431,7 @@ mod tests {
             let mut network = Network::new();
             let job = Job { client: ClientId(0), plan, base: Arc::default(), weight: 1.0 };
             let due: Vec<_> = (0..100).map(|_| network.send(skep_protocol::Time::ZERO, ())).collect();
-            due.iter().for_each(|&due| workers.announce(due, job.clone()));
+            workers.announce(due.iter().map(|&due| (due, job.clone())));
             // Wait until the helpers have run into the limit.
             while trainer.begun.load(Ordering::SeqCst) < workers.ahead {
                 thread::yield_now();
@@ -387,7 +454,7 @@ mod tests {
                 Workers::with(&trainer, threads, AHEAD_COORDINATES, |workers| {
                     let due = Network::new().send(skep_protocol::Time::ZERO, ());
                     let job = Job { client: ClientId(99), plan: plan(), base: Arc::default(), weight: 1.0 };
-                    workers.announce(due, job.clone());
+                    workers.announce([(due, job.clone())]);
                     workers.take(due, &job).map(|made| made.update)
                 })
             };

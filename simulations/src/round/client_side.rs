@@ -1,11 +1,14 @@
 //! What the driver does for clients: their messages, training, uploads and faults.
 
+use std::collections::BTreeSet;
+
 use skep_protocol::message::ClientMessage;
 use skep_protocol::round::client::{Action, Event, Job as ClientJob, Made, Packed};
 use skep_protocol::round::server;
 use skep_protocol::{ClientId, Span};
 
 use super::{Arrival, OpenRound};
+use crate::availability::Presence;
 use crate::fault::{Corruption, Moment};
 use crate::network::Due;
 use crate::seat::packed;
@@ -74,8 +77,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         // Offer, grant, upload.
         let message = seat.pace.message();
         let uploaded = span + message + message + seat.pace.upload(self.plan.plan().upload_bytes());
-        // Where clients mask, many drop out between training and upload.
-        let is_expected = !seat.is_late() && self.plan.plan().masking().is_none();
+        let is_expected = !seat.is_late() && self.may_announce();
         self.world.network.send(self.world.now + span, Arrival::Trained(client));
         if let Some(back_after) = vanishes {
             self.vanish(client, back_after);
@@ -85,12 +87,42 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         }
     }
 
-    /// Lets helpers compute an update that is likely to be taken at `due`.
+    /// Whether an update may be computed before it is uploaded. Where clients mask, many drop out between the two.
+    fn may_announce(&self) -> bool {
+        self.plan.plan().masking().is_none()
+    }
+
+    /// Lets helpers begin with the updates of a cohort before anybody is invited, in the order in which they arrive if all goes
+    /// well; but not with those of clients of whom it is known that it will not.
+    pub(super) fn announce_all(&mut self, cohort: &BTreeSet<ClientId>) {
+        if !self.may_announce() {
+            return;
+        }
+        let (upload, epochs) = (self.plan.plan().upload_bytes(), self.world.task.training.local_epochs);
+        let mut jobs = Vec::with_capacity(cohort.len());
+        for &client in cohort {
+            let (job, examples) = (self.job(client), self.world.trainer.examples(client));
+            let is_here = matches!(self.world.presence.at(client, self.world.now), Presence::Here { .. });
+            let Some(seat) = self.seats.get_mut(&client).filter(|seat| is_here && seat.is_faultless()) else {
+                continue;
+            };
+            let model = seat.pace.download(size_of_val(self.base.as_slice()) as u64);
+            // Invitation and acceptance; offer and grant.
+            let messages = [seat.pace.message(); 4].into_iter().fold(Span::default(), |sum, span| sum + span);
+            let uploaded = messages + model + seat.pace.training(examples, epochs) + seat.pace.upload(upload);
+            let due = self.world.network.reserve(self.world.now + uploaded);
+            seat.work = Some(due);
+            jobs.push((due, job));
+        }
+        self.world.workers.announce(jobs);
+    }
+
+    /// Lets helpers compute an update that is likely to be taken at `due`, unless they may already.
     fn announce(&mut self, client: ClientId, due: Due) {
         let job = self.job(client);
         let Some(seat) = self.seats.get_mut(&client).filter(|seat| seat.work.is_none()) else { return };
         seat.work = Some(due);
-        self.world.workers.announce(due, job);
+        self.world.workers.announce([(due, job)]);
     }
 
     pub(super) fn trained(&mut self, client: ClientId) {

@@ -145,6 +145,7 @@ impl<'a, T: Trainer> World<'a, T> {
             closed: None,
         };
         round.mask()?;
+        round.announce_all(&planned.cohort);
         round.open(&planned.cohort)?;
         while round.world.machine.open_round().is_some() {
             round.step()?;

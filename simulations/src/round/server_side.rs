@@ -127,8 +127,8 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
             self.world.federation.commit_to(self.group(client), &made.update)?;
         } else if !self.world.federation.adds_up() {
             self.world.federation.commit(&made.update)?;
-        } else if let Some(update) = self.world.workers.add(made) {
-            self.world.federation.commit(&update)?;
+        } else {
+            self.world.workers.add(made);
         }
         self.count_update(client);
         self.updates += 1;
@@ -136,7 +136,7 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
         Ok(())
     }
 
-    /// Adds to the sum what helpers have added up.
+    /// Makes one sum of what threads have added up.
     fn gathered(&mut self) -> Result<(), AbortReason> {
         let sums = self.world.workers.sums().map_err(|_| AbortReason::ReleaseFailed)?;
         let mut sums = sums.into_iter();
