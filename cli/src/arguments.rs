@@ -264,15 +264,32 @@ pub enum MetricsFormat {
     Tensorboard,
 }
 
+/// What `skep bench --scaling` varies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scaling {
+    /// Everything below, one after the other.
+    All,
+    /// Clients in a cohort.
+    Cohort,
+    /// Clients in the population.
+    Population,
+    /// Parameters of the model.
+    Model,
+    /// Threads that train.
+    Threads,
+}
+
 /// Arguments of `skep bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
     /// The experiment file.
     #[arg(required_unless_present = "scaling")]
     pub file: Option<PathBuf>,
-    /// Print instead what rounds of workloads cost by cohort, population, model and threads, in Markdown; it takes some minutes.
-    #[arg(long, conflicts_with_all = ["file", "threads", "rounds", "data_dir", "output"])]
-    pub scaling: bool,
+    /// Print instead what rounds of workloads cost by cohort, population, model and threads, or by one of them, in Markdown; all
+    /// of it takes some minutes.
+    #[arg(long, value_name = "BY", num_args = 0..=1, default_missing_value = "all")]
+    #[arg(conflicts_with_all = ["file", "threads", "rounds", "data_dir", "output"])]
+    pub scaling: Option<Scaling>,
     /// Threads that train.
     #[arg(long, value_name = "N", default_value = "1")]
     pub threads: NonZeroUsize,

@@ -32,8 +32,8 @@ struct Printed {
 /// # Errors
 /// [`Failure`] when the file makes no sense or a round fails.
 pub(crate) fn run(arguments: &Bench) -> Result<(), Failure> {
-    if arguments.scaling {
-        return bench_scaling::run();
+    if let Some(scaling) = arguments.scaling {
+        return bench_scaling::run(scaling);
     }
     let started = Instant::now();
     let mut experiment = experiment_file::read(arguments.file.as_deref(), arguments.data_dir.as_deref())?;

@@ -9,6 +9,7 @@ use std::thread;
 use serde::Deserialize;
 use skep_protocol::experiment::file::{ExperimentFile, ModelFile, SamplingFile};
 
+use crate::arguments::Scaling;
 use crate::failure::Failure;
 use crate::text_table;
 
@@ -26,22 +27,45 @@ struct Rounds {
     median: f64,
 }
 
-/// Prints the tables.
+/// Prints the tables, each as soon as it is there.
 ///
 /// # Errors
 /// [`Failure`] when a process cannot be started, or fails.
-pub(crate) fn run() -> Result<(), Failure> {
+pub(crate) fn run(scaling: Scaling) -> Result<(), Failure> {
     let directory = tempfile::tempdir().map_err(Failure::other)?;
     let directory = directory.path();
+    let tables: [(Scaling, fn(&Path) -> Result<(), Failure>); 4] = [
+        (Scaling::Cohort, by_cohort),
+        (Scaling::Population, by_population),
+        (Scaling::Model, by_model),
+        (Scaling::Threads, by_threads),
+    ];
+    let wanted = tables.into_iter().filter(|(by, _)| [Scaling::All, *by].contains(&scaling));
+    wanted.map(|(_, tables)| tables(directory)).collect()
+}
+
+fn by_cohort(directory: &Path) -> Result<(), Failure> {
     let cohorts = [100, 300, 1000, 3000, 10_000];
     let measured = of_each(&cohorts, |&cohort| measure(directory, &w3(100_000, cohort), 1, 9))?;
     table("W3, cohort of 100,000 clients", &cohorts, &measured);
+    Ok(())
+}
+
+fn by_population(directory: &Path) -> Result<(), Failure> {
     let populations = [10_000, 100_000, 1_000_000, 10_000_000];
     let measured = of_each(&populations, |&clients| measure(directory, &w3(clients, 1000), 1, 9))?;
     table("W3, cohort 1,000, population", &populations, &measured);
+    Ok(())
+}
+
+fn by_model(directory: &Path) -> Result<(), Failure> {
     let widths = [8, 32, 128, 512, 2048];
     let measured = of_each(&widths, |&width| measure(directory, &w1(width), 1, 15))?;
     table("W1, cohort 100, hidden units", &widths, &measured);
+    Ok(())
+}
+
+fn by_threads(directory: &Path) -> Result<(), Failure> {
     let threads: Vec<usize> = threads().collect();
     for (name, file, rounds) in [
         ("W1", read(W1), 50),
