@@ -34,15 +34,18 @@ struct Rounds {
 pub(crate) fn run(scaling: Scaling) -> Result<(), Failure> {
     let directory = tempfile::tempdir().map_err(Failure::other)?;
     let directory = directory.path();
-    let tables: [(Scaling, fn(&Path) -> Result<(), Failure>); 4] = [
+    let tables: [(Scaling, Print); 4] = [
         (Scaling::Cohort, by_cohort),
         (Scaling::Population, by_population),
         (Scaling::Model, by_model),
         (Scaling::Threads, by_threads),
     ];
-    let wanted = tables.into_iter().filter(|(by, _)| [Scaling::All, *by].contains(&scaling));
-    wanted.map(|(_, tables)| tables(directory)).collect()
+    let mut wanted = tables.into_iter().filter(|(by, _)| [Scaling::All, *by].contains(&scaling));
+    wanted.try_for_each(|(_, print)| print(directory))
 }
+
+/// Prints tables of what was measured, from experiment files in a directory.
+type Print = fn(&Path) -> Result<(), Failure>;
 
 fn by_cohort(directory: &Path) -> Result<(), Failure> {
     let cohorts = [100, 300, 1000, 3000, 10_000];

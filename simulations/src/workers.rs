@@ -1,8 +1,9 @@
 //! Training on several threads, without the results knowing it.
 //!
 //! The engine asks for updates in the order of virtual time. Helpers work ahead on those that are due next, of a few the largest
-//! first, so that no round ends with one of them alone at work; what no helper has begun, the engine computes itself. So a machine with one thread has no helper, nobody waits for a
-//! helper that is busy with something else, and an update is the same whoever computed it.
+//! first, so that no round ends with one of them alone at work; what no helper has begun, the engine computes itself. So a
+//! machine with one thread has no helper, nobody waits for a helper that is busy with something else, and an update is the same
+//! whoever computed it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
