@@ -129,10 +129,12 @@ fn policy(path: &Path) -> Result<Policy, Failure> {
 
 /// Tells the owner what the client is asked to do, when it is first asked and when it is something else than before.
 fn notify(log_format: LogFormat, certified_by: String) -> Notify {
-    let asked: Mutex<Option<Terms>> = Mutex::new(None);
+    // Of rounds, and of queries.
+    let asked: Mutex<[Option<Terms>; 2]> = Mutex::default();
     Notify::by(move |news| match news {
         News::Asked(terms) => {
-            let mut last = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = &mut asked[usize::from(terms.round.is_query())];
             if !last.as_ref().is_some_and(|last| terms.are_as(last)) {
                 say(log_format, &terms.to_string());
                 if terms.promise.masking().is_some() {

@@ -139,3 +139,66 @@ impl fmt::Display for Terms {
         write!(f, "  bytes a round          {bytes_down} down, {bytes_up} up")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use skep_privacy::grid::{Grid, PublicGrid};
+    use skep_privacy::prg::PrgId;
+    use skep_privacy::quantities::Sampling;
+    use skep_protocol::experiment::{Batch, Model, Training, Weighting};
+    use skep_protocol::plan::{Closure, Cohort, Segment};
+    use skep_protocol::{Digest, Span};
+
+    use super::*;
+
+    #[test]
+    fn an_owner_whose_client_hides_single_examples_is_told_what_holds_for_them_and_that_nothing_else_does() {
+        let own = ExamplePrivacy {
+            clip_norm: 1.0,
+            noise_multiplier: 2.0,
+            delta: 1e-5,
+            epsilon_limit: 3.0,
+            rounds: 20,
+        };
+        let training = Training { example_privacy: Some(own), ..Training::plain(0.1, 1, Batch::Full) };
+        let task = Task {
+            name: "silos".into(),
+            seed: 1,
+            inputs: 4,
+            classes: 2,
+            model: Model::Softmax,
+            training,
+            tuning: None,
+            encoding: None,
+            asked: None,
+        };
+        let plan = Plan {
+            task: task.digest(),
+            round: Round(1),
+            rounds: 20,
+            base_model: Digest::of(b"model"),
+            segments: vec![Segment { name: "output".into(), len: 10 }],
+            encoding: Grid::from(PublicGrid::new(10, 4).unwrap()).encoding(),
+            promise: Promise::None,
+            sampling: Sampling::All,
+            population: 4,
+            cohort_max: 4,
+            cohort: Cohort::default(),
+            weighting: Weighting::Uniform,
+            prg: PrgId::ChaCha20,
+            closure: Closure::AllAnswered,
+            min_updates: 1,
+            deadline: Span::from_millis(1000),
+        };
+        let told = Terms::of(&plan, &task).to_string();
+        let each = "each of your examples at most epsilon 3 at delta 0.00001 over all rounds, by your own noise; nothing of you as a whole";
+        assert_eq!(told.matches(each).count(), 2, "{told}");
+        assert!(
+            told.contains("local, for single examples") && told.contains("it sees your update"),
+            "{told}"
+        );
+        let open = Training { example_privacy: None, ..task.training };
+        let told = Terms::of(&plan, &Task { training: open, ..task }).to_string();
+        assert!(told.contains("no epsilon: privacy is off") && !told.contains("examples"), "{told}");
+    }
+}

@@ -984,7 +984,14 @@ fn check_ledger(experiment: &Experiment, ledger: &Ledger) -> Result<(), Federati
     if wanted != kept {
         return Err(FederationError::OtherParticipation { kept });
     }
-    match (&terms(experiment)?.budget, &ledger.state().account().terms().budget) {
+    let (ours, kept) = (terms(experiment)?, ledger.state().account().terms());
+    if ours.schedule.query.is_some() && ours.schedule.query != kept.schedule.query {
+        tracing::warn!(
+            "the ledger was begun without these queries, so they are charged beside its schedule, by the more cautious Rényi filter; \
+             `skep ledger amend --epoch` begins an epoch with them"
+        );
+    }
+    match (&ours.budget, &kept.budget) {
         (Some(ours), Some(kept)) if !ours.is_comparable(kept) => Err(FederationError::OtherBudget {
             unit: kept.unit,
             adjacency: kept.adjacency,
