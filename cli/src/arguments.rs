@@ -250,7 +250,7 @@ pub struct Metrics {
     /// As what.
     #[arg(long, value_enum)]
     pub format: MetricsFormat,
-    /// Where to: a file for csv, standard output if not given; for tensorboard a log directory.
+    /// Where to: a file for csv, standard output if not given; a file for parquet; for tensorboard a log directory.
     #[arg(long, value_name = "PATH")]
     pub out: Option<PathBuf>,
 }
@@ -260,6 +260,8 @@ pub struct Metrics {
 pub enum MetricsFormat {
     /// A table, a line for each round.
     Csv,
+    /// The same table with a type for each column.
+    Parquet,
     /// An event file.
     Tensorboard,
 }

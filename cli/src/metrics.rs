@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use serde_json::Value;
+use skep_learning::parquet::{Column, encode};
 use skep_server::record::RoundRecord;
 
 use crate::arguments::{Metrics, MetricsFormat};
@@ -20,16 +21,18 @@ pub(crate) fn run(arguments: &Metrics) -> Result<(), Failure> {
     let records = results::rounds(&arguments.results)?;
     let bytes = match arguments.format {
         MetricsFormat::Csv => csv(&records)?,
+        MetricsFormat::Parquet => encode(&columns(&records)?).map_err(Failure::other)?,
         MetricsFormat::Tensorboard => tensorboard(&records)?,
     };
+    let needs = |what: &str| Err(Failure::Usage { problem: what.to_owned(), help: None });
     match (&arguments.out, arguments.format) {
-        (Some(out), MetricsFormat::Csv) => fs::write(out, bytes).map_err(|error| Failure::file(out, error)),
         (Some(out), MetricsFormat::Tensorboard) => write_events(out, &bytes),
+        (Some(out), _) => fs::write(out, bytes).map_err(|error| Failure::file(out, error)),
         (None, MetricsFormat::Csv) => say::Out.write_all(&bytes).map_err(Failure::other),
-        (None, MetricsFormat::Tensorboard) => Err(Failure::Usage {
-            problem: "--format tensorboard needs --out DIR, a log directory of TensorBoard".to_owned(),
-            help: None,
-        }),
+        (None, MetricsFormat::Parquet) => needs("--format parquet needs --out FILE"),
+        (None, MetricsFormat::Tensorboard) => {
+            needs("--format tensorboard needs --out DIR, a log directory of TensorBoard")
+        }
     }
 }
 
@@ -59,7 +62,8 @@ fn flat(record: &RoundRecord) -> Result<Vec<(String, Value)>, Failure> {
     Ok(columns)
 }
 
-fn csv(records: &[RoundRecord]) -> Result<Vec<u8>, Failure> {
+/// Rounds as a table: every name that occurs, and for each round what it has under these.
+fn table(records: &[RoundRecord]) -> Result<(Vec<String>, Vec<Vec<Value>>), Failure> {
     let rows = records.iter().map(flat).collect::<Result<Vec<_>, _>>()?;
     let mut header = vec!["round".to_owned()];
     for (name, _) in rows.iter().flatten() {
@@ -67,17 +71,46 @@ fn csv(records: &[RoundRecord]) -> Result<Vec<u8>, Failure> {
             header.push(name.clone());
         }
     }
+    let cells = |mut row: Vec<(String, Value)>| {
+        let mut cell = |name: &String| {
+            row.iter_mut().find(|(key, _)| key == name).map_or(Value::Null, |(_, value)| value.take())
+        };
+        header.iter().map(&mut cell).collect()
+    };
+    let cells = rows.into_iter().map(cells).collect();
+    Ok((header, cells))
+}
+
+fn csv(records: &[RoundRecord]) -> Result<Vec<u8>, Failure> {
+    let (header, rows) = table(records)?;
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(&header).map_err(Failure::other)?;
     for row in rows {
-        let cell = |name: &String| match row.iter().find(|(key, _)| key == name).map(|(_, value)| value) {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(value) => value.to_string(),
+        let cell = |value| match value {
+            Value::Null => String::new(),
+            Value::String(text) => text,
+            value => value.to_string(),
         };
-        writer.write_record(header.iter().map(cell)).map_err(Failure::other)?;
+        writer.write_record(row.into_iter().map(cell)).map_err(Failure::other)?;
     }
     writer.into_inner().map_err(Failure::other)
+}
+
+/// The table by columns, each of one type.
+fn columns(records: &[RoundRecord]) -> Result<Vec<(String, Column)>, Failure> {
+    let (header, rows) = table(records)?;
+    let column = |(at, name): (usize, String)| {
+        let values = || rows.iter().map(|row| &row[at]);
+        let column = if TEXTS.contains(&name.as_str()) || values().any(Value::is_string) {
+            Column::Texts(values().map(|value| value.as_str().map(str::to_owned)).collect())
+        } else if values().any(|value| value.is_u64()) {
+            Column::Integers(values().map(Value::as_i64).collect())
+        } else {
+            Column::Numbers(values().map(Value::as_f64).collect())
+        };
+        (name, column)
+    };
+    Ok(header.into_iter().enumerate().map(column).collect())
 }
 
 /// An event file: records as TensorFlow frames them, each a message `Event` (tensorflow/core/util/event.proto). The step is the
@@ -157,6 +190,9 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !crc
 }
 
+/// Texts that no round may have; what else may be missing is a number.
+const TEXTS: [&str; 1] = ["epsilon_server_absent"];
+
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const LENGTH_DELIMITED: u8 = 2;
@@ -164,7 +200,52 @@ const FIXED32: u8 = 5;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    /// A round in which everything is there that may be missing, and one in which nothing is.
+    const ROUNDS: [&str; 2] = [
+        r#"{"round":1,"outcome":"complete","detail":"complete","invited":4,"updates":4,"accuracy":1.0,"loss":0.0,"validation_accuracy":0.5,
+           "validation_loss":1.0,"client_accuracy":{"clients":2,"mean":0.5,"worst":0.0,"percentile_10":0.0,"median":0.0,"percentile_90":1.0},
+           "personalised_accuracy":{"clients":2,"mean":1.0,"worst":1.0,"percentile_10":1.0,"median":1.0,"percentile_90":1.0},
+           "client_answers":{"accuracy":0.5,"accuracy_within":0.1,"loss":1.0,"loss_within":0.1},"epsilon_release":1.0,"epsilon_server":2.0,
+           "epsilon_server_absent":"nobody asked","epsilon_alone":1.0,"epsilon_release_if_continuous":1.0,"epsilon_server_if_continuous":1.0,
+           "delta":1e-5,"seconds":1.0,"bytes_up":7,"bytes_down":9,"refusals":{"late":1},"declines":{"wrong-task":2},"dropped":{"late":[3]},
+           "model_sha256":"00"}"#,
+        r#"{"round":2,"outcome":"aborted","detail":"aborted","invited":4,"updates":0,"accuracy":null,"loss":null,"epsilon_release":null,
+           "epsilon_server":null,"epsilon_server_absent":null,"epsilon_alone":null,"epsilon_release_if_continuous":null,
+           "epsilon_server_if_continuous":null,"delta":null,"seconds":1.0,"bytes_up":0,"bytes_down":0,"refusals":{},"declines":{},
+           "model_sha256":"00"}"#,
+    ];
+
+    #[test]
+    fn a_column_has_the_type_that_it_has_in_other_runs() {
+        let [full, empty] = ROUNDS.map(|round| serde_json::from_str::<RoundRecord>(round).unwrap());
+        let all: BTreeMap<_, _> = columns(&[full, empty.clone()]).unwrap().into_iter().collect();
+        let kind = |column: &Column| match column {
+            Column::Integers(_) => "integers",
+            Column::Numbers(_) => "numbers",
+            Column::Texts(_) => "texts",
+        };
+        for (name, expected) in [
+            ("round", "integers"),
+            ("accuracy", "numbers"),
+            ("client_accuracy.clients", "integers"),
+            ("client_accuracy.mean", "numbers"),
+            ("refusals.late", "integers"),
+            ("outcome", "texts"),
+            ("delta", "numbers"),
+        ] {
+            assert_eq!(kind(&all[name]), expected, "{name}");
+        }
+        assert_eq!(all["validation_accuracy"], Column::Numbers(vec![Some(0.5), None]));
+        assert_eq!(all["refusals.late"], Column::Integers(vec![Some(1), None]));
+        assert!(!all.contains_key("dropped.late"));
+        for (name, column) in columns(&[empty]).unwrap() {
+            assert_eq!(kind(&column), kind(&all[&name]), "{name}");
+        }
+    }
 
     #[test]
     fn checksums_are_those_of_the_standard() {

@@ -1,6 +1,10 @@
 //! Columns of Parquet files: numbers, texts and bytes, also inside structures; lists are not read.
 //!
+//! Columns of numbers and texts are also written.
+//!
 //! The format is described by the Apache Parquet project; its own library reads it here, column by column, without Arrow.
+
+mod write;
 
 use std::fmt;
 use std::io::Read;
@@ -15,6 +19,8 @@ use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::schema::types::ColumnDescriptor;
 use bytes::Bytes;
 use thiserror::Error;
+
+pub use write::{Column, encode};
 
 use crate::source::open;
 
