@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::json;
 use skep_privacy::ledger::RoundTerms;
 use skep_privacy::prg::Key;
-use skep_protocol::experiment::Experiment;
+use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::federation::{Federation, ServerKeys};
 use skep_server::ledger::{Place, simulated};
 use skep_simulations::Clients;
@@ -115,6 +115,15 @@ impl Price {
         }
         if let Some(hidden) = privacy_words::hidden(experiment) {
             lines.push(format!("hidden      {hidden}"));
+        }
+        if let Some(part) = experiment.evaluation.validation {
+            let promise = match experiment.privacy {
+                Privacy::None => "",
+                _ => ", and no promise is about them",
+            };
+            lines.push(format!(
+                "validation  no client has {part} of the training examples: the server decides by them{promise}"
+            ));
         }
         if let Some(query) = experiment.evaluation.query {
             let questions = (1..=rounds.count)

@@ -102,11 +102,16 @@ fn table(runs: &[Run], keys: &[String]) -> Vec<Vec<String>> {
     let mut rows = vec![vec!["run".to_owned()]];
     rows[0].extend(keys.iter().cloned());
     let metrics = metrics(runs);
+    let validated = runs.iter().any(|run| run.summary["validation"].is_object());
+    let on_validation = metrics.iter().filter(|metric| validated && **metric != Metric::Loss);
+    rows[0].extend(on_validation.clone().map(|metric| format!("validation {}", metric.name())));
     rows[0].extend(metrics.iter().map(|metric| metric.name().to_owned()));
     rows[0].extend(COLUMNS.map(|(name, _)| name.to_owned()));
     for run in runs {
         let mut row = vec![run.name.clone()];
         row.extend(keys.iter().map(|key| run.value(key).map_or("–".to_owned(), ToString::to_string)));
+        let validation = &run.summary["validation"];
+        row.extend(on_validation.clone().map(|metric| measured(*metric, &validation[metric.key()])));
         row.extend(metrics.iter().map(|metric| measured(*metric, &run.summary[metric.key()])));
         row.extend(COLUMNS.map(|(_, key)| shown(key, &run.summary[key])));
         rows.push(row);

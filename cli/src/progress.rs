@@ -99,7 +99,8 @@ impl Progress {
         let epsilon =
             |value: Option<f64>| value.map_or("unbounded".to_owned(), |value| format!("{value:.3}"));
         format!(
-            "{}, epsilon {} against recipients, {} against the server",
+            "{}{}, epsilon {} against recipients, {} against the server",
+            if record.validation.is_some() { "validation " } else { "" },
             named(self.metric, record.value(self.metric)),
             epsilon(record.epsilon_release),
             epsilon(record.epsilon_server)

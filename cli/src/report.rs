@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::metric_words::named;
 use crate::privacy_words;
 use crate::recorder::Recorded;
-use crate::summary::{AttackSummary, Quality, Summary};
+use crate::summary::{AttackSummary, Summary};
 
 /// Why a run ended.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub(crate) fn finish(
 ) -> Result<(), Failure> {
     let directory = recorded.results.as_ref().map(|results| results.directory().to_owned());
     let measured = measured(experiment, &summary, &model, &shown)?;
-    summary.quality = measured.as_ref().map(Quality::from).unwrap_or_default();
+    measured.iter().for_each(|measured| summary.tested(measured));
     let summary = &summary;
     if let Some(results) = recorded.results {
         results.finish(experiment, &recorded.records, summary, model, &shown, measured.as_ref())?;
@@ -95,7 +95,7 @@ fn measured(
     model: &[f32],
     shown: &Shown,
 ) -> Result<Option<Evaluation>, Failure> {
-    if summary.loss.is_none() {
+    if summary.loss.is_none() && summary.validation.is_none() {
         return Ok(None);
     }
     let mut test = TestSet::new(&experiment.task, shown.test.clone()).map_err(Failure::configuration)?;
@@ -137,6 +137,17 @@ pub(crate) fn text(experiment: &Experiment, summary: &Summary, directory: Option
         let _ = writeln!(text, "{label:<12}{value}");
     };
     line("model", quality(experiment, summary));
+    if let Some(validation) = &summary.validation {
+        let metrics = experiment.data.predicted().metrics().iter();
+        let values = metrics.map(|metric| named(*metric, validation.get(metric.key()).copied()));
+        line(
+            "validation",
+            format!(
+                "{}; rounds were measured so, the held-out examples only now",
+                values.collect::<Vec<_>>().join(", ")
+            ),
+        );
+    }
     if let Some(ngrams) = summary.ngram_perplexity {
         line("perplexity", perplexity(summary.quality.perplexity, ngrams));
     }

@@ -141,17 +141,21 @@ impl Drop for Repeat {
 /// [`Failure::Usage`].
 pub(crate) fn refuse_simulated_evaluation(experiment: &Experiment) -> Result<(), Failure> {
     let evaluation = &experiment.evaluation;
-    if evaluation.clients.is_none() {
-        return Ok(());
-    }
-    Err(Failure::Usage {
-        problem: "evaluation.clients and fine_tune_epochs are of simulations in memory".to_owned(),
-        help: Some(
+    let (problem, help) = if evaluation.validation.is_some() {
+        (
+            "evaluation.validation is of simulations in memory: it is taken out of what their clients share, and real ones share nothing",
+            "take it out of [evaluation]; a server measures its models on its own examples, which task.data names as `test`",
+        )
+    } else if evaluation.clients.is_some() {
+        (
+            "evaluation.clients and fine_tune_epochs are of simulations in memory",
             "take them out of [evaluation]; a server measures its models on its own examples, and in [evaluation.query] clients say with \
-             noise how good they are on theirs"
-                .to_owned(),
-        ),
-    })
+             noise how good they are on theirs",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Failure::Usage { problem: problem.to_owned(), help: Some(help.to_owned()) })
 }
 
 /// What came of it.

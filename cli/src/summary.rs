@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use skep_client::masking::Masks;
-use skep_learning::{Average, Evaluation, Subset};
+use skep_learning::{Average, Errors, Evaluation, Scored, Subset};
 use skep_protocol::Digest;
 use skep_protocol::experiment::{Experiment, Metric};
 use skep_server::record::{ClientAccuracy, ClientAnswers, OutcomeKind, RoundRecord};
@@ -37,6 +37,9 @@ pub(crate) struct Summary {
     /// How far predicted numbers are off; only where numbers are predicted.
     #[serde(flatten)]
     pub(crate) errors: Option<SummaryErrors>,
+    /// How good the last model is on validation examples, by which choices were made; only where there are some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) validation: Option<BTreeMap<&'static str, f64>>,
     /// How accurate the last model is for clients, on examples of their own; only where these are measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client_accuracy: Option<ClientAccuracy>,
@@ -199,6 +202,18 @@ pub(crate) struct Run {
     pub(crate) masks: Option<Masks>,
 }
 
+impl From<&Errors> for SummaryErrors {
+    fn from(errors: &Errors) -> Self {
+        let root_mean_squared_error = errors.root_mean_squared();
+        SummaryErrors {
+            mean_absolute_error: errors.mean_absolute,
+            mean_squared_error: root_mean_squared_error * root_mean_squared_error,
+            root_mean_squared_error,
+            r_squared: errors.r_squared,
+        }
+    }
+}
+
 impl SummaryErrors {
     fn of(record: &RoundRecord) -> Option<Self> {
         let root_mean_squared_error = record.root_mean_squared_error?;
@@ -226,6 +241,18 @@ impl Summary {
         }
     }
 
+    /// The last model was measured on test examples. Where rounds are measured on validation examples, this is the one time.
+    pub(crate) fn tested(&mut self, measured: &Evaluation) {
+        self.quality = Quality::from(measured);
+        if self.loss.is_none() {
+            self.loss = Some(measured.loss);
+            match &measured.scored {
+                Scored::Classes(classes) => self.accuracy = Some(classes.accuracy),
+                Scored::Numbers(errors) => self.errors = Some(SummaryErrors::from(errors)),
+            }
+        }
+    }
+
     /// Adds up a run.
     pub(crate) fn new(
         experiment: &Experiment,
@@ -235,7 +262,11 @@ impl Summary {
         run: Run,
     ) -> Self {
         let count = |kind| records.iter().filter(|record| record.outcome == kind).count() as u64;
-        let measured = records.iter().rev().find(|record| record.loss.is_some());
+        let measured = records.iter().rev().find(|record| record.value(Metric::Loss).is_some());
+        let metrics = experiment.data.predicted().metrics().iter();
+        let by_metric = |record: &RoundRecord| {
+            metrics.filter_map(|metric| Some((metric.key(), record.value(*metric)?))).collect()
+        };
         let terms = experiment.privacy.stated_terms();
         Summary {
             name: experiment.name.clone(),
@@ -248,6 +279,7 @@ impl Summary {
             accuracy: measured.and_then(|record| record.accuracy),
             errors: measured.and_then(SummaryErrors::of),
             loss: measured.and_then(|record| record.loss),
+            validation: measured.filter(|record| record.validation.is_some()).map(by_metric),
             client_accuracy: records.iter().rev().find_map(|record| record.client_accuracy),
             personalised_accuracy: records.iter().rev().find_map(|record| record.personalised_accuracy),
             client_answers: records.iter().rev().find_map(|record| record.client_answers),

@@ -93,6 +93,40 @@ fn a_browser_shows_the_numbers_of_the_summary_without_an_error() {
     assert!(!page.dom.contains("http://") && !page.dom.contains("https://"), "nothing is loaded");
 }
 
+#[test]
+fn a_page_shows_a_partition_before_the_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let html = directory.path().join("partition.html");
+    let ran = skep(&["data", "partition", "--html", path(&html)]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let page = fs::read_to_string(&html).unwrap();
+    assert!(page.contains("100 clients with") && page.contains("<b>Not private.</b>"), "{page}");
+    // 1,438 examples are in the bars, each as high as there are clients of a size.
+    assert!(page.contains("<dt>Examples</dt><dd>1,438</dd>"), "{page}");
+    let Some(page) = browser::load(&html) else { return };
+    assert_eq!(page.console, [""; 0]);
+}
+
+#[test]
+fn a_report_says_on_which_examples_rounds_were_measured() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = run(directory.path(), &[("[privacy]", "[evaluation]\nvalidation = 0.1\n\n[privacy]")]);
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    let summary: Value = serde_json::from_str(&read("summary.json")).unwrap();
+    let rounds: Vec<Value> =
+        read("rounds.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(rounds.iter().all(|round| round["accuracy"].is_null() && round["validation_loss"].is_number()));
+    assert_eq!(rounds[2]["validation_accuracy"], summary["validation_accuracy"]);
+    let part = |value: &Value, examples: f64| (value.as_f64().unwrap() * examples).fract().abs() < 1e-6;
+    assert!(part(&summary["accuracy"], 359.0) || summary["accuracy"] == 1.0, "{summary}");
+    let report = read("report.html");
+    let shown = data(&report);
+    for key in ["accuracy", "validation_accuracy"] {
+        assert_eq!(shown[key].0, summary[key].to_string(), "{key}");
+    }
+    assert!(report.contains("Accuracy, on validation examples"), "{report}");
+}
+
 /// So the test above can fail.
 #[test]
 fn an_error_in_a_page_reaches_the_test() {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use harness::{SMALL, changed, path, skep};
 use serde_json::Value;
 
+use skep_learning::parquet;
 fn swept(directory: &Path, sweep: &str) -> PathBuf {
     let file = changed(directory, &SMALL);
     let text = fs::read_to_string(&file).unwrap();
@@ -92,6 +93,58 @@ fn runs_whose_clients_differ_promise_nothing_together() {
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert_eq!(json(&ran.out)["epsilon_release_composed"], Value::Null);
     assert!(json(&ran.out)["composition"].as_str().unwrap().contains("clients are not the same"));
+#[test]
+fn the_best_run_is_the_best_on_validation_examples() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = swept(directory.path(), "task.training.learning_rate = [0.01, 2.0, 0.1]");
+    let text = fs::read_to_string(&file).unwrap().replacen(
+        "[privacy]",
+        "[evaluation]\nvalidation = 0.1\n\n[privacy]",
+        1,
+    );
+    fs::write(&file, text).unwrap();
+    let out = directory.path().join("out");
+    let ran = skep(&["simulate", path(&file), "--sweep", "--out", path(&out)]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("validation  accuracy") && ran.out.contains("\n2 *  2.0 "), "{}", ran.out);
+    assert!(ran.err.contains("validation accuracy 0."), "{}", ran.err);
+    let sweep = json(&fs::read_to_string(out.join("sweep.json")).unwrap());
+    let validated = |run: &Value| run["summary"]["validation_accuracy"].as_f64().unwrap();
+    let runs = sweep["runs"].as_array().unwrap();
+    let best = runs.iter().max_by(|one, other| validated(one).total_cmp(&validated(other))).unwrap();
+    assert_eq!((&sweep["best"], &best["run"]), (&2.into(), &2.into()));
+
+    let run = out.join("0002");
+    let table = directory.path().join("rounds.parquet");
+    let written = skep(&["metrics", path(&run), "--format", "parquet", "--out", path(&table)]);
+    assert_eq!(written.code, 0, "{}", written.err);
+    let file = parquet::Parquet::open(&table).unwrap();
+    assert_eq!(file.rows(), 3);
+    let rounds = fs::read_to_string(run.join("rounds.jsonl")).unwrap();
+    let rounds: Vec<Value> = rounds.lines().map(json).collect();
+    for column in ["round", "validation_accuracy", "accuracy", "seconds", "outcome", "model_sha256"] {
+        file.each(column, |row, value| {
+            let expected = &rounds[row][column];
+            match value {
+                parquet::Value::Missing => assert!(expected.is_null(), "{column}"),
+                parquet::Value::Integer(value) => assert_eq!(expected.as_i64(), Some(value)),
+                parquet::Value::Number(value) => assert_eq!(expected.as_f64(), Some(value)),
+                text @ parquet::Value::Bytes(_) => {
+                    assert!(expected.as_str().unwrap().starts_with(text.to_string().trim_end_matches("...")));
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+    let nowhere = skep(&["metrics", path(&run), "--format", "parquet"]);
+    assert_eq!(nowhere.code, 2);
+    assert!(nowhere.err.contains("--out FILE"), "{}", nowhere.err);
+    let over_sockets = skep(&["simulate", path(&run.join("experiment.toml")), "--real"]);
+    assert_eq!(over_sockets.code, 2);
+    assert!(over_sockets.err.contains("evaluation.validation is of simulations"), "{}", over_sockets.err);
+}
+
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Owners {
     }
 }
 
-/// Why examples do not make a [`Dataset`], a [`Subset`] or a [`Split`].
+/// Why examples do not make a [`Dataset`], a [`Subset`] or a [`Split`](crate::Split).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DatasetError {
     /// No row, or rows without a column.
@@ -136,6 +136,16 @@ pub enum DatasetError {
         /// The row asked for, from 0.
         row: usize,
         /// Number of examples of the data set.
+        examples: usize,
+    },
+    /// Too few examples to take a part of them out, or too many of them.
+    #[error(
+        "a part {part} of {examples} examples cannot be taken out of them: some must be taken, and every client must keep one"
+    )]
+    EmptyPart {
+        /// The part asked for.
+        part: String,
+        /// Number of examples that there are.
         examples: usize,
     },
     /// Holding out the last of every `every` rows leaves a side empty.
@@ -453,44 +463,6 @@ impl Subset {
     }
 }
 
-/// A data set in two disjoint parts, one to train on and one to measure with.
-#[derive(Debug, Clone)]
-pub struct Split {
-    /// Rows to train on.
-    pub train: Subset,
-    /// Rows held out, never trained on.
-    pub test: Subset,
-}
-
-impl Split {
-    /// Holds out the last row of every group of `every` consecutive rows, of each owner where rows have
-    /// owners: so nobody is left without rows to train on. Needs no generator, so it never changes.
-    ///
-    /// # Errors
-    /// [`DatasetError::EmptySplit`] if `every` is below 2 or above the number of examples.
-    pub fn hold_out(dataset: Arc<Dataset>, every: usize) -> Result<Self, DatasetError> {
-        let examples = dataset.examples();
-        if every < 2 || every > examples {
-            return Err(DatasetError::EmptySplit { every, examples });
-        }
-        let mut seen = vec![0_usize; dataset.owners().map_or(1, |owners| owners.names.len())];
-        let (test, train): (Vec<_>, Vec<_>) = (0..examples).partition(|&row| {
-            let seen = &mut seen[dataset.owners().map_or(0, |owners| owners.of_rows[row] as usize)];
-            *seen += 1;
-            seen.is_multiple_of(every)
-        });
-        if test.is_empty() {
-            return Err(DatasetError::EmptySplit { every, examples });
-        }
-        Ok(Self { train: Subset::new(dataset.clone(), train)?, test: Subset::new(dataset, test)? })
-    }
-
-    /// Row numbers of the test examples, ascending: what identifies the held-out set.
-    pub fn test_ids(&self) -> &[usize] {
-        self.test.rows()
-    }
-}
-
 fn check_labels(labels: &Array1<u32>, classes: usize) -> Result<(), DatasetError> {
     for (row, &label) in labels.iter().enumerate() {
         if label as usize >= classes {
@@ -569,26 +541,5 @@ mod tests {
         let joined = Dataset::joined(&last, &first).unwrap();
         assert_eq!(joined.features(), arr2(&[[4.0, 5.0], [0.0, 1.0], [2.0, 3.0]]));
         assert_eq!(joined.labels(), arr1(&[1, 0, 1]));
-    }
-
-    #[test]
-    fn rows_are_held_out_of_each_owner_so_that_nobody_is_left_without() {
-        let mut owners = Owners::default();
-        ["a", "b", "a", "b", "a", "c"].into_iter().for_each(|name| owners.push(name));
-        let dataset = Dataset::new(Array2::zeros((6, 1)), Array1::zeros(6), 2).unwrap();
-        let dataset = Arc::new(dataset.owned_by(owners).unwrap());
-        let split = Split::hold_out(dataset.clone(), 2).unwrap();
-        assert_eq!((split.train.rows(), split.test_ids()), (&[0, 1, 4, 5][..], &[2, 3][..]));
-        assert!(matches!(Split::hold_out(dataset, 4), Err(DatasetError::EmptySplit { .. })));
-    }
-
-    #[test]
-    fn holding_out_needs_rows_on_both_sides() {
-        let dataset = Arc::new(three_rows());
-        let split = Split::hold_out(dataset.clone(), 3).unwrap();
-        assert_eq!((split.train.rows(), split.test_ids()), (&[0, 1][..], &[2][..]));
-        for every in [0, 1, 4] {
-            assert!(matches!(Split::hold_out(dataset.clone(), every), Err(DatasetError::EmptySplit { .. })));
-        }
     }
 }

@@ -14,12 +14,23 @@ pub trait Evaluator: Send {
 /// What an [`Evaluator`] measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
+    /// On which examples.
+    pub on: Examples,
     /// How good the answers are.
     pub scores: Scores,
     /// Mean loss of an example.
     pub loss: f64,
     /// How many examples there were.
     pub examples: u64,
+}
+
+/// Examples that nobody trains on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Examples {
+    /// Those by which choices are made: when to stop, and which run of many is best.
+    Validation,
+    /// Those that say how good a model is.
+    Test,
 }
 
 /// How good answers are, by what a model predicts.

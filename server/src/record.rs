@@ -10,7 +10,7 @@ use skep_protocol::plan::Plan;
 use skep_protocol::round::{Decline, Outcome, Progress, Refusal};
 use skep_protocol::{ClientId, Round, Span};
 
-use crate::evaluate::{Evaluation, Scores};
+use crate::evaluate::{Evaluation, Examples, Scores};
 use crate::federation::RoundSummary;
 use crate::status::Status;
 
@@ -41,6 +41,9 @@ pub struct RoundRecord {
     /// 1 less the squared errors over those of predicting the mean, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r_squared: Option<f64>,
+    /// The same on validation examples, where choices are made by these; the five above are then null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Measured>,
     /// Of a simulation: how accurate the model is for its clients, on examples of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_accuracy: Option<ClientAccuracy>,
@@ -79,6 +82,41 @@ pub struct RoundRecord {
     pub dropped: BTreeMap<String, Vec<ClientId>>,
     /// SHA-256 of the model after the round, as 64 hexadecimal digits.
     pub model_sha256: String,
+}
+
+/// How good a model is on some examples, as in [`RoundRecord`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Part of the examples whose class was found, 0 to 1; only where classes are predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// Mean loss of an example.
+    pub loss: Option<f64>,
+    /// The mean distance of a prediction from its number; only where numbers are predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_absolute_error: Option<f64>,
+    /// The root of the mean squared distance, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mean_squared_error: Option<f64>,
+    /// 1 less the squared errors over those of predicting the mean, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r_squared: Option<f64>,
+}
+
+impl From<&Evaluation> for Measured {
+    fn from(evaluation: &Evaluation) -> Self {
+        let measured = Measured { loss: Some(evaluation.loss), ..Measured::default() };
+        match evaluation.scores {
+            Scores::Classes { accuracy } => Measured { accuracy: Some(accuracy), ..measured },
+            Scores::Numbers { mean_absolute_error, root_mean_squared_error, r_squared } => Measured {
+                mean_absolute_error: Some(mean_absolute_error),
+                root_mean_squared_error: Some(root_mean_squared_error),
+                r_squared,
+                ..measured
+            },
+        }
+    }
 }
 
 /// How the accuracy of a model is distributed over clients, each measured on examples of its own that nobody trains on.
@@ -163,14 +201,10 @@ impl RoundRecord {
         cost: Cost,
     ) -> Self {
         let (refusals, declines) = count(progress);
-        let (accuracy, mean_absolute_error, root_mean_squared_error, r_squared) =
-            match evaluation.map(|evaluation| evaluation.scores) {
-                None => (None, None, None, None),
-                Some(Scores::Classes { accuracy }) => (Some(accuracy), None, None, None),
-                Some(Scores::Numbers { mean_absolute_error, root_mean_squared_error, r_squared }) => {
-                    (None, Some(mean_absolute_error), Some(root_mean_squared_error), r_squared)
-                }
-            };
+        let [tested, validation] = [Examples::Test, Examples::Validation]
+            .map(|on| evaluation.filter(|evaluation| evaluation.on == on).as_ref().map(Measured::from));
+        let Measured { accuracy, loss, mean_absolute_error, root_mean_squared_error, r_squared } =
+            tested.unwrap_or_default();
         RoundRecord {
             round: summary.round,
             outcome: OutcomeKind::from(&summary.outcome),
@@ -178,10 +212,11 @@ impl RoundRecord {
             invited: summary.invited,
             updates: summary.updates,
             accuracy,
-            loss: evaluation.map(|evaluation| evaluation.loss),
+            loss,
             mean_absolute_error,
             root_mean_squared_error,
             r_squared,
+            validation,
             client_accuracy: None,
             personalised_accuracy: None,
             client_answers: None,
@@ -204,15 +239,23 @@ impl RoundRecord {
 }
 
 impl RoundRecord {
-    /// The model after the round by a metric, if that was measured.
+    /// The model after the round by a metric, if that was measured: on validation examples where there are some, by which choices
+    /// are made, else on test examples.
     pub fn value(&self, metric: Metric) -> Option<f64> {
+        let measured = self.validation.unwrap_or(Measured {
+            accuracy: self.accuracy,
+            loss: self.loss,
+            mean_absolute_error: self.mean_absolute_error,
+            root_mean_squared_error: self.root_mean_squared_error,
+            r_squared: self.r_squared,
+        });
         match metric {
-            Metric::Accuracy => self.accuracy,
-            Metric::Perplexity => self.loss.map(f64::exp),
-            Metric::RootMeanSquaredError => self.root_mean_squared_error,
-            Metric::MeanAbsoluteError => self.mean_absolute_error,
-            Metric::RSquared => self.r_squared,
-            Metric::Loss => self.loss,
+            Metric::Accuracy => measured.accuracy,
+            Metric::Perplexity => measured.loss.map(f64::exp),
+            Metric::RootMeanSquaredError => measured.root_mean_squared_error,
+            Metric::MeanAbsoluteError => measured.mean_absolute_error,
+            Metric::RSquared => measured.r_squared,
+            Metric::Loss => measured.loss,
             Metric::ClientAccuracy => self.client_accuracy.map(|clients| clients.mean),
             Metric::PersonalisedAccuracy => self.personalised_accuracy.map(|clients| clients.mean),
         }

@@ -117,7 +117,7 @@ pub fn bench(
     let preparation = started.elapsed().as_secs_f64();
     let mut watch = Stopwatch::new();
     let options = SimulationOptions { evaluate_every: None, ..options.clone() };
-    let ran = simulate_clients(experiment, &clients, &data.test, root, &options, interrupted, &mut watch)?;
+    let ran = simulate_clients(experiment, &clients, data, root, &options, interrupted, &mut watch)?;
     let stages = Stages::measure(experiment, &clients, &ran.model, root)?;
     let measured = TestSet::new(&experiment.task, data.test.clone())?.measure(&ran.model);
     let measured = measured.map_err(|_| SimulationError::OutOfStep("the last model cannot be measured"))?;

@@ -15,6 +15,7 @@ use skep_learning::{
     ArchitectureError, Classes, Dataset, DatasetError, Input, Interface, Scaling, ScalingError, Split,
     StandardizationError, StandardizationFault, Subset, digits, own,
 };
+use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::experiment::{
     CountOrNames, Data, Experiment, Files, IdxPair, ImageData, ImageFormat, Normalize, NpzData, OwnData,
     Predicted, TableAnswer, TableData, TextData,
@@ -127,6 +128,9 @@ pub enum DataError {
         /// What is wrong.
         source: DatasetError,
     },
+    /// Too few examples to take some out of what clients train on.
+    #[error("evaluation.validation: {0}")]
+    Validation(#[source] DatasetError),
     /// Labels are elsewhere than said.
     #[error("the labels of such data {0}")]
     Labels(&'static str),
@@ -143,6 +147,13 @@ pub enum DataError {
 /// # Errors
 /// [`DataError`], which names the file and the place in it.
 pub fn data(experiment: &Experiment) -> Result<Split, DataError> {
+    let split = in_two(experiment)?;
+    let Some(part) = experiment.evaluation.validation else { return Ok(split) };
+    let key = Key::from_seed(experiment.seed).derive(Purpose::Data, 2, 0);
+    split.with_validation(part, *key.expose()).map_err(DataError::Validation)
+}
+
+fn in_two(experiment: &Experiment) -> Result<Split, DataError> {
     match &experiment.data {
         Data::Digits => Ok(digits::load()),
         Data::Table(data) => split(&data.files, |path| table::read(data, path), |path| path),
@@ -158,7 +169,7 @@ pub fn data(experiment: &Experiment) -> Result<Split, DataError> {
         Data::Workload(workload) => {
             let test = generator(*workload).clients(0..experiment.population.clients.min(MEASURED));
             let train = Subset::new(test.dataset().clone(), vec![]).expect("no rows are out of range");
-            Ok(Split { train, test })
+            Ok(Split::new(train, test))
         }
     }
 }
@@ -307,7 +318,7 @@ fn split<F>(
     match files {
         Files::Apart { train, test } => {
             let train = train.as_ref().ok_or(DataError::NoTraining)?;
-            Ok(Split { train: whole(read(train)?), test: whole(read(test)?) })
+            Ok(Split::new(whole(read(train)?), whole(read(test)?)))
         }
         Files::HeldOut { all, every } => Split::hold_out(Arc::new(read(all)?), *every as usize)
             .map_err(|source| DataError::Split { path: path(all).clone(), source }),

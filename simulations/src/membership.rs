@@ -136,7 +136,7 @@ impl Pool {
         let mut seen = vec![false; self.all.examples()];
         rows.iter().for_each(|&row| seen[row] = true);
         let train = Subset::new(Arc::clone(&self.all), rows).expect("rows of the pool");
-        (Split { train, test: self.test.clone() }, seen)
+        (Split::new(train, self.test.clone()), seen)
     }
 
     /// The confidence of a model in the label of each example.
@@ -185,9 +185,9 @@ mod tests {
 
     /// 360 digits to learn and 359 others.
     fn data() -> Split {
-        let Split { train, test } = digits::load();
+        let Split { train, test, .. } = digits::load();
         let few = train.rows().iter().copied().step_by(4).collect();
-        Split { train: Subset::new(train.dataset().clone(), few).unwrap(), test }
+        Split::new(Subset::new(train.dataset().clone(), few).unwrap(), test)
     }
 
     fn file() -> ExperimentFile {

@@ -4,7 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::atomic::AtomicBool;
 
 use skep_client::masking::Masks;
-use skep_learning::{Split, Subset};
+use skep_learning::Split;
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::Time;
 use skep_protocol::experiment::{Experiment, Fidelity};
@@ -125,7 +125,7 @@ fn resumed(
 pub(crate) fn simulate_clients(
     experiment: &Experiment,
     clients: &Clients,
-    test: &Subset,
+    data: &Split,
     root: &Key,
     options: &SimulationOptions,
     interrupted: &AtomicBool,
@@ -136,7 +136,7 @@ pub(crate) fn simulate_clients(
     let memory = options.resume.as_ref().map(|resume| resume.checkpoint.memory.clone()).unwrap_or_default();
     let participants = participants.holding_out(hold_out(experiment)).remembering(experiment, memory)?;
     let mut panel = Panel::of(experiment, clients, options.threads.get())?;
-    let mut test_set = TestSet::new(&experiment.task, test.clone())?;
+    let mut test_set = TestSet::deciding(&experiment.task, data)?;
     let federation = match &options.resume {
         None => {
             let model = population::initial_model(experiment)?;

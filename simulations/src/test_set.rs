@@ -3,14 +3,15 @@
 use std::error::Error;
 
 use skep_client::task::{TaskError, check_data, learner_for};
-use skep_learning::{LearnError, Learner, Scored, Subset};
+use skep_learning::{LearnError, Learner, Scored, Split, Subset};
 use skep_protocol::experiment::Task;
-use skep_server::evaluate::{Evaluation, Evaluator, Scores};
+use skep_server::evaluate::{Evaluation, Evaluator, Examples, Scores};
 
 /// Measures models on examples that nobody trains on.
 pub struct TestSet {
     learner: Box<dyn Learner>,
     examples: Subset,
+    are: Examples,
 }
 
 impl TestSet {
@@ -20,7 +21,20 @@ impl TestSet {
     /// [`TaskError`] when the examples are not those of the task.
     pub fn new(task: &Task, examples: Subset) -> Result<Self, TaskError> {
         check_data(task, &examples)?;
-        Ok(TestSet { learner: learner_for(task)?, examples })
+        Ok(TestSet { learner: learner_for(task)?, examples, are: Examples::Test })
+    }
+
+    /// The evaluator of `task` on what choices are made by: the validation examples, if there are some, else the test examples.
+    ///
+    /// # Errors
+    /// [`TaskError`] when the examples are not those of the task.
+    pub fn deciding(task: &Task, data: &Split) -> Result<Self, TaskError> {
+        match &data.validation {
+            None => TestSet::new(task, data.test.clone()),
+            Some(examples) => {
+                Ok(TestSet { are: Examples::Validation, ..TestSet::new(task, examples.clone())? })
+            }
+        }
     }
 
     /// Measures a model, class by class.
@@ -36,6 +50,7 @@ impl Evaluator for TestSet {
     fn evaluate(&mut self, model: &[f32]) -> Result<Evaluation, Box<dyn Error + Send + Sync>> {
         let measured = self.measure(model)?;
         Ok(Evaluation {
+            on: self.are,
             scores: match &measured.scored {
                 Scored::Classes(classes) => Scores::Classes { accuracy: classes.accuracy },
                 Scored::Numbers(errors) => Scores::Numbers {

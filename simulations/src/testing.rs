@@ -17,7 +17,7 @@ use skep_protocol::experiment::file::{
 };
 use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::Decline;
-use skep_server::evaluate::{Evaluation, Evaluator, Scores};
+use skep_server::evaluate::{Evaluation, Evaluator, Examples, Scores};
 use skep_server::federation::{Federation, ServerKeys};
 use skep_server::ledger::{Place, simulated};
 use skep_server::record::Observer;
@@ -176,7 +176,7 @@ pub(crate) struct Unmeasured;
 
 impl Evaluator for Unmeasured {
     fn evaluate(&mut self, _: &[f32]) -> Result<Evaluation, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Evaluation { scores: Scores::Classes { accuracy: 0.0 }, loss: 0.0, examples: 1 })
+        Ok(Evaluation { on: Examples::Test, scores: Scores::Classes { accuracy: 0.0 }, loss: 0.0, examples: 1 })
     }
 }
 

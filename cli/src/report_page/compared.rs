@@ -41,9 +41,13 @@ pub(crate) fn compared(runs: &[Compared<'_>], metrics: &[Metric], rows: &[Vec<St
         let _ = writeln!(table, "<tr>{cells}</tr>");
     }
     let heading = format!("{} runs", runs.len());
+    let validated = match runs.iter().flat_map(|run| run.records).any(|record| record.validation.is_some()) {
+        true => "<p class=\"soft\">Curves are of validation examples where a run has some.</p>\n",
+        false => "",
+    };
     let body = format!(
         "<header><div><h1>{heading}</h1><p class=\"soft\">beside one another</p></div></header>\n\
-         <div class=\"grid wide\">\n{}</div>\n<h2>What they say of themselves</h2>\n\
+         {validated}<div class=\"grid wide\">\n{}</div>\n<h2>What they say of themselves</h2>\n\
          <div class=\"card scroll\"><table class=\"compared\">\n{table}</table></div>\n",
         charts
     );

@@ -119,7 +119,16 @@ impl Report<'_> {
             });
             let colour = if cards.is_empty() { "teal" } else { "" };
             let value = keyed(metric.key(), value, &shown);
-            cards.push((metric_words::title(metric), colour, value, metric.meaning().to_owned()));
+            let validated = summary.validation.as_ref().and_then(|validation| validation.get(metric.key()));
+            let note = match validated {
+                None => metric.meaning().to_owned(),
+                Some(&validated) => {
+                    let shown = metric_words::shown(metric, validated);
+                    let validated = keyed(&format!("validation.{}", metric.key()), validated, &shown);
+                    format!("{}; {validated} on validation examples", metric.meaning())
+                }
+            };
+            cards.push((metric_words::title(metric), colour, value, note));
         }
         cards.extend([
             (
@@ -265,7 +274,13 @@ impl Report<'_> {
             charts += "<div class=\"card promise\"><h3>Cohorts</h3><p class=\"soft\">Not shown: with this sampling the accounting relies on \
                        nobody but the server knowing who was invited, and how many.</p></div>\n";
         }
-        format!("<h2>Round after round</h2>\n<div class=\"grid wide\">\n{charts}</div>\n")
+        let validated = match self.summary.validation {
+            None => "",
+            Some(_) => {
+                "<p class=\"soft\">Rounds were measured on validation examples; those held out were looked at once, in the end.</p>\n"
+            }
+        };
+        format!("<h2>Round after round</h2>\n{validated}<div class=\"grid wide\">\n{charts}</div>\n")
     }
 
     fn dropped(&self) -> String {

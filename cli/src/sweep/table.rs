@@ -21,8 +21,9 @@ pub(super) fn line(ran: &Ran, of: usize) -> String {
     match &ran.summary {
         Ok(summary) => {
             let metric = metric(ran);
-            let value = named(metric, summary[metric.key()].as_f64());
-            format!("run {} of {of}: {value}, with {values}", ran.planned.number)
+            let validation = if summary["validation"].is_object() { "validation " } else { "" };
+            let value = named(metric, deciding(summary, metric));
+            format!("run {} of {of}: {validation}{value}, with {values}", ran.planned.number)
         }
         Err(error) => format!("run {} of {of} failed, with {values}: {error}", ran.planned.number),
     }
@@ -38,6 +39,11 @@ pub(super) fn text(ran: &[Ran]) -> String {
         .into_iter()
         .filter(|&first| first == Metric::Loss || ran.iter().any(|ran| metric(ran) == first))
         .collect();
+    let validates =
+        |ran: &Ran| ran.summary.as_ref().is_ok_and(|summary| summary["validation"].is_object());
+    let validated = ran.iter().any(validates);
+    let on_validation = measured.iter().filter(|metric| validated && **metric != Metric::Loss);
+    header.extend(on_validation.clone().map(|metric| format!("validation {}", metric.name())));
     header.extend(measured.iter().map(|metric| metric.name().to_owned()));
     header.extend(["eps recipients", "eps server"].map(str::to_owned));
     let mut rows = vec![header];
@@ -48,6 +54,8 @@ pub(super) fn text(ran: &[Ran]) -> String {
         row.extend(ran.planned.values.iter().map(|(_, value)| value.to_string()));
         match &ran.summary {
             Ok(summary) => {
+                let validation = &summary["validation"];
+                row.extend(on_validation.clone().map(|metric| shown(*metric, &validation[metric.key()])));
                 row.extend(measured.iter().map(|metric| shown(*metric, &summary[metric.key()])));
                 row.extend(["epsilon_release", "epsilon_server"].map(|key| unbounded(&summary[key])));
             }
@@ -97,13 +105,19 @@ fn metric(ran: &Ran) -> Metric {
     ran.planned.experiment.data.predicted().metric()
 }
 
+/// A run's model by a metric: on validation examples, where there are some.
+fn deciding(summary: &Value, metric: Metric) -> Option<f64> {
+    let validation = &summary["validation"];
+    if validation.is_object() { validation } else { summary }[metric.key()].as_f64()
+}
+
 /// The run with the best model, by what is measured first of all; none where runs do not measure the same.
 fn best(ran: &[Ran]) -> Option<usize> {
     let by = metric(ran.first()?);
     if ran.iter().any(|ran| metric(ran) != by) {
         return None;
     }
-    let value = |ran: &Ran| ran.summary.as_ref().ok().and_then(|summary| summary[by.key()].as_f64());
+    let value = |ran: &Ran| ran.summary.as_ref().ok().and_then(|summary| deciding(summary, by));
     let gain = |value: f64| by.better().gain(value, 0.0);
     let measured = ran.iter().filter_map(|ran| Some((gain(value(ran)?), ran.planned.number)));
     measured.max_by(|one, other| one.0.total_cmp(&other.0).then(other.1.cmp(&one.1))).map(|(_, run)| run)

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use skep_privacy::quantities::{ClipNorm, NoiseMultiplier};
 
-use super::Privacy;
+use super::{Data, Privacy};
 pub use super::metric::{Better, Metric, Predicted};
 use super::validate::{Invalid, invalid};
 use crate::canonical::Writer;
@@ -16,6 +16,10 @@ pub struct Evaluation {
     /// Rounds from one measurement to the next; the last round is always measured.
     #[serde(default = "one_round")]
     pub every: u64,
+    /// The part of the training examples that no client gets, but that the server decides by: when the run ends, and which of a
+    /// sweep is best; of simulations only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<f64>,
     /// The part of the clients on whose own held-out examples the model is measured, too; of simulations only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<f64>,
@@ -124,6 +128,7 @@ impl Default for Evaluation {
     fn default() -> Self {
         Evaluation {
             every: 1,
+            validation: None,
             clients: None,
             hold_out: None,
             fine_tune_epochs: None,
@@ -160,14 +165,30 @@ impl Evaluation {
         Some(Asked { hold_out: self.hold_out?, query: self.query? })
     }
 
-    /// What makes no sense of a model that predicts that.
+    /// What makes no sense with such data.
     ///
     /// # Errors
     /// [`Invalid`], which names the key.
-    pub fn check(&self, privacy: &Privacy, predicted: Predicted) -> Result<(), Invalid> {
-        self.refuse_other_metrics(predicted)?;
+    pub fn check(&self, data: &Data, privacy: &Privacy) -> Result<(), Invalid> {
+        self.refuse_other_metrics(data.predicted())?;
         if self.every == 0 {
             return Err(invalid("evaluation.every", "is 0, but must be at least 1 round"));
+        }
+        match (self.validation, data) {
+            (Some(_), Data::Workload(_)) => {
+                return Err(invalid(
+                    "evaluation.validation",
+                    "is a part of what clients share, but those of a workload share nothing: their examples are generated client by \
+                     client; leave it out",
+                ));
+            }
+            (Some(part), _) if !(part > 0.0 && part < 1.0) => {
+                return Err(invalid(
+                    "evaluation.validation",
+                    format!("is {part}, but must be between 0 and 1"),
+                ));
+            }
+            _ => {}
         }
         if let Some(query) = &self.query {
             query.check_privacy(privacy)?;

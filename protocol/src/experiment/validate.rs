@@ -67,7 +67,7 @@ impl TryFrom<&ExperimentFile> for Experiment {
         strategy::refuse_combinations(&experiment)?;
         refuse_impossible_rounds(&experiment)?;
         privacy::refuse_combinations(&experiment)?;
-        experiment.evaluation.check(&experiment.privacy, experiment.data.predicted())?;
+        experiment.evaluation.check(&experiment.data, &experiment.privacy)?;
         Ok(experiment)
     }
 }
@@ -492,6 +492,7 @@ mod tests {
             })
         };
         assert_eq!(key(|evaluation| evaluation.every = 0), "evaluation.every");
+        assert_eq!(key(|evaluation| evaluation.validation = Some(1.0)), "evaluation.validation");
         assert_eq!(key(|evaluation| evaluation.clients = Some(0.5)), "evaluation.hold_out");
         assert_eq!(key(|evaluation| evaluation.hold_out = Some(0.5)), "evaluation.clients");
         assert_eq!(key(|evaluation| evaluation.patience = Some(0)), "evaluation.patience");

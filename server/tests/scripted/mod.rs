@@ -30,7 +30,7 @@ use skep_protocol::round::Refusal;
 use skep_protocol::{ChannelBinding, ClientId, Digest, Round, codec};
 use skep_server::authority::{Authority, CLIENT_VALIDITY};
 use skep_server::enrolment::{Conditions, Enrolment, decide};
-use skep_server::evaluate::{Evaluation, Evaluator, Scores};
+use skep_server::evaluate::{Evaluation, Evaluator, Examples, Scores};
 use skep_server::federation::{Federation, ServerKeys};
 use skep_server::ledger;
 use skep_server::record::{Observer, RoundRecord};
@@ -150,7 +150,7 @@ struct Unchanging;
 
 impl Evaluator for Unchanging {
     fn evaluate(&mut self, _: &[f32]) -> Result<Evaluation, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Evaluation { scores: Scores::Classes { accuracy: 0.5 }, loss: 1.0, examples: 1 })
+        Ok(Evaluation { on: Examples::Test, scores: Scores::Classes { accuracy: 0.5 }, loss: 1.0, examples: 1 })
     }
 }
 
