@@ -207,14 +207,21 @@ impl<T: Trainer> World<'_, T> {
                 }
             }
         }
-        let invited = planned.invited();
+        // The plan promises no more than one, since no client can count on the noise of others.
+        let (invited, required) = (planned.invited(), self.federation.experiment().rounds.min_updates);
         let outcome = if self.interrupted.load(Ordering::Relaxed) {
             Outcome::Aborted(AbortReason::Stopped)
-        } else if updates < invited {
-            Outcome::Aborted(AbortReason::TooFewUpdates { updates, required: invited })
+        } else if updates < required {
+            Outcome::Aborted(AbortReason::TooFewUpdates { updates, required })
         } else {
-            self.federation.release()?;
-            Outcome::Complete { updates }
+            match self.federation.release() {
+                Err(error) => {
+                    tracing::warn!(round = planned.plan.plan().round.0, %error, "nothing was released");
+                    Outcome::Aborted(error.abort_reason())
+                }
+                Ok(()) if updates == invited => Outcome::Complete { updates },
+                Ok(()) => Outcome::Degraded { updates, invited },
+            }
         };
         let bytes = |each: u64| each * u64::from(invited);
         let cost = Cost {
@@ -240,13 +247,19 @@ mod tests {
     use skep_protocol::experiment::simulation::{Amount, Distribution};
     use skep_protocol::round::Decline;
 
+    use skep_server::record::OutcomeKind;
+
     use super::*;
+    use crate::schedule::SimulationReport;
     use crate::simulate::with_world;
     use crate::testing::{Run, Unmeasured, file, first_federation, local_file, options};
 
-    /// Moves every parameter of client c by c + 1, and writes down from where and with which weight.
+    /// Moves every parameter of client c by c + 1, and writes down from where and with which weight; one of them cannot train.
     #[derive(Default)]
-    struct Constant(Mutex<Vec<(Round, ClientId, f32, f64)>>);
+    struct Constant {
+        jobs: Mutex<Vec<(Round, ClientId, f32, f64)>>,
+        failing: Option<ClientId>,
+    }
 
     impl Trainer for Constant {
         fn examples(&self, client: ClientId) -> u64 {
@@ -255,7 +268,10 @@ mod tests {
 
         fn train(&self, job: &Job) -> Result<Contribution, Decline> {
             let plan = job.plan.plan();
-            self.0.lock().unwrap().push((plan.round, job.client, job.base[0], job.weight));
+            self.jobs.lock().unwrap().push((plan.round, job.client, job.base[0], job.weight));
+            if self.failing == Some(job.client) {
+                return Err(Decline::TrainingFailed);
+            }
             let Grid::Public(grid) = plan.grid()? else { return Err(Decline::Inconsistent) };
             let value = (job.client.0 + 1) as f32 * job.weight as f32;
             let update = Update::new(vec![value; job.base.len()]).map_err(|_| Decline::Unencodable)?;
@@ -276,19 +292,46 @@ mod tests {
         file
     }
 
-    #[test]
-    fn every_model_is_the_one_before_and_the_mean_of_two_weighted_updates() {
-        let (file, trainer) = (buffered(), Constant::default());
-        let report = with_world(
-            first_federation(&file, 1),
+    fn run(file: &ExperimentFile, trainer: &Constant) -> SimulationReport {
+        with_world(
+            first_federation(file, 1),
             &Key::from_seed(1),
-            &trainer,
+            trainer,
             &options(1),
             &AtomicBool::new(false),
             |world| crate::schedule::run(world, &mut Unmeasured, None, &mut ()),
         )
-        .unwrap();
-        let jobs = trainer.0.into_inner().unwrap();
+        .unwrap()
+    }
+
+    #[test]
+    fn an_update_that_fails_is_lost_and_the_others_make_the_model() {
+        let failing = Constant { failing: Some(ClientId(3)), ..Constant::default() };
+        let mut file = buffered();
+        let outcomes = |file: &ExperimentFile| {
+            let report = run(file, &failing);
+            let jobs = std::mem::take(&mut *failing.jobs.lock().unwrap());
+            let failed = jobs.iter().filter(|(_, client, ..)| *client == ClientId(3));
+            let failed: BTreeSet<Round> = failed.map(|(round, ..)| *round).collect();
+            assert!((1..12).contains(&failed.len()), "{failed:?}");
+            let of = |wanted: bool| -> BTreeSet<_> {
+                let rounds = report.rounds.iter().filter(|record| failed.contains(&record.round) == wanted);
+                rounds.map(|record| (record.outcome, record.updates)).collect()
+            };
+            assert_eq!(of(false), [(OutcomeKind::Complete, 2)].into());
+            of(true)
+        };
+        // All of two, or at least one of them.
+        assert_eq!(outcomes(&file), [(OutcomeKind::Aborted, 1)].into());
+        file.rounds.min_updates = 1;
+        assert_eq!(outcomes(&file), [(OutcomeKind::Degraded, 1)].into());
+    }
+
+    #[test]
+    fn every_model_is_the_one_before_and_the_mean_of_two_weighted_updates() {
+        let trainer = Constant::default();
+        let report = run(&buffered(), &trainer);
+        let jobs = trainer.jobs.into_inner().unwrap();
         let (mut models, mut stale) = (vec![f64::from(jobs[0].2)], 0);
         for (number, pair) in jobs.chunks(2).enumerate() {
             assert_ne!(pair[0].1, pair[1].1, "nobody is in a round twice");

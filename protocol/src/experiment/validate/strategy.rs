@@ -160,15 +160,6 @@ fn refuse_buffering(experiment: &Experiment) -> Result<(), Invalid> {
             "must be \"fixed\" with \"fedbuff\": its size is how many updates make a model",
         ));
     };
-    if u64::from(experiment.rounds.min_updates) != size {
-        return Err(invalid(
-            "rounds.min_updates",
-            format!(
-                "is {}, but must be rounds.sampling.size, {size}, with \"fedbuff\": it waits for as many",
-                experiment.rounds.min_updates
-            ),
-        ));
-    }
     let (clients, wanted) = (experiment.population.clients, u64::from(concurrency) + size);
     if wanted > clients {
         return Err(invalid(
