@@ -502,6 +502,11 @@ pub enum DataCommand {
     /// Shape, classes, missing values and clients of a CSV or an IDX file, plain or compressed with gzip, and what
     /// `task.data` of an experiment would say of it.
     Inspect(Inspect),
+    /// Say who has which examples in a simulated federation, before it runs.
+    ///
+    /// How many examples and classes clients have, and how unlike their labels are: of the very partition that `skep simulate`
+    /// makes of the data. Counted without noise, as only a simulation can.
+    Partition(PartitionArguments),
     /// Write a file of records without what is personal in them.
     ///
     /// Leaves out duplicates, empty and malformed records. In the others, mail addresses, telephone numbers, links, internet
@@ -525,6 +530,22 @@ pub enum DataCommand {
     /// Every client votes for the candidates that it uses most. The sum of the votes is charged to the experiment's
     /// ledger before anybody is asked, and released with noise; the words with enough votes are written down.
     Vocabulary(Vocabulary),
+}
+
+/// Arguments of `skep data partition`.
+#[derive(Debug, Args)]
+pub struct PartitionArguments {
+    /// The experiment file; the built-in federation if none is given.
+    pub file: Option<PathBuf>,
+    /// Write a page with pictures into this file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Where the files lie that `task.data` names by relative paths; beside the experiment file if not given.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// What to print on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// Arguments of `skep data statistics`.

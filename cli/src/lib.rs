@@ -43,6 +43,7 @@ pub mod model;
 mod new_file;
 mod operator_log;
 mod page;
+mod partition;
 mod predict;
 pub mod privacy;
 mod privacy_words;
@@ -90,6 +91,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Data(DataCommand::Inspect(arguments)) => inspect::run(&arguments),
+        Command::Data(DataCommand::Partition(arguments)) => partition::run(&arguments),
         Command::Data(DataCommand::Seal(arguments)) => seal::run(&arguments, secret),
         Command::Data(DataCommand::Unseal(arguments)) => seal::undo(&arguments, secret),
         Command::Data(DataCommand::Scrub(arguments)) => scrub::run(&arguments),

@@ -125,14 +125,8 @@ impl Clients {
     pub fn label_counts(&self, experiment: &Experiment) -> Option<Vec<LabelCounts>> {
         let Clients::Shares(shares) = self else { return None };
         let hold_out = hold_out(experiment);
-        let counts = |(client, share): (usize, &Subset)| match &hold_out {
-            None => LabelCounts { trained: share.label_counts(), held_out: 0 },
-            Some(hold_out) => {
-                let (trained, held_out) = hold_out.divide(ClientId(client as u64), share);
-                LabelCounts { trained: trained.label_counts(), held_out: held_out.len() }
-            }
-        };
-        Some(shares.iter().enumerate().map(counts).collect())
+        let counts = |(client, share)| counted(hold_out.as_ref(), client, share);
+        Some((0..).map(ClientId).zip(shares).map(counts).collect())
     }
 
     /// Generates the examples of clients that are going to be selected, where examples are kept.
@@ -141,6 +135,17 @@ impl Clients {
             && !kept.is_empty()
         {
             clients.iter().for_each(|&client| drop(self.get(client)));
+        }
+    }
+}
+
+/// What a client does with its share.
+pub(crate) fn counted(hold_out: Option<&HoldOut>, client: ClientId, share: &Subset) -> LabelCounts {
+    match hold_out {
+        None => LabelCounts { trained: share.label_counts(), held_out: 0 },
+        Some(hold_out) => {
+            let (trained, held_out) = hold_out.divide(client, share);
+            LabelCounts { trained: trained.label_counts(), held_out: held_out.len() }
         }
     }
 }

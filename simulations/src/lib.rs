@@ -24,6 +24,7 @@ mod devices;
 mod error;
 mod fault;
 mod held_out;
+mod holdings;
 #[cfg(test)]
 mod masked_scenarios;
 mod membership;
@@ -57,6 +58,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Resume};
 pub use clients::{Clients, LabelCounts};
 pub use error::SimulationError;
 pub use fault::{Corruption, Fault, FaultError, FaultKind, Moment};
+pub use holdings::Holdings;
 pub use membership::{MembershipError, MembershipReport, membership};
 pub use schedule::{Ended, SimulationReport};
 pub use simulate::{SimulationOptions, simulate};

@@ -5,7 +5,7 @@
 use skep_client::task::{architecture, check_own};
 use skep_client::weights;
 use skep_learning::pretrained::{self, Pretrained};
-use skep_learning::{Alpha, InitialWeights, PartitionError, Scheme, Subset, partition};
+use skep_learning::{self as learning, Alpha, InitialWeights, PartitionError, Scheme, Subset, partition};
 use skep_privacy::prg::{Key, Purpose};
 use skep_protocol::experiment::{self, Data, Experiment, Partition};
 use skep_protocol::plan::Segment;
@@ -21,6 +21,21 @@ pub use crate::data::{DataError, class_names, data, interface, owned, test_data}
 /// Each client's share of the training data, by client id; none is empty.
 ///
 /// # Errors
+    let partition = divided(experiment, train)?;
+    if partition.repaired > 0 {
+        tracing::info!(
+            clients = partition.repaired,
+            "the partition left clients empty; each was given one example"
+        );
+    }
+    Ok(partition.clients)
+}
+
+/// [`shares`], with how many of them had to be mended.
+///
+/// # Errors
+/// [`PartitionError`] when the data cannot be divided as the experiment says.
+pub fn divided(experiment: &Experiment, train: &Subset) -> Result<learning::Partition, PartitionError> {
 /// [`PartitionError`] when the data cannot be divided as the experiment says.
 pub fn shares(experiment: &Experiment, train: &Subset) -> Result<Vec<Subset>, PartitionError> {
     let scheme = match experiment.population.partition {
@@ -32,14 +47,7 @@ pub fn shares(experiment: &Experiment, train: &Subset) -> Result<Vec<Subset>, Pa
     };
     let clients = usize::try_from(experiment.population.clients).unwrap_or(usize::MAX);
     let key = Key::from_seed(experiment.seed).derive(Purpose::Partition, 0, 0);
-    let partition = partition(train, clients, scheme, *key.expose())?;
-    if partition.repaired > 0 {
-        tracing::info!(
-            clients = partition.repaired,
-            "the partition left clients empty; each was given one example"
-        );
-    }
-    Ok(partition.clients)
+    partition(train, clients, scheme, *key.expose())
 }
 
 /// The model before the first round.

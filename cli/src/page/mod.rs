@@ -3,14 +3,20 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `chart` | curves |
+//! | `clients` | who has how many examples of which class |
+//! | `histogram` | how often numbers occur |
 //! | `words` | how numbers and texts are written |
 //! | `style.css`, `script.js` | how all of it looks, and what it tells under the pointer |
 
 mod chart;
+mod clients;
+mod histogram;
 mod words;
 
 pub(crate) use chart::{Axis, Chart, Look, Scale, Series};
-pub(crate) use words::{bytes, count, escaped, keyed, number, percent};
+pub(crate) use clients::clients;
+pub(crate) use histogram::histogram;
+pub(crate) use words::{bytes, count, escaped, keyed, number, percent, spread};
 
 /// A page, with a style of its own beside everybody's. `title` and `body` are HTML.
 pub(crate) fn page(title: &str, style: &str, body: &str) -> String {

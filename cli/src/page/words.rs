@@ -1,5 +1,7 @@
 //! How numbers and texts are written into a page.
 
+use skep_learning::Spread;
+
 /// Text that ends no tag and no attribute.
 pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
@@ -50,6 +52,20 @@ pub(crate) fn keyed(key: &str, value: impl serde::Serialize, shown: &str) -> Str
         "<data data-key=\"{key}\" value=\"{}\">{}</data>",
         escaped(value.trim_matches('"')),
         escaped(shown)
+    )
+}
+
+/// How numbers are distributed, with so many digits where they are no whole ones.
+pub(crate) fn spread(spread: &Spread, digits: usize) -> String {
+    let Spread { least, percentile_10, median, percentile_90, most, mean } = spread;
+    let shown = |value: &f64| match value.fract() == 0.0 {
+        true => value.to_string(),
+        false => format!("{value:.digits$}"),
+    };
+    let [least, percentile_10, median, percentile_90, most] =
+        [least, percentile_10, median, percentile_90, most].map(shown);
+    format!(
+        "{mean:.digits$} in the mean: least {least}, a tenth at most {percentile_10}, half {median}, nine tenths {percentile_90}, most {most}"
     )
 }
 

@@ -4,7 +4,6 @@
 //! of a cohort is public, how many took part. What clients hold is shown of simulations only.
 
 mod calibration;
-mod clients;
 mod compared;
 mod dropped;
 mod matrix;
@@ -18,7 +17,7 @@ use skep_server::record::{ClientAccuracy, ClientAnswers, RoundRecord};
 use skep_simulations::LabelCounts;
 
 use crate::metric_words;
-use crate::page::{Chart, Look, Series, bytes, count, escaped, facts, keyed, number, page, percent};
+use crate::page::{self, Chart, Look, Series, bytes, count, escaped, facts, keyed, number, page, percent};
 use crate::privacy_words;
 use crate::report::spoken;
 use crate::summary::Summary;
@@ -317,7 +316,7 @@ impl Report<'_> {
             };
             // Of numbers to predict there is one sort of examples.
             let classes = if self.classes.is_empty() { &["examples".to_owned()] } else { self.classes };
-            format!("<h2>Who has what</h2>\n{}{held_out}", clients::html(&trained, classes))
+            format!("<h2>Who has what</h2>\n{}{held_out}", page::clients(&trained, classes))
         })
     }
 

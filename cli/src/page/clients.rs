@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::page::{count, escaped};
+use super::words::{count, escaped};
 
 /// The distribution as a picture: clients beside one another, classes below one another. `counts` holds the number of examples of
 /// each class, by client. Clients that have most of the same class stand together.
-pub(super) fn html(counts: &[Vec<usize>], classes: &[String]) -> String {
+pub(crate) fn clients(counts: &[Vec<usize>], classes: &[String]) -> String {
     let mut sorted: Vec<&Vec<usize>> = counts.iter().collect();
     sorted.sort_by_key(|classes| {
         let most =
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn clients_of_one_class_stand_together_and_sizes_are_told() {
-        let html = html(&[vec![0, 4], vec![3, 0], vec![1, 3]], &["no".into(), "yes".into()]);
+        let html = clients(&[vec![0, 4], vec![3, 0], vec![1, 3]], &["no".into(), "yes".into()]);
         assert!(html.contains("3 clients with 3 to 4 examples, median 4; 1.3 classes each"), "{html}");
         // First the client of class 0, then the one with class 1 alone, then the mixed one.
         assert!(html.contains("d=\"M0 0h1v1h-1zM1 1h1v1h-1z\""), "{html}");
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_million_clients_fit_on_a_page() {
-        let html = html(&vec![vec![1, 2]; 1_000_000], &["no".into(), "yes".into()]);
+        let html = clients(&vec![vec![1, 2]; 1_000_000], &["no".into(), "yes".into()]);
         assert!(html.len() < 300_000, "{}", html.len());
         assert!(html.contains("every 334th is shown"), "{}", &html[..500]);
     }
