@@ -499,8 +499,8 @@ pub struct Status {
 pub enum DataCommand {
     /// Say what a file of examples holds.
     ///
-    /// Shape, classes, missing values and clients of a CSV or an IDX file, plain or compressed with gzip, and what
-    /// `task.data` of an experiment would say of it.
+    /// Shape, classes, missing values and clients of a table, of texts, of IDX, Parquet, NPY and NPZ files and of folders of
+    /// images, plain or compressed with gzip. Prints counts, ranges and the names of columns and classes, and no text.
     Inspect(Inspect),
     /// Say who has which examples in a simulated federation, before it runs.
     ///
@@ -657,17 +657,43 @@ pub struct Scrub {
 /// Arguments of `skep data inspect`.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// A CSV file with a header line, or an IDX file.
+    /// A table with a header line, a file of texts, an IDX, Parquet, NPY or NPZ file, or a folder of images.
     pub file: PathBuf,
-    /// The column of labels in a CSV file; `label`, if there is one, when not given.
+    /// The column of labels; `label`, if there is one, when a table is given without.
     #[arg(long, value_name = "COLUMN")]
     pub label: Option<String>,
-    /// The column of a CSV file that says whose example a line is.
+    /// The column that says whose example a line is.
     #[arg(long, value_name = "COLUMN")]
     pub client: Option<String>,
+    /// The column of texts, by its name, or by its number from 1 in a file without a header line. JSON Lines have it in `text` if
+    /// not given.
+    #[arg(long, value_name = "COLUMN")]
+    pub text: Option<String>,
+    /// How the texts of a file are kept; its name says it if not given.
+    #[arg(long, value_enum)]
+    pub format: Option<TextLayout>,
+    /// The experiment file that says how the texts or the table are read, and which words are known.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["label", "client", "text", "format"])]
+    pub experiment: Option<PathBuf>,
+    /// Where the files lie that `task.data` of the experiment names by relative paths; beside it if not given.
+    #[arg(long, value_name = "DIR", requires = "experiment")]
+    pub data_dir: Option<PathBuf>,
     /// What to print on standard output.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// How texts are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TextLayout {
+    /// Values between commas.
+    Csv,
+    /// Values between tabs.
+    Tsv,
+    /// A JSON object a line.
+    Jsonl,
+    /// A play: passages, each below the name of its speaker and a colon.
+    Speakers,
 }
 
 /// What `skep audit` can do.

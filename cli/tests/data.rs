@@ -116,6 +116,120 @@ fn inspect_counts_what_a_table_holds_and_lacks() {
     assert!(err.contains("no column `kidn`"), "{err}");
 }
 
+const NEWS: &str = "title,kind\nA goal!,sport\nA play,art\n\"Goal, goal, goal\",sport\nA play,sport\n";
+
+#[test]
+fn inspect_counts_texts_and_shows_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        fs::write(directory.path().join(name), text).unwrap();
+        directory.path().join(name)
+    };
+    let news = write("news.csv", NEWS);
+    write("words.txt", "goal\nplay\nbook\n");
+    let task = "[task.data]\nkind = \"text\"\ntrain = \"news.csv\"\ntest = \"news.csv\"\nformat = \"csv\"\ntext = \"title\"\n\
+                label = \"kind\"\nclasses = [\"art\", \"sport\"]\ntokenizer = \"words\"\nlowercase = true\n\
+                vocabulary = \"words.txt\"\nlength = 2\n\n[task.model]\nkind = \"layers\"\n\
+                layers = [{ embedding-bag = { vocabulary = 3, width = 2 } }]\n";
+    let whole =
+        fs::read_to_string(flowers::experiment(directory.path(), &[("\"column\"", "\"iid\"")])).unwrap();
+    let (from, to) = (whole.find("[task.data]").unwrap(), whole.find("[task.training]").unwrap());
+    let file = write("news.toml", &format!("{}{task}\n{}", &whole[..from], &whole[to..]));
+    let inspect = |file: &Path, more: &[&str]| {
+        let Transcript { code, out, err } = skep(&[&["data", "inspect", path(file)], more].concat());
+        assert_eq!(code, 0, "{err}");
+        out
+    };
+    let out = inspect(&news, &["--experiment", path(&file)]);
+    let known =
+        "vocabulary  66.67 % of all words are known; 2 of 3 known words occur; 0 texts have none of them\n";
+    for line in [
+        "examples    4\n",
+        "missing     none\n",
+        "repeated    1, first in line 5\n",
+        "length      2.2 in the mean: least 2, a tenth at most 2, half 2, nine tenths 3, most 3 words\n",
+        "words       3 different\n",
+        known,
+        "cut         1 texts have more than 2 known words: what follows does not count\n",
+        "label       `kind`, 2 classes: art 1, sport 3\n",
+    ] {
+        assert!(out.contains(line), "{line:?} is not in\n{out}");
+    }
+    // Without an experiment, by hand; nothing of what stands in the texts.
+    let lines = write("news.jsonl", "{\"text\":\"A goal\",\"who\":7}\n{\"text\":null,\"who\":7}\n");
+    let out = inspect(&lines, &["--client", "who"]);
+    assert!(out.contains("missing     1, first in line 2\n"), "{out}");
+    assert!(out.contains("clients     `who`: 1, with 2 to 2 examples"), "{out}");
+    let play = write("play.txt", "ANN:\nA goal!\n\nBOB:\nNo.\n");
+    let out = [out, inspect(&play, &["--format", "speakers"]), inspect(&news, &["--text", "title"])].concat();
+    assert!(out.contains("clients     `speaker`: 2, with 1 to 1 examples"), "{out}");
+    assert!(!out.contains("goal") && !out.contains("BOB"), "{out}");
+    assert_eq!(json(&inspect(&news, &["--text", "title", "--output", "json"]))["repeated"]["first_line"], 5);
+}
+
+#[test]
+fn inspect_says_what_arrays_hold_and_refuses_what_is_no_data() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        fs::write(directory.path().join(name), bytes).unwrap();
+        directory.path().join(name)
+    };
+    let header = format!("{:<117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }");
+    let numbers = [1.5_f32, f32::NAN, -2.0, 4.0].map(f32::to_le_bytes).concat();
+    let array = [&b"\x93NUMPY\x01\x00\x76\x00"[..], header.as_bytes(), &numbers].concat();
+    let Transcript { code, out, err } = skep(&["data", "inspect", path(&write("x.npy", &array))]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("array       2 x 2 of float32, -2 to 4; 1 are no finite numbers\n"), "{out}");
+    for (name, bytes, says) in [
+        ("picture.png", &b"\x89PNG\r\n\x1a\n\0"[..], "is no data set"),
+        ("zeros", &[0; 9000], "is no data set"),
+        ("records", b"{\"text\":\"my secret\"}\n", "--format jsonl"),
+        ("empty", b"\n", "holds nothing"),
+        ("papers.zip", b"PK\x03\x04 and so on", "papers.zip: invalid Zip archive"),
+        ("list.tsv", b"a\tb\n", "--text COLUMN"),
+    ] {
+        let Transcript { code, out, err } = skep(&["data", "inspect", path(&write(name, bytes))]);
+        assert_eq!((code, out.as_str()), (2, ""), "{name}");
+        assert!(one_line(&err).contains(says) && !err.contains("secret"), "{name}: {err}");
+    }
+}
+
+#[test]
+fn a_partition_is_described_before_a_run() {
+    let directory = tempfile::tempdir().unwrap();
+    flowers::table(directory.path(), 120);
+    let changes = [("[privacy]", "[evaluation]\nvalidation = 0.25\n\n[privacy]")];
+    let file = flowers::experiment(directory.path(), &changes);
+    let partition = ["data", "partition", path(&file)];
+    let Transcript { code, out, err } = skep(&partition);
+    assert_eq!((code, err.as_str()), (0, ""));
+    for part in [
+        "partition   3 clients, by the data's column of clients, seed 1\n",
+        "examples    72 to train on, 24.0 in the mean: ",
+        "validation  24 more examples",
+        "classes     2: iris ",
+        "counted without noise",
+    ] {
+        assert!(out.contains(part), "{part:?} is not in\n{out}");
+    }
+    let told = json(&skep(&[&partition[..], &["--output", "json"]].concat()).out);
+    assert_eq!((&told["clients"], &told["examples"]), (&3.into(), &72.into()));
+    // What the report of the run shows is what was said before.
+    let out = directory.path().join("out");
+    summary(&file, &["--out", path(&out)]);
+    let report = fs::read_to_string(out.join("report.html")).unwrap();
+    let sizes = &told["examples_of_client"];
+    let words = format!("3 clients with {} to {} examples", sizes["least"], sizes["most"]).replace(".0", "");
+    assert!(report.contains(&words), "{words}");
+    let wrong = flowers::experiment(
+        directory.path(),
+        &[("clients = 3", "clients = 4"), ("min_updates = 3", "min_updates = 4")],
+    );
+    let Transcript { code, err, .. } = skep(&["data", "partition", path(&wrong)]);
+    assert_eq!(code, 2);
+    assert!(one_line(&err).contains("the data belong to 3 clients, not to 4"), "{err}");
+}
+
 #[test]
 fn init_writes_the_built_in_experiment_and_overwrites_nothing() {
     let directory = tempfile::tempdir().unwrap();

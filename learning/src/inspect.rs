@@ -116,11 +116,11 @@ impl FeatureReport {
 }
 
 impl ValuesReport {
-    fn of(column: &str) -> Self {
+    pub(crate) fn of(column: &str) -> Self {
         Self { column: column.to_owned(), examples: Some(BTreeMap::new()), ..Self::default() }
     }
 
-    fn see(&mut self, value: &str, line: u64) {
+    pub(crate) fn see(&mut self, value: &str, line: u64) {
         if value.is_empty() {
             return self.missing.see(line);
         }
@@ -136,7 +136,7 @@ impl ValuesReport {
 }
 
 impl Flaws {
-    fn see(&mut self, line: u64) {
+    pub(crate) fn see(&mut self, line: u64) {
         self.count += 1;
         self.first_line.get_or_insert(line);
     }

@@ -4,6 +4,8 @@
 //! dictionary of `descr`, `fortran_order` and `shape`, and then the numbers (NumPy Enhancement Proposal 1, "A Simple File
 //! Format for NumPy Arrays"). An NPZ file is a ZIP archive of such files.
 
+mod inspect;
+
 use std::io::{Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,8 @@ use ndarray::{Array1, Array2};
 use thiserror::Error;
 use zip::ZipArchive;
 use zip::result::ZipError;
+
+pub use inspect::{ArrayReport, MOST_VALUES, inspect};
 
 use crate::source::open;
 use crate::{Dataset, DatasetError};
@@ -63,6 +67,9 @@ pub enum NpyFault {
     /// An archive of several arrays, or of none, and none was named.
     #[error("holds the arrays {0:?}; say which one")]
     Ambiguous(Vec<String>),
+    /// An archive of other things.
+    #[error("is an archive without arrays of NumPy")]
+    NoArrays,
     /// A label that is no number of a class.
     #[error("label {row}, counted from 0, is {label}, not a whole number from 0")]
     Label {
@@ -99,8 +106,7 @@ pub const MAX_NUMBERS: usize = 1 << 30;
 /// [`NpyError`], which names the file.
 pub fn read(path: &Path, name: Option<&str>) -> Result<Array, NpyError> {
     let read = || {
-        let mut bytes = Vec::new();
-        open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+        let bytes = whole_file(path)?;
         match bytes.as_slice() {
             [b'P', b'K', ..] => in_archive(Cursor::new(bytes), name),
             start => parse(start),
@@ -145,14 +151,26 @@ pub fn is_numpy(start: &[u8]) -> bool {
     start.starts_with(MAGIC) || start.starts_with(b"PK\x03\x04")
 }
 
-fn in_archive(file: impl Read + Seek, name: Option<&str>) -> Result<Array, NpyFault> {
-    let mut archive = ZipArchive::new(file)?;
+fn whole_file(path: &Path) -> Result<Vec<u8>, NpyFault> {
+    let mut bytes = Vec::new();
+    open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What the arrays of an archive are called.
+fn names(archive: &ZipArchive<impl Read + Seek>) -> Result<Vec<String>, NpyFault> {
     let mut present = Vec::new();
     for name in archive.file_names() {
         let name = name?;
         present.push(name.strip_suffix(".npy").unwrap_or(&name).to_owned());
     }
     present.sort();
+    Ok(present)
+}
+
+fn in_archive(file: impl Read + Seek, name: Option<&str>) -> Result<Array, NpyFault> {
+    let mut archive = ZipArchive::new(file)?;
+    let present = names(&archive)?;
     let name = match (name, present.as_slice()) {
         (Some(name), _) if present.iter().any(|known| known == name) => name.to_owned(),
         (Some(name), _) => return Err(NpyFault::Missing { name: name.to_owned(), present }),
@@ -162,18 +180,51 @@ fn in_archive(file: impl Read + Seek, name: Option<&str>) -> Result<Array, NpyFa
     one(archive.by_name(&format!("{name}.npy"))?)
 }
 
-fn one(mut source: impl Read) -> Result<Array, NpyFault> {
-    let mut start = [0; 8];
-    source.read_exact(&mut start)?;
-    if start[..6] != *MAGIC {
-        return Err(NpyFault::Magic);
+/// What stands before the numbers of an array.
+struct Header {
+    /// The type of the numbers.
+    kind: String,
+    shape: Vec<usize>,
+    /// Whether the numbers of a column stand together.
+    fortran: bool,
+}
+
+impl Header {
+    fn read(mut source: impl Read) -> Result<Self, NpyFault> {
+        let mut start = [0; 8];
+        source.read_exact(&mut start)?;
+        if start[..6] != *MAGIC {
+            return Err(NpyFault::Magic);
+        }
+        let mut length = [0; 4];
+        let width = if start[6] == 1 { 2 } else { 4 };
+        source.read_exact(&mut length[..width])?;
+        let mut header = String::new();
+        source.by_ref().take(u32::from_le_bytes(length).into()).read_to_string(&mut header)?;
+        Self::parse(&header)
     }
-    let mut length = [0; 4];
-    let width = if start[6] == 1 { 2 } else { 4 };
-    source.read_exact(&mut length[..width])?;
-    let mut header = String::new();
-    source.by_ref().take(u32::from_le_bytes(length).into()).read_to_string(&mut header)?;
-    let (kind, shape) = parse_header(&header)?;
+
+    fn parse(header: &str) -> Result<Self, NpyFault> {
+        let value = |key: &'static str| {
+            let at = header.find(&format!("'{key}':")).ok_or(NpyFault::Header(key))?;
+            Ok::<_, NpyFault>(header[at + key.len() + 3..].trim_start())
+        };
+        let fortran = value("fortran_order")?.starts_with("True");
+        let kind = value("descr")?.strip_prefix('\'').and_then(|rest| rest.split('\'').next());
+        let kind = kind.ok_or(NpyFault::Header("descr"))?.to_owned();
+        let shape = value("shape")?.strip_prefix('(').and_then(|rest| rest.split(')').next());
+        let shape = shape.ok_or(NpyFault::Header("shape"))?;
+        let sizes = shape.split(',').map(str::trim).filter(|size| !size.is_empty()).map(str::parse);
+        let shape = sizes.collect::<Result<_, _>>().map_err(|_| NpyFault::Header("shape"))?;
+        Ok(Header { kind, shape, fortran })
+    }
+}
+
+fn one(mut source: impl Read) -> Result<Array, NpyFault> {
+    let Header { kind, shape, fortran } = Header::read(&mut source)?;
+    if fortran {
+        return Err(NpyFault::Fortran);
+    }
     let count = shape.iter().copied().fold(1, usize::saturating_mul);
     if count > MAX_NUMBERS {
         return Err(NpyFault::TooLarge(shape));
@@ -187,23 +238,6 @@ fn one(mut source: impl Read) -> Result<Array, NpyFault> {
         values.extend(wanted.chunks_exact(width).map(read));
     }
     Ok(Array { shape, values, bytes })
-}
-
-/// The type of the numbers, and the shape.
-fn parse_header(header: &str) -> Result<(String, Vec<usize>), NpyFault> {
-    let value = |key: &'static str| {
-        let at = header.find(&format!("'{key}':")).ok_or(NpyFault::Header(key))?;
-        Ok::<_, NpyFault>(header[at + key.len() + 3..].trim_start())
-    };
-    if value("fortran_order")?.starts_with("True") {
-        return Err(NpyFault::Fortran);
-    }
-    let kind = value("descr")?.strip_prefix('\'').and_then(|rest| rest.split('\'').next());
-    let kind = kind.ok_or(NpyFault::Header("descr"))?.to_owned();
-    let shape = value("shape")?.strip_prefix('(').and_then(|rest| rest.split(')').next());
-    let shape = shape.ok_or(NpyFault::Header("shape"))?;
-    let sizes = shape.split(',').map(str::trim).filter(|size| !size.is_empty()).map(str::parse);
-    Ok((kind, sizes.collect::<Result<_, _>>().map_err(|_| NpyFault::Header("shape"))?))
 }
 
 type ReadNumber = fn(&[u8]) -> f32;
@@ -249,6 +283,16 @@ pub(crate) mod tests {
     use zip::{CompressionMethod, ZipWriter};
 
     use super::*;
+
+    /// An archive of files.
+    pub(crate) fn npz(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in files {
+            writer.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
+            writer.write_all(bytes).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
+    }
 
     /// A file as NumPy writes it.
     pub(crate) fn npy(kind: &str, shape: &str, numbers: &[u8]) -> Vec<u8> {
@@ -302,17 +346,14 @@ pub(crate) mod tests {
 
     #[test]
     fn a_data_set_is_two_arrays_and_bytes_are_scaled() {
-        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-        let mut add = |name: &str, bytes: Vec<u8>| {
-            writer.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
-            writer.write_all(&bytes).unwrap();
-        };
-        add("x", npy("|u1", "2, 1, 2", &[0, 255, 51, 0]));
-        add("y", npy("|u1", "2,", &[1, 0]));
-        add("z", npy("<f4", "2,", &[0.5_f32, 0.0].map(f32::to_le_bytes).concat()));
+        let file = npz(&[
+            ("x", npy("|u1", "2, 1, 2", &[0, 255, 51, 0])),
+            ("y", npy("|u1", "2,", &[1, 0])),
+            ("z", npy("<f4", "2,", &[0.5_f32, 0.0].map(f32::to_le_bytes).concat())),
+        ]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data.npz");
-        std::fs::write(&path, writer.finish().unwrap().into_inner()).unwrap();
+        std::fs::write(&path, file).unwrap();
         let data = dataset(&path, "x", "y", 2).unwrap();
         assert_eq!(data.features(), ndarray::arr2(&[[0.0, 1.0], [0.2, 0.0]]));
         assert_eq!(data.labels().to_vec(), [1, 0]);

@@ -64,5 +64,5 @@ pub use schedule::{Ended, SimulationReport};
 pub use simulate::{SimulationOptions, simulate};
 pub use statistics::{Bounds, SurveyError, Surveyed, survey};
 pub use test_set::TestSet;
-pub use text::TextDataError;
+pub use text::{TextDataError, inspect_texts};
 pub use vocabulary::{Elected, Election, ElectionError, elect_vocabulary};

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use skep_learning::scrub::{RecordReport, Scrubber};
 use skep_learning::text::{
-    self, Column, Fields, Format, Pieces, Preparation, TextError, TextFeatures, Texts, Tokenizer, Vectors,
-    Vocabulary,
+    self, Column, Fields, Format, Layout, Pieces, Preparation, TextError, TextFeatures, Texts, TextsReport,
+    Tokenizer, Vectors, Vocabulary,
 };
 use skep_learning::{Architecture, Dataset, DatasetError, Layer};
 use skep_protocol::experiment::{self, TextColumn, TextData, TextFormat};
@@ -141,6 +141,18 @@ pub(crate) fn read(
     path: &Path,
 ) -> Result<Dataset, TextDataError> {
     dataset(data, preparation, path, texts(data, path)?)
+}
+
+/// What a file of texts holds that is read as an experiment says.
+///
+/// # Errors
+/// [`TextDataError`], which names the file and the place in it.
+pub fn inspect_texts(data: &TextData, path: &Path) -> Result<TextsReport, TextDataError> {
+    let layout = match data.format {
+        TextFormat::Speakers => Layout::Speakers,
+        _ => Layout::Records(fields(data)),
+    };
+    Ok(text::inspect(path, &layout, Some(&preparation(data)?))?)
 }
 
 fn texts(data: &TextData, path: &Path) -> Result<Texts, TextError> {

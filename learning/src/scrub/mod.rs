@@ -10,7 +10,7 @@ mod contact;
 mod folded;
 mod identity;
 mod payment;
-mod records;
+pub(crate) mod records;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

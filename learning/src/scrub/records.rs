@@ -327,7 +327,7 @@ fn has_content(value: &Value) -> bool {
 }
 
 /// 128 bits that tell records apart within one run; by chance, not against somebody who seeks collisions.
-fn digest(record: &impl Hash) -> u128 {
+pub(crate) fn digest(record: &impl Hash) -> u128 {
     let half = |number: u8| {
         let mut hasher = DefaultHasher::new();
         number.hash(&mut hasher);

@@ -120,7 +120,7 @@ impl Preparation {
     }
 
     /// The numbers of all words of a text that are known.
-    fn numbers(&self, text: &str) -> Vec<u32> {
+    pub(super) fn numbers(&self, text: &str) -> Vec<u32> {
         if let Tokenizer::Pieces(pieces) = &self.tokenizer {
             return pieces.numbers(text);
         }

@@ -1,5 +1,6 @@
 //! Files of labelled texts: one example a line, plain or compressed with gzip.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -91,44 +92,60 @@ impl Texts {
 /// # Errors
 /// [`TextError`], which names the file, the line and the column.
 pub fn read(path: &Path, fields: &Fields, classes: &Classes) -> Result<Texts, TextError> {
-    let file = open(path).map_err(|source| CsvError::Open { path: path.to_owned(), source })?;
     let mut texts = Texts { owners: fields.client.as_ref().map(|_| Owners::default()), ..Texts::default() };
-    let mut keep = |line, text: &str, label: Option<&str>, client: Option<&str>| {
+    let mut keep = |line, parts: Parts<'_>| {
+        let (client, text, label) = (parts.client?, parts.text?, parts.label?);
         let class = match (label, &fields.label) {
-            (Some(label), Some(field)) => classes.of_label(label).ok_or_else(|| {
+            (Some(label), Some(field)) => classes.of_label(&label).ok_or_else(|| {
                 at(path)(TextFault::NotALabel {
                     line,
                     field: field.to_string(),
-                    value: label.to_owned(),
+                    value: label.into_owned(),
                     expected: classes.expected(),
                 })
             })?,
             _ => 0,
         };
-        texts.texts.push(text.to_owned());
+        texts.texts.push(text.into_owned());
         texts.labels.push(class);
         if let (Some(owners), Some(client)) = (&mut texts.owners, client) {
-            owners.push(client);
+            owners.push(&client);
         }
         Ok(())
     };
-    match fields.format {
-        Format::Csv => table(path, file, fields, b',', &mut keep)?,
-        Format::Tsv => table(path, file, fields, b'\t', &mut keep)?,
-        Format::Jsonl => json_lines(path, file, fields, &mut keep)?,
-    }
+    visit(path, fields, &mut keep)?;
     if texts.texts.is_empty() { Err(at(path)(TextFault::NoTexts)) } else { Ok(texts) }
 }
 
-/// Takes the line, the text, the label and the client of an example.
-type Keep<'k> = dyn FnMut(u64, &str, Option<&str>, Option<&str>) -> Result<(), TextError> + 'k;
+/// Shows `each` every example of a file.
+///
+/// # Errors
+/// [`TextError`] of a file that cannot be read at all, and what `each` returns.
+pub(super) fn visit(path: &Path, fields: &Fields, each: &mut Each<'_>) -> Result<(), TextError> {
+    let file = open(path).map_err(|source| CsvError::Open { path: path.to_owned(), source })?;
+    match fields.format {
+        Format::Csv => table(path, file, fields, b',', each),
+        Format::Tsv => table(path, file, fields, b'\t', each),
+        Format::Jsonl => json_lines(path, file, fields, each),
+    }
+}
+
+/// The parts of an example, each an error where it should be and is not. Label and client are none where nobody asks.
+pub(super) struct Parts<'p> {
+    pub(super) text: Result<Cow<'p, str>, TextError>,
+    pub(super) label: Result<Option<Cow<'p, str>>, TextError>,
+    pub(super) client: Result<Option<Cow<'p, str>>, TextError>,
+}
+
+/// Takes the line of an example, and what stands there.
+pub(super) type Each<'k> = dyn FnMut(u64, Parts<'_>) -> Result<(), TextError> + 'k;
 
 fn table(
     path: &Path,
     source: impl Read,
     fields: &Fields,
     delimiter: u8,
-    keep: &mut Keep<'_>,
+    each: &mut Each<'_>,
 ) -> Result<(), TextError> {
     let malformed = |source| CsvError::Malformed { path: path.to_owned(), source };
     let named = |column: &Column| matches!(column, Column::Name(_));
@@ -157,20 +174,24 @@ fn table(
                 let (path, column) = (path.to_owned(), name.to_string());
                 Err(CsvError::Cell { path, line, column, fault: Box::new(CellFault::Missing) }.into())
             }
-            Some(value) => Ok(value),
+            Some(value) => Ok(Cow::Borrowed(value)),
             None => Err(at(path)(TextFault::NoColumn { line, column: column + 1 })),
         };
         let other = |place: Option<usize>, column: &Option<Column>| match (place, column) {
             (Some(place), Some(column)) => value(place, column).map(Some),
             _ => Ok(None),
         };
-        let owner = other(client, &fields.client)?;
-        keep(line, value(text, &fields.text)?, other(label, &fields.label)?, owner)?;
+        let parts = Parts {
+            text: value(text, &fields.text),
+            label: other(label, &fields.label),
+            client: other(client, &fields.client),
+        };
+        each(line, parts)?;
     }
     Ok(())
 }
 
-fn json_lines(path: &Path, source: impl Read, fields: &Fields, keep: &mut Keep<'_>) -> Result<(), TextError> {
+fn json_lines(path: &Path, source: impl Read, fields: &Fields, each: &mut Each<'_>) -> Result<(), TextError> {
     let lines = BufReader::new(BoundedLines::new(source)).lines();
     for (line, text) in (1..).zip(lines) {
         let text = text.map_err(|error| at(path)(TextFault::Io(error)))?;
@@ -183,17 +204,16 @@ fn json_lines(path: &Path, source: impl Read, fields: &Fields, keep: &mut Keep<'
         let field = |column: &Column, needed: &'static str, numbers: bool| {
             let name = column.to_string();
             match object.get(&name) {
-                Some(Value::String(text)) => Ok(text.clone()),
-                Some(Value::Number(number)) if numbers => Ok(number.to_string()),
+                Some(Value::String(text)) => Ok(Cow::Borrowed(text.as_str())),
+                Some(Value::Number(number)) if numbers => Ok(Cow::Owned(number.to_string())),
                 _ => Err(at(path)(TextFault::Field { line, field: name, needed })),
             }
         };
-        let body = field(&fields.text, "a text", false)?;
         let other = |column: &Option<Column>| {
             column.as_ref().map(|column| field(column, "a text or a number", true)).transpose()
         };
-        let (label, client) = (other(&fields.label)?, other(&fields.client)?);
-        keep(line, &body, label.as_deref(), client.as_deref())?;
+        let text = field(&fields.text, "a text", false);
+        each(line, Parts { text, label: other(&fields.label), client: other(&fields.client) })?;
     }
     Ok(())
 }

@@ -74,6 +74,11 @@ impl Vocabulary {
         &self.words
     }
 
+    /// Whether this is the number of a word, not of what stands for unknown ones.
+    pub(super) fn is_known(&self, number: u32) -> bool {
+        Some(number) != self.unknown
+    }
+
     /// The number of a word, or of what stands for unknown ones.
     pub fn number(&self, word: &str) -> Option<u32> {
         self.numbers.get(word).copied().or(self.unknown)

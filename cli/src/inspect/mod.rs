@@ -1,31 +1,45 @@
 //! `skep data inspect`: what a file of examples holds, and what an experiment would say of it.
 
+mod arrays;
+mod texts;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::json;
 use skep_learning::images::files_in;
 use skep_learning::inspect::{self, FeatureReport, Flaws, MAX_VALUES, TableReport, ValuesReport};
 use skep_learning::parquet::{self, Parquet, Value};
-use skep_learning::{Classes, csv, idx};
+use skep_learning::{Classes, csv, idx, npy, open_data};
+use skep_protocol::experiment::Data;
+use skep_simulations::inspect_texts;
 
 use crate::arguments::{Inspect, Output};
+use crate::experiment_file;
 use crate::failure::Failure;
 
 /// Runs `skep data inspect`.
 ///
 /// # Errors
-/// [`Failure::Usage`] when the file cannot be read or is neither a table nor an IDX file.
+/// [`Failure::Usage`] when the file cannot be read, or is nothing that can be learned from.
 pub(crate) fn run(arguments: &Inspect) -> Result<(), Failure> {
     let path = &arguments.file;
-    let (text, json) = if path.is_dir() {
+    let (text, json) = if let Some(experiment) = &arguments.experiment {
+        as_experiment_says(path, experiment, arguments.data_dir.as_deref())?
+    } else if path.is_dir() {
         folder(path)?
     } else if parquet::is_parquet_file(path).map_err(Failure::configuration)? {
         columns(path, arguments.label.as_deref(), arguments.client.as_deref())?
     } else if idx::is_idx(path).map_err(Failure::configuration)? {
         array(path)?
+    } else if npy::is_numpy(&beginning(path)?) {
+        arrays::arrays(path)?
+    } else if let Some(layout) = texts::layout(arguments)? {
+        texts::plain(path, &layout)?
     } else {
+        refuse_others(path, &beginning(path)?)?;
         let report = table(path, arguments.label.as_deref(), arguments.client.as_deref())?;
         (table_text(path, &report), table_json(&report))
     };
@@ -34,6 +48,64 @@ pub(crate) fn run(arguments: &Inspect) -> Result<(), Failure> {
         Output::Json => println!("{json}"),
     }
     Ok(())
+}
+
+/// A file like those of an experiment, which says how it is read.
+fn as_experiment_says(
+    path: &Path,
+    experiment: &Path,
+    data_dir: Option<&Path>,
+) -> Result<(String, serde_json::Value), Failure> {
+    let experiment = experiment_file::read(Some(experiment), data_dir)?;
+    match &experiment.data {
+        Data::Text(data) => {
+            let report = inspect_texts(data, path).map_err(Failure::configuration)?;
+            Ok(texts::told(path, &report))
+        }
+        Data::Csv(csv) => {
+            let report = table(path, Some(&csv.label), csv.client.as_deref())?;
+            Ok((table_text(path, &report), table_json(&report)))
+        }
+        _ => Err(Failure::Usage {
+            problem:
+                "--experiment: says how texts and tables are read, and this one learns from something else"
+                    .to_owned(),
+            help: Some("leave it out: what else can be learned from says itself what it is".to_owned()),
+        }),
+    }
+}
+
+/// The first bytes of a file.
+fn beginning(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    open_data(path)
+        .and_then(|file| file.take(BEGINNING).read_to_end(&mut bytes))
+        .map_err(|error| Failure::configuration(format!("{}: {error}", path.display())))?;
+    Ok(bytes)
+}
+
+/// What is no table, by how it begins: its first line would be taken for names, and shown.
+fn refuse_others(path: &Path, beginning: &[u8]) -> Result<(), Failure> {
+    let text = match std::str::from_utf8(beginning) {
+        Ok(text) => Some(text),
+        // The last character may be cut.
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&beginning[..error.valid_up_to()]).ok()
+        }
+        Err(_) => None,
+    };
+    let problem = match text.map(str::trim_start) {
+        Some("") => "holds nothing",
+        Some(text) if text.starts_with(['{', '[']) => {
+            "begins like JSON; say --format jsonl if each line is an object"
+        }
+        Some(text) if !text.contains('\0') => return Ok(()),
+        _ => {
+            "is no data set: neither text in UTF-8 (a table, JSON Lines, a play) nor an IDX, Parquet, NPY or NPZ file, nor a folder of \
+             images"
+        }
+    };
+    Err(Failure::configuration(format!("{}: {problem}", path.display())))
 }
 
 /// Looks through a table; the column `label` is the label's if no other is named and there is one.
@@ -59,8 +131,8 @@ pub(crate) fn classes(label: &ValuesReport) -> Option<(Classes, Vec<u64>)> {
     Some((classes, counts))
 }
 
-fn table_json(report: &TableReport) -> serde_json::Value {
-    let classes = report.label.as_ref().and_then(classes).map(|(classes, counts)| {
+fn label_json(label: &ValuesReport) -> serde_json::Value {
+    let classes = classes(label).map(|(classes, counts)| {
         let name = |class| classes.name(class);
         counts
             .iter()
@@ -68,13 +140,15 @@ fn table_json(report: &TableReport) -> serde_json::Value {
             .map(|(class, examples)| json!({ "class": name(class), "examples": examples }))
             .collect::<Vec<_>>()
     });
+    json!({ "column": label.column, "missing": label.missing, "classes": classes })
+}
+
+fn table_json(report: &TableReport) -> serde_json::Value {
     json!({
         "format": "csv",
         "examples": report.examples,
         "features": report.features,
-        "label": report.label.as_ref().map(|label| json!({
-            "column": label.column, "missing": label.missing, "classes": classes
-        })),
+        "label": report.label.as_ref().map(label_json),
         "client": report.client,
     })
 }
@@ -265,4 +339,6 @@ impl Lines {
 }
 
 const LABEL: &str = "label";
+/// Bytes that tell what a file is.
+const BEGINNING: u64 = 8192;
 const SHOWN: usize = 20;
