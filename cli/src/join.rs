@@ -1,6 +1,7 @@
 //! `skep join`: one client of a federation.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use skep_client::task::learner_for;
 use skep_client::terms::Terms;
 use skep_client::trainer::ClientKeys;
 use skep_learning::scrub::RecordReport;
+use skep_protocol::Round;
 use skep_protocol::net::enrolment::{EnrolError, enrol, enrol_listed};
 use skep_protocol::net::identity::{Identity, IdentityError};
 use skep_protocol::net::invitation::{Address, Fingerprint, Invitation};
@@ -143,9 +145,17 @@ fn notify(log_format: LogFormat, certified_by: String) -> Notify {
             }
             *last = Some((*terms).clone());
         }
-        News::Declined { round, limit } => say(log_format, &format!("declined {round}: {limit}")),
-        News::Unwilling { round, reason } => say(log_format, &format!("declined {round}: {reason}")),
+        News::Declined { round, limit } => declined(log_format, *round, limit),
+        News::Unwilling { round, reason } => declined(log_format, *round, reason),
     })
+}
+
+/// The client declines: said once, to whoever watches.
+fn declined(log_format: LogFormat, round: Round, reason: &dyn Display) {
+    match log_format {
+        LogFormat::Text => say(log_format, &format!("declined {round}: {reason}")),
+        LogFormat::Json => tracing::warn!(%round, %reason, "declined"),
+    }
 }
 
 /// What was done to the owner's texts, in numbers.

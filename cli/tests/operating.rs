@@ -204,6 +204,7 @@ fn an_owner_reads_what_is_asked_and_limits_it_in_a_file() {
     limited.until("declined round 3: 2 rounds were taken part in, which is all that `rounds` allows");
     let limited = limited.end();
     assert_eq!(limited.code, 0, "{}", limited.err);
+    assert_eq!(limited.err.matches("declined").count(), 2, "rounds 3 and 4, each once: {}", limited.err);
     assert!(
         limited.out.contains("took part in 2 rounds\nnot in 2: declined, the owner allows no more rounds"),
         "{}",

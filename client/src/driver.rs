@@ -261,7 +261,7 @@ impl Driver {
         match judgement {
             Judgement::Agreed => return self.admit(plan),
             Judgement::Declined(reason) => {
-                warn!(%round, %reason, "declined");
+                info!(%round, %reason, "declined");
                 self.notify.tell(&News::Unwilling { round, reason });
                 self.handle(Event::Unwilling { plan, reason });
             }
@@ -280,7 +280,7 @@ impl Driver {
         match self.policy.admit(terms.bytes(), SystemTime::now())? {
             Ok(()) => self.handle(Event::Invited(plan)),
             Err(limit) => {
-                warn!(round = %terms.round, %limit, "declined: the owner's limits forbid it");
+                info!(round = %terms.round, %limit, "declined: the owner's limits forbid it");
                 self.notify.tell(&News::Declined { round: terms.round, limit });
                 self.handle(Event::Unwilling { plan, reason: limit.decline() });
             }

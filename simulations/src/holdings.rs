@@ -5,7 +5,7 @@ use skep_protocol::ClientId;
 use skep_protocol::experiment::{Data, Experiment};
 
 use crate::clients::{Clients, counted};
-use crate::held_out::HoldOut;
+use crate::held_out::hold_out;
 use crate::population;
 
 /// What clients have to train on.
@@ -42,7 +42,7 @@ impl Holdings {
                 (divided.clients, divided.repaired)
             }
         };
-        let hold_out = HoldOut::of(experiment);
+        let hold_out = hold_out(experiment);
         let clients = || (0..).map(ClientId).zip(&shares);
         let kept = |share: &Subset| hold_out.as_ref().map_or(0, |hold_out| hold_out.count(share.len()));
         let sizes: Vec<usize> = shares.iter().map(|share| share.len() - kept(share)).collect();
