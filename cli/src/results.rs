@@ -174,7 +174,7 @@ pub(crate) fn summary(directory: &Path) -> Result<Option<Value>, Failure> {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
             .map_err(|error| Failure::Other(format!("{}: {error}", path.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if NOT_THERE.contains(&error.kind()) => Ok(None),
         Err(error) => Err(Failure::file(path, error)),
     }
 }
@@ -186,7 +186,7 @@ pub(crate) fn summary(directory: &Path) -> Result<Option<Value>, Failure> {
 pub(crate) fn rounds(directory: &Path) -> Result<Vec<RoundRecord>, Failure> {
     let path = directory.join("rounds.jsonl");
     let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Failure::Usage {
+        kind if NOT_THERE.contains(&kind) => Failure::Usage {
             problem: format!("{}: there is no rounds.jsonl here", directory.display()),
             help: Some("name a results directory of `skep simulate --out` or `skep serve --out`".to_owned()),
         },
@@ -202,6 +202,12 @@ pub(crate) fn rounds(directory: &Path) -> Result<Vec<RoundRecord>, Failure> {
 pub(crate) fn is_of(directory: &Path, experiment: &Experiment) -> bool {
     let kept = fs::read_to_string(directory.join("experiment.toml"));
     kept.is_ok_and(|kept| kept == experiment_file::to_toml(experiment))
+}
+
+/// Whether a process writes its results into this directory.
+pub(crate) fn is_being_written(directory: &Path) -> bool {
+    let file = File::options().append(true).open(directory.join("rounds.jsonl"));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
 }
 
 /// A file to append to, which no other process does at the same time.
@@ -292,6 +298,8 @@ fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure
     write().map_err(|error| Failure::file(&path, error))
 }
 
+/// What the system says of a file that is not there.
+const NOT_THERE: [io::ErrorKind; 2] = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
 /// What a simulation that was stopped goes on from.
 pub(crate) const CHECKPOINT: &str = "checkpoint.skep";
 /// What a run that goes on needs of the one before it.

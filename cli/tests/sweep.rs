@@ -6,10 +6,11 @@ mod harness;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use harness::running::Running;
 use harness::{SMALL, changed, path, skep};
 use serde_json::Value;
-
 use skep_learning::parquet;
+
 fn swept(directory: &Path, sweep: &str) -> PathBuf {
     let file = changed(directory, &SMALL);
     let text = fs::read_to_string(&file).unwrap();
@@ -58,6 +59,14 @@ fn a_sweep_runs_every_combination_and_says_what_all_of_them_cost() {
     assert!(out.join("0002/summary.json").exists());
     assert!(again.out.contains("rounds.count") && again.out.contains("all runs: epsilon"), "{}", again.out);
 
+    // A run that a killed sweep has left behind is waited for.
+    let behind = fs::File::options().append(true).open(out.join("0002/rounds.jsonl")).unwrap();
+    behind.lock().unwrap();
+    let mut waiting = Running::start(&[&arguments[..6], &["text", "--resume"]].concat());
+    waiting.until("run 2 is still on its way in another process");
+    drop(behind);
+    assert_eq!(waiting.end().code, 0);
+
     let page = directory.path().join("compare.html");
     let [one, two] = ["0001", "0004"].map(|run| out.join(run));
     let compared = skep(&["compare", path(&one), path(&two), "--html", path(&page)]);
@@ -84,15 +93,6 @@ fn a_sweep_runs_every_combination_and_says_what_all_of_them_cost() {
     assert!(events.windows(8).any(|window| window == b"accuracy"));
 }
 
-#[test]
-fn runs_whose_clients_differ_promise_nothing_together() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = swept(directory.path(), "seed = [1, 2]");
-    let out = directory.path().join("out");
-    let ran = skep(&["simulate", path(&file), "--sweep", "--out", path(&out), "--output", "json"]);
-    assert_eq!(ran.code, 0, "{}", ran.err);
-    assert_eq!(json(&ran.out)["epsilon_release_composed"], Value::Null);
-    assert!(json(&ran.out)["composition"].as_str().unwrap().contains("clients are not the same"));
 #[test]
 fn the_best_run_is_the_best_on_validation_examples() {
     let directory = tempfile::tempdir().unwrap();
@@ -145,6 +145,15 @@ fn the_best_run_is_the_best_on_validation_examples() {
     assert!(over_sockets.err.contains("evaluation.validation is of simulations"), "{}", over_sockets.err);
 }
 
+#[test]
+fn runs_whose_clients_differ_promise_nothing_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = swept(directory.path(), "seed = [1, 2]");
+    let out = directory.path().join("out");
+    let ran = skep(&["simulate", path(&file), "--sweep", "--out", path(&out), "--output", "json"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_eq!(json(&ran.out)["epsilon_release_composed"], Value::Null);
+    assert!(json(&ran.out)["composition"].as_str().unwrap().contains("clients are not the same"));
 }
 
 #[test]

@@ -10,8 +10,9 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -58,6 +59,7 @@ pub(crate) fn run(arguments: &Simulate) -> Result<(), Failure> {
         while !interrupted.load(Ordering::Relaxed)
             && let Some(planned) = runs.get(next.fetch_add(1, Ordering::Relaxed))
         {
+            wait_for_others(&directory(out, planned), planned.number, interrupted);
             let ran = one(arguments, planned, out, each);
             eprintln!("{}", table::line(&ran, runs.len()));
             done.push(ran);
@@ -122,8 +124,23 @@ fn prepare(out: &Path, runs: &[Planned], resume: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+fn directory(out: &Path, planned: &Planned) -> PathBuf {
+    out.join(format!("{:04}", planned.number))
+}
+
+/// A sweep that was killed has left its runs to themselves, and they go on.
+fn wait_for_others(directory: &Path, number: usize, interrupted: &AtomicBool) {
+    let mut told = false;
+    while results::is_being_written(directory) && !interrupted.load(Ordering::Relaxed) {
+        if !std::mem::replace(&mut told, true) {
+            eprintln!("run {number} is still on its way in another process: waiting for it");
+        }
+        thread::sleep(WAIT);
+    }
+}
+
 fn one(arguments: &Simulate, planned: &Planned, out: &Path, threads: usize) -> Ran {
-    let directory = out.join(format!("{:04}", planned.number));
+    let directory = directory(out, planned);
     let ended = start(arguments, &plan::file(out, planned.number), &directory, threads)
         .map_err(|error| format!("the process cannot be started: {error}"))
         .and_then(end);
@@ -165,5 +182,6 @@ fn end(mut child: Child) -> Result<i32, String> {
     }
 }
 
+const WAIT: Duration = Duration::from_millis(100);
 /// Of what a failed run said.
 const LAST_LINES: usize = 12;
