@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod support;
+
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
@@ -9,47 +11,21 @@ use skep_learning::Split;
 use skep_privacy::prg::Key;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
-    AttackFile, BatchFile, DataFile, ExperimentFile, GroupsFile, ModeFile, ModelFile, PartitionFile,
-    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, SecureAggregationFile, SimulationFile,
-    StrategyFile, TaskFile, TrainingFile, WeightingFile,
+    AttackFile, ExperimentFile, GroupsFile, ModeFile, PrivacyFile, RoundsFile, SecureAggregationFile,
+    SimulationFile, StrategyFile,
 };
 use skep_simulations::{SimulationOptions, SimulationReport, backdoor_success, population, simulate};
+use support::MEAN;
 
 const SCALED: AttackFile = AttackFile::Scaled { fraction: 0.2, factor: -10.0 };
-
-fn mean() -> StrategyFile {
-    StrategyFile::Fedavg { weighting: WeightingFile::Uniform, max_examples: None, server_learning_rate: 1.0 }
-}
 
 fn experiment(strategy: StrategyFile, attack: Option<AttackFile>) -> Experiment {
     Experiment::try_from(&file(strategy, attack)).unwrap()
 }
 
 fn file(strategy: StrategyFile, attack: Option<AttackFile>) -> ExperimentFile {
-    ExperimentFile {
-        name: "attacks".into(),
-        seed: 1,
-        task: TaskFile {
-            initial_weights: Default::default(),
-            data: DataFile::Digits,
-            model: ModelFile::Softmax {},
-            training: TrainingFile::plain(0.5, 2, BatchFile::Size(16)),
-            tuning: None,
-        },
-        population: PopulationFile {
-            clients: 20,
-            partition: PartitionFile::Iid {},
-            ledger: None,
-            max_participations: None,
-            min_separation: None,
-        },
-        rounds: RoundsFile { count: 15, sampling: SamplingFile::All {}, min_updates: 20, deadline_s: 30.0 },
-        strategy,
-        privacy: PrivacyFile::NONE,
-        secure_aggregation: None,
-        evaluation: None,
-        simulation: SimulationFile { attack, ..SimulationFile::default() },
-    }
+    let simulation = SimulationFile { attack, ..SimulationFile::default() };
+    ExperimentFile { strategy, simulation, ..support::digits() }
 }
 
 /// The same with a hundred clients whose updates the server sees in noised sums of twenty.
@@ -86,11 +62,11 @@ fn accuracy(report: &SimulationReport) -> f64 {
 
 #[test]
 fn scaled_updates_break_the_mean_and_no_robust_aggregate() {
-    let data = population::data(&experiment(mean(), None)).unwrap();
+    let data = population::data(&experiment(MEAN, None)).unwrap();
     let measured = |strategy, attack| accuracy(&run(&experiment(strategy, attack), &data, 1));
-    let clean = measured(mean(), None);
+    let clean = measured(MEAN, None);
     assert!(clean > 90.0, "{clean}");
-    let broken = measured(mean(), Some(SCALED));
+    let broken = measured(MEAN, Some(SCALED));
     assert!(broken < clean - 30.0, "the mean bears it: {broken} of {clean}");
     let server_learning_rate = 1.0;
     for strategy in [
@@ -109,11 +85,11 @@ fn scaled_updates_break_the_mean_and_no_robust_aggregate() {
 #[test]
 fn under_masks_two_clients_break_the_mean_and_no_median_of_group_sums() {
     let scaled = || Some(AttackFile::Scaled { fraction: 0.02, factor: -40.0 });
-    let data = population::data(&in_groups(mean(), None)).unwrap();
+    let data = population::data(&in_groups(MEAN, None)).unwrap();
     let measured = |strategy, attack| run(&in_groups(strategy, attack), &data, 2);
-    let clean = accuracy(&measured(mean(), None));
+    let clean = accuracy(&measured(MEAN, None));
     assert!(clean > 85.0, "{clean}");
-    let broken = accuracy(&measured(mean(), scaled()));
+    let broken = accuracy(&measured(MEAN, scaled()));
     assert!(broken < clean - 25.0, "the mean bears it: {broken} of {clean}");
     let server_learning_rate = 1.0;
     for strategy in [
@@ -145,18 +121,18 @@ fn a_backdoor_opens_to_its_trigger_and_shows_in_no_accuracy() {
         poisoned: 0.5,
         factor,
     };
-    let data = population::data(&experiment(mean(), None)).unwrap();
+    let data = population::data(&experiment(MEAN, None)).unwrap();
     let success = |strategy, factor| {
         let experiment = experiment(strategy, Some(backdoor(factor)));
         let report = run(&experiment, &data, 1);
         (accuracy(&report), backdoor_success(&experiment, &data.test, &report.model).unwrap().unwrap())
     };
-    let (kept, opened) = success(mean(), 5.0);
+    let (kept, opened) = success(MEAN, 5.0);
     assert!(kept > 75.0 && opened > 0.8, "accuracy {kept}, success {opened}");
     let (kept, opened) = success(StrategyFile::Median { server_learning_rate: 1.0 }, 5.0);
     assert!(kept > 85.0 && opened < 0.5, "accuracy {kept}, success {opened}");
-    let honest = run(&experiment(mean(), None), &data, 1);
-    let measured = backdoor_success(&experiment(mean(), Some(backdoor(1.0))), &data.test, &honest.model);
+    let honest = run(&experiment(MEAN, None), &data, 1);
+    let measured = backdoor_success(&experiment(MEAN, Some(backdoor(1.0))), &data.test, &honest.model);
     assert!(measured.unwrap().unwrap() < 0.3);
-    assert_eq!(backdoor_success(&experiment(mean(), None), &data.test, &honest.model).unwrap(), None);
+    assert_eq!(backdoor_success(&experiment(MEAN, None), &data.test, &honest.model).unwrap(), None);
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod support;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +12,8 @@ use skep_privacy::prg::Key;
 use skep_protocol::Round;
 use skep_protocol::experiment::Experiment;
 use skep_protocol::experiment::file::{
-    Activation, BatchFile, DataFile, Devices, Evaluation, ExperimentFile, ModelFile, PartitionFile,
-    PopulationFile, PrivacyFile, RoundsFile, SamplingFile, SimulationFile, StrategyFile, TaskFile,
-    TrainingFile, WeightingFile,
+    Activation, BatchFile, Devices, Evaluation, ExperimentFile, ModelFile, PartitionFile, RoundsFile,
+    SamplingFile, StrategyFile, TrainingFile,
 };
 use skep_protocol::experiment::simulation::{Amount, Distribution};
 use skep_server::ledger::Place;
@@ -20,42 +21,22 @@ use skep_server::record::{Observer, RoundRecord};
 use skep_simulations::{
     Checkpoint, Checkpoints, Resume, SimulationOptions, SimulationReport, population, simulate,
 };
+use support::MEAN;
 
-const FEDAVG: StrategyFile =
-    StrategyFile::Fedavg { weighting: WeightingFile::Uniform, max_examples: None, server_learning_rate: 1.0 };
 const SCAFFOLD: StrategyFile = StrategyFile::Scaffold { server_learning_rate: 1.0 };
 
 /// Digits in shards of one class: 20 clients, half of them in each round.
 fn file(strategy: StrategyFile, rounds: u64) -> ExperimentFile {
-    ExperimentFile {
-        name: "strategies".into(),
-        seed: 1,
-        task: TaskFile {
-            initial_weights: Default::default(),
-            data: DataFile::Digits,
-            model: ModelFile::Softmax {},
-            training: TrainingFile::plain(0.3, 3, BatchFile::Size(16)),
-            tuning: None,
-        },
-        population: PopulationFile {
-            clients: 20,
-            partition: PartitionFile::Shards { per_client: 1 },
-            ledger: None,
-            max_participations: None,
-            min_separation: None,
-        },
-        rounds: RoundsFile {
-            count: rounds,
-            sampling: SamplingFile::Fixed { size: 10 },
-            min_updates: 10,
-            deadline_s: 30.0,
-        },
-        strategy,
-        privacy: PrivacyFile::NONE,
-        secure_aggregation: None,
-        simulation: SimulationFile::default(),
-        evaluation: None,
-    }
+    let mut file = ExperimentFile { strategy, ..support::digits() };
+    file.task.training = TrainingFile::plain(0.3, 3, BatchFile::Size(16));
+    file.population.partition = PartitionFile::Shards { per_client: 1 };
+    file.rounds = RoundsFile {
+        count: rounds,
+        sampling: SamplingFile::Fixed { size: 10 },
+        min_updates: 10,
+        ..file.rounds
+    };
+    file
 }
 
 fn run(strategy: StrategyFile, rounds: u64, threads: usize) -> SimulationReport {
@@ -105,12 +86,12 @@ fn buffered() -> ExperimentFile {
 
 #[test]
 fn where_nothing_is_different_yet_the_model_is_that_of_fedavg() {
-    let fedavg = run(FEDAVG, 3, 1).model_sha256;
+    let fedavg = run(MEAN, 3, 1).model_sha256;
     // Every loss to the power of 0 counts the same.
     assert_eq!(run(StrategyFile::QFedavg { q: 0.0, server_learning_rate: 1.0 }, 3, 1).model_sha256, fedavg);
     // Before the first round every control variate is 0, and no longer; a correction by 0 is rounded elsewhere.
     let apart = |rounds| {
-        let (scaffold, fedavg) = (run(SCAFFOLD, rounds, 1).model, run(FEDAVG, rounds, 1).model);
+        let (scaffold, fedavg) = (run(SCAFFOLD, rounds, 1).model, run(MEAN, rounds, 1).model);
         scaffold.iter().zip(fedavg.iter()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
     };
     let (first, third) = (apart(1), apart(3));
@@ -126,7 +107,7 @@ fn what_clients_remember_does_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn private_layers_stay_with_their_clients_and_serve_them() {
-    let mut file = perceptron(file(FEDAVG, 8), &["output"]);
+    let mut file = perceptron(file(MEAN, 8), &["output"]);
     let last = Evaluation { every: 8, clients: Some(1.0), hold_out: Some(0.3), ..Evaluation::default() };
     file.evaluation = Some(last);
     let first = population::initial_model(&Experiment::try_from(&file).unwrap()).unwrap();
@@ -155,7 +136,7 @@ fn a_buffered_run_is_the_same_on_any_number_of_threads() {
 
 #[test]
 fn what_clients_remember_survives_the_process() {
-    for file in [file(SCAFFOLD, 6), perceptron(file(FEDAVG, 6), &["output"]), buffered()] {
+    for file in [file(SCAFFOLD, 6), perceptron(file(MEAN, 6), &["output"]), buffered()] {
         let whole = run_file(&file, 1, |options| options, None);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("checkpoint.skep");
