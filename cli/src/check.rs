@@ -7,8 +7,8 @@ use skep_privacy::prg::Key;
 use skep_protocol::experiment::{Experiment, Privacy};
 use skep_server::federation::{Federation, ServerKeys};
 use skep_server::ledger::{Place, simulated};
-use skep_simulations::Clients;
 use skep_simulations::population::{self, DataError};
+use skep_simulations::{Clients, check_simulation};
 
 use crate::arguments::{Check, Output};
 use crate::cost::Cost;
@@ -57,7 +57,7 @@ impl Price {
     /// # Errors
     /// [`Failure`] when the federation cannot be set up: the model is too large, the data do not suffice.
     pub(crate) fn of(experiment: &Experiment) -> Result<Self, Failure> {
-        population::check_private_layers(experiment).map_err(Failure::configuration)?;
+        check_simulation(experiment).map_err(Failure::configuration)?;
         let clients = check_data(experiment)?;
         let federation = never_to_run(experiment)?;
         let grid = federation.grid();

@@ -206,8 +206,9 @@ mod tests {
 
     /// A round in which everything is there that may be missing, and one in which nothing is.
     const ROUNDS: [&str; 2] = [
-        r#"{"round":1,"outcome":"complete","detail":"complete","invited":4,"updates":4,"accuracy":1.0,"loss":0.0,"validation_accuracy":0.5,
-           "validation_loss":1.0,"client_accuracy":{"clients":2,"mean":0.5,"worst":0.0,"percentile_10":0.0,"median":0.0,"percentile_90":1.0},
+        r#"{"round":1,"outcome":"complete","detail":"complete","invited":4,"updates":4,"accuracy":1.0,"loss":0.0,"mean_absolute_error":1.0,
+           "root_mean_squared_error":1.0,"r_squared":0.5,
+           "validation":{"accuracy":0.5,"loss":1.0,"mean_absolute_error":1.0,"root_mean_squared_error":1.0,"r_squared":0.5},"client_accuracy":{"clients":2,"mean":0.5,"worst":0.0,"percentile_10":0.0,"median":0.0,"percentile_90":1.0},
            "personalised_accuracy":{"clients":2,"mean":1.0,"worst":1.0,"percentile_10":1.0,"median":1.0,"percentile_90":1.0},
            "client_answers":{"accuracy":0.5,"accuracy_within":0.1,"loss":1.0,"loss_within":0.1},"epsilon_release":1.0,"epsilon_server":2.0,
            "epsilon_server_absent":"nobody asked","epsilon_alone":1.0,"epsilon_release_if_continuous":1.0,"epsilon_server_if_continuous":1.0,
@@ -239,7 +240,7 @@ mod tests {
         ] {
             assert_eq!(kind(&all[name]), expected, "{name}");
         }
-        assert_eq!(all["validation_accuracy"], Column::Numbers(vec![Some(0.5), None]));
+        assert_eq!(all["validation.accuracy"], Column::Numbers(vec![Some(0.5), None]));
         assert_eq!(all["refusals.late"], Column::Integers(vec![Some(1), None]));
         assert!(!all.contains_key("dropped.late"));
         for (name, column) in columns(&[empty]).unwrap() {

@@ -13,7 +13,7 @@ use skep_server::ledger::Place;
 use skep_server::record::OutcomeKind;
 use skep_simulations::{
     Checkpoint, CheckpointError, Checkpoints, Clients, Ended, Resume, SimulationError, SimulationOptions,
-    backdoor_success, population, simulate,
+    backdoor_success, check_simulation, population, simulate_clients,
 };
 
 use crate::arguments::{Output, Simulate};
@@ -50,6 +50,8 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
     };
     let data = (!arguments.real).then(|| population::data(&experiment)).transpose();
     let data = data.map_err(Failure::configuration)?;
+    // Before results are replaced.
+    let clients = data.as_ref().map(|data| simulated_clients(&experiment, data)).transpose()?;
     let test = match &data {
         Some(data) => data.test.clone(),
         None => population::test_data(&experiment).map_err(Failure::configuration)?,
@@ -72,40 +74,46 @@ pub(crate) fn run(arguments: &Simulate, log: &str) -> Result<(), Failure> {
         recorder.knows(resume.records.clone());
     }
     let repeat = Repeat::of(arguments, &experiment);
-    let ran = match &data {
-        Some(data) => in_memory(arguments, &experiment, data, &root, resume, &mut recorder),
-        None => over_sockets(arguments, log, &experiment, &root, &mut recorder),
+    let ran = match (&data, &clients) {
+        (Some(data), Some(clients)) => {
+            in_memory(arguments, &experiment, (data, clients), &root, resume, &mut recorder)
+        }
+        _ => over_sockets(arguments, log, &experiment, &root, &mut recorder),
     };
     let recorded = recorder.finish()?;
-    if ran.is_ok() && recorded.records.iter().any(|record| record.outcome != OutcomeKind::Aborted) {
+    let released = recorded.records.iter().any(|record| record.outcome != OutcomeKind::Aborted);
+    if matches!(&ran, Err(Failure::Usage { .. })) || (ran.is_ok() && released) {
         repeat.dismiss();
     }
     let Ran { end, run, model } = ran?;
     let mut summary = Summary::new(&experiment, &test, &recorded.records, &recorded.pace, run);
-    if let Privacy::Examples { .. } = &experiment.privacy {
-        let clients = clients_of(&experiment, data.as_ref())?;
+    let clients = match (clients, &experiment.privacy, &arguments.out) {
+        (None, Privacy::Examples { .. }, _) | (None, _, Some(_)) => Some(clients_of(&experiment)?),
+        (clients, ..) => clients,
+    };
+    if let (Privacy::Examples { .. }, Some(clients)) = (&experiment.privacy, &clients) {
         let rounds = recorded.records.len() as u64;
-        summary.cost = summary.cost.with_examples(&experiment, &clients, rounds)?;
+        summary.cost = summary.cost.with_examples(&experiment, clients, rounds)?;
     }
     if let (Some(data), true) = (&data, experiment.data.predicted() == Predicted::Word) {
         summary.ngram_perplexity = ngram::perplexity(&data.train, &test, report::NGRAM);
     }
-    let simulated_clients = match arguments.out {
-        Some(_) => clients_of(&experiment, data.as_ref())?.label_counts(&experiment),
-        None => None,
-    };
+    let kept = clients.filter(|_| arguments.out.is_some());
+    let simulated_clients = kept.and_then(|clients| clients.label_counts(&experiment));
     let shown = Shown { test, simulated_clients };
     report::finish(&experiment, recorded, summary, model, shown, arguments.output, end)
 }
 
-/// Who has which examples.
-fn clients_of(experiment: &Experiment, data: Option<&Split>) -> Result<Clients, Failure> {
-    let read = match data {
-        None => Some(population::data(experiment).map_err(Failure::configuration)?),
-        Some(_) => None,
-    };
-    let train = &data.or(read.as_ref()).expect("read if it was not there").train;
-    Clients::new(experiment, train).map_err(Failure::configuration)
+/// Who has which examples of a simulation in memory, if it finds everything that it needs.
+fn simulated_clients(experiment: &Experiment, data: &Split) -> Result<Clients, Failure> {
+    check_simulation(experiment).map_err(failure)?;
+    Clients::new(experiment, &data.train).map_err(|error| failure(error.into()))
+}
+
+/// Who has which examples, where other processes have them.
+fn clients_of(experiment: &Experiment) -> Result<Clients, Failure> {
+    let data = population::data(experiment).map_err(Failure::configuration)?;
+    Clients::new(experiment, &data.train).map_err(Failure::configuration)
 }
 
 /// Says how to repeat a run that fails, by an error or a panic.
@@ -168,7 +176,7 @@ struct Ran {
 fn in_memory(
     arguments: &Simulate,
     experiment: &Experiment,
-    data: &Split,
+    (data, clients): (&Split, &Clients),
     root: &Key,
     resume: Option<Resume>,
     recorder: &mut Recorder,
@@ -186,7 +194,8 @@ fn in_memory(
         resume,
         ..SimulationOptions::new(threads(arguments.threads))
     };
-    let ran = simulate(experiment, data, root, &options, interrupt::flag()?, recorder).map_err(failure)?;
+    let ran = simulate_clients(experiment, clients, data, root, &options, interrupt::flag()?, recorder)
+        .map_err(failure)?;
     let end = match ran.ended {
         Ended::Finished => End::Finished,
         Ended::BudgetExhausted(exhausted) => End::BudgetExhausted(exhausted.into()),
@@ -364,6 +373,7 @@ fn failure(error: SimulationError) -> Failure {
         | SimulationError::Model(_)
         | SimulationError::Task(_)
         | SimulationError::PrivateLayers { .. }
+        | SimulationError::Trace(_)
         | SimulationError::Federation(_) => Failure::Usage { problem: error.to_string(), help: None },
         SimulationError::Ledger(error) => ledger_failure(error),
         error => Failure::other(error),

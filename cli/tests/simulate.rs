@@ -137,8 +137,17 @@ fn results_are_replaced_and_anything_else_is_left_alone() {
     let out = directory.path().join("out");
     assert_eq!(simulate(directory.path(), &[], &["--out", path(&out)]).code, 0);
     assert_eq!(simulate(directory.path(), &[], &["--out", path(&out)]).code, 0);
-    fs::write(out.join("thesis.tex"), "years of work").unwrap();
     let before = fs::read(out.join("summary.json")).unwrap();
+    // A trace that makes no sense is bad input, which no seed repeats, and costs no results.
+    fs::write(directory.path().join("trace.csv"), "client,from_s,to_s\n0,5,2\n").unwrap();
+    let trace = "[simulation.availability]\nkind = \"trace\"\nfile = \"trace.csv\"\n\n[privacy]";
+    let Transcript { code, err, .. } =
+        simulate(directory.path(), &[("[privacy]", trace)], &["--out", path(&out)]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("trace.csv") && !err.contains("to repeat"), "{err}");
+    assert_eq!(skep(&["check", path(&directory.path().join("experiment.toml"))]).code, 2);
+    assert_eq!(fs::read(out.join("summary.json")).unwrap(), before);
+    fs::write(out.join("thesis.tex"), "years of work").unwrap();
     let Transcript { code, err, .. } = simulate(directory.path(), &[], &["--out", path(&out)]);
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("thesis.tex"), "{err}");

@@ -2,6 +2,7 @@
 
 use skep_learning::{LabelSkew, PartitionError, Split, Spread, Subset};
 use skep_protocol::ClientId;
+use skep_protocol::experiment::evaluation::Predicted;
 use skep_protocol::experiment::{Data, Experiment};
 
 use crate::clients::{Clients, counted};
@@ -46,8 +47,8 @@ impl Holdings {
         let clients = || (0..).map(ClientId).zip(&shares);
         let kept = |share: &Subset| hold_out.as_ref().map_or(0, |hold_out| hold_out.count(share.len()));
         let sizes: Vec<usize> = shares.iter().map(|share| share.len() - kept(share)).collect();
-        // Any word may come next: what stands in a text is no class that a client has.
-        let label_counts = (!experiment.data.predicts_words()).then(|| {
+        // Any word may come next, and a number is no class.
+        let label_counts = (experiment.data.predicted() == Predicted::Class).then(|| {
             clients()
                 .map(|(client, share)| counted(hold_out.as_ref(), client, share).trained)
                 .collect::<Vec<_>>()

@@ -61,7 +61,7 @@ pub use fault::{Corruption, Fault, FaultError, FaultKind, Moment};
 pub use holdings::Holdings;
 pub use membership::{MembershipError, MembershipReport, membership};
 pub use schedule::{Ended, SimulationReport};
-pub use simulate::{SimulationOptions, simulate};
+pub use simulate::{SimulationOptions, check_simulation, simulate, simulate_clients};
 pub use statistics::{Bounds, SurveyError, Surveyed, survey};
 pub use test_set::TestSet;
 pub use text::{TextDataError, inspect_texts};

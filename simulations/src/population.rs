@@ -12,8 +12,6 @@ use skep_protocol::plan::Segment;
 use skep_protocol::{ClientId, Round};
 
 use crate::clients::generator;
-use crate::error::SimulationError;
-use crate::private_layers::PrivateLayers;
 use crate::{table, text};
 
 pub use crate::data::{DataError, class_names, data, interface, owned, test_data};
@@ -21,6 +19,8 @@ pub use crate::data::{DataError, class_names, data, interface, owned, test_data}
 /// Each client's share of the training data, by client id; none is empty.
 ///
 /// # Errors
+/// [`PartitionError`] when the data cannot be divided as the experiment says.
+pub fn shares(experiment: &Experiment, train: &Subset) -> Result<Vec<Subset>, PartitionError> {
     let partition = divided(experiment, train)?;
     if partition.repaired > 0 {
         tracing::info!(
@@ -36,8 +36,6 @@ pub use crate::data::{DataError, class_names, data, interface, owned, test_data}
 /// # Errors
 /// [`PartitionError`] when the data cannot be divided as the experiment says.
 pub fn divided(experiment: &Experiment, train: &Subset) -> Result<learning::Partition, PartitionError> {
-/// [`PartitionError`] when the data cannot be divided as the experiment says.
-pub fn shares(experiment: &Experiment, train: &Subset) -> Result<Vec<Subset>, PartitionError> {
     let scheme = match experiment.population.partition {
         Partition::Iid => Scheme::Iid,
         Partition::Dirichlet { alpha } => Scheme::Dirichlet { alpha: Alpha::new(alpha)? },
@@ -145,14 +143,6 @@ pub fn segments(experiment: &Experiment) -> Vec<Segment> {
         _ => architecture(&experiment.task).segments(),
     };
     segments.into_iter().map(|segment| Segment { len: segment.len() as u64, name: segment.name }).collect()
-}
-
-/// Whether the model has the layers that clients are to keep to themselves, and others.
-///
-/// # Errors
-/// [`SimulationError::PrivateLayers`].
-pub fn check_private_layers(experiment: &Experiment) -> Result<(), SimulationError> {
-    PrivateLayers::of(experiment).map(|_| ())
 }
 
 /// The root from which everything that client `client` draws in secret follows.

@@ -25,6 +25,7 @@ use crate::held_out::{Panel, hold_out};
 use crate::network::Network;
 use crate::participants::Participants;
 use crate::population;
+use crate::private_layers::PrivateLayers;
 use crate::round::World;
 use crate::schedule::{self, SimulationReport};
 use crate::test_set::TestSet;
@@ -89,7 +90,19 @@ pub fn simulate(
     observer: &mut dyn Observer,
 ) -> Result<SimulationReport, SimulationError> {
     let clients = Clients::new(experiment, &data.train)?;
-    simulate_clients(experiment, &clients, &data.test, root, options, interrupted, observer)
+    simulate_clients(experiment, &clients, data, root, options, interrupted, observer)
+}
+
+/// Whether a simulation in memory finds what it needs beside its data: the layers that clients keep to themselves, and the trace of
+/// who can be reached.
+///
+/// # Errors
+/// [`SimulationError::PrivateLayers`], [`SimulationError::Trace`].
+pub fn check_simulation(experiment: &Experiment) -> Result<(), SimulationError> {
+    PrivateLayers::of(experiment)?;
+    let key = Key::from_seed(experiment.seed);
+    Schedule::new(&experiment.simulation.availability, &key, experiment.population.clients)?;
+    Ok(())
 }
 
 /// A federation whose keys follow from `root`, before its first round; whether others know what `root` follows from is `seeded`.
@@ -121,8 +134,11 @@ fn resumed(
     Ok(federation)
 }
 
-/// [`simulate`] with clients that are there already; the model is measured on `test`.
-pub(crate) fn simulate_clients(
+/// [`simulate`] with clients that are there already: those of the data.
+///
+/// # Errors
+/// As for [`simulate`].
+pub fn simulate_clients(
     experiment: &Experiment,
     clients: &Clients,
     data: &Split,

@@ -176,7 +176,12 @@ pub(crate) struct Unmeasured;
 
 impl Evaluator for Unmeasured {
     fn evaluate(&mut self, _: &[f32]) -> Result<Evaluation, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Evaluation { on: Examples::Test, scores: Scores::Classes { accuracy: 0.0 }, loss: 0.0, examples: 1 })
+        Ok(Evaluation {
+            on: Examples::Test,
+            scores: Scores::Classes { accuracy: 0.0 },
+            loss: 0.0,
+            examples: 1,
+        })
     }
 }
 

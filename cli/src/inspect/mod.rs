@@ -13,7 +13,7 @@ use skep_learning::images::files_in;
 use skep_learning::inspect::{self, FeatureReport, Flaws, MAX_VALUES, TableReport, ValuesReport};
 use skep_learning::parquet::{self, Parquet, Value};
 use skep_learning::{Classes, csv, idx, npy, open_data};
-use skep_protocol::experiment::Data;
+use skep_protocol::experiment::{Data, TableAnswer, TableFormat};
 use skep_simulations::inspect_texts;
 
 use crate::arguments::{Inspect, Output};
@@ -62,13 +62,17 @@ fn as_experiment_says(
             let report = inspect_texts(data, path).map_err(Failure::configuration)?;
             Ok(texts::told(path, &report))
         }
-        Data::Csv(csv) => {
-            let report = table(path, Some(&csv.label), csv.client.as_deref())?;
+        Data::Table(data) if data.format == TableFormat::Csv => {
+            let label = match &data.answer {
+                TableAnswer::Class { label, .. } => Some(label.as_str()),
+                TableAnswer::Number(_) => None,
+            };
+            let report = table(path, label, data.client.as_deref())?;
             Ok((table_text(path, &report), table_json(&report)))
         }
         _ => Err(Failure::Usage {
             problem:
-                "--experiment: says how texts and tables are read, and this one learns from something else"
+                "--experiment: says how texts and tables in CSV are read, and this one learns from something else"
                     .to_owned(),
             help: Some("leave it out: what else can be learned from says itself what it is".to_owned()),
         }),

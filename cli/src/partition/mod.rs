@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::fs;
 
 use serde_json::json;
+use skep_protocol::experiment::evaluation::Predicted;
 use skep_protocol::experiment::{Experiment, Partition};
 use skep_simulations::{Holdings, population};
 
@@ -61,7 +62,7 @@ fn text(experiment: &Experiment, holdings: &Holdings, classes: &[String]) -> Str
         line("held out", format!("{} more examples, which their clients are measured on", holdings.held_out));
     }
     match &holdings.labels {
-        None => line("classes", NO_CLASSES.to_owned()),
+        None => line("classes", without_classes(experiment).to_owned()),
         Some(labels) => {
             let each =
                 labels.examples.iter().zip(classes).map(|(examples, class)| format!("{class} {examples}"));
@@ -132,7 +133,13 @@ fn json(experiment: &Experiment, holdings: &Holdings, classes: &[String]) -> ser
     })
 }
 
-const NO_CLASSES: &str = "none: any word may come next";
+fn without_classes(experiment: &Experiment) -> &'static str {
+    match experiment.data.predicted() {
+        Predicted::Number => "none: what is predicted is a number",
+        Predicted::Class | Predicted::Word => "none: any word may come next",
+    }
+}
+
 const NOT_PRIVATE: &str = "counted without noise, as only a simulation can: no promise is about these numbers, and where data are real they tell about clients";
 /// Classes that are listed.
 const SHOWN: usize = 20;

@@ -2,7 +2,7 @@
 
 use skep_protocol::experiment::Experiment;
 
-use super::{NO_CLASSES, NOT_PRIVATE, told};
+use super::{NOT_PRIVATE, told, without_classes};
 use crate::page::{clients, count, escaped, histogram, number, page};
 
 /// The whole file.
@@ -55,7 +55,7 @@ pub(super) fn html(experiment: &Experiment, holdings: &super::Holdings, classes:
             );
             clients(counts, classes)
         }
-        _ => format!("<p class=\"soft\">Classes: {NO_CLASSES}.</p>\n"),
+        _ => format!("<p class=\"soft\">Classes: {}.</p>\n", without_classes(experiment)),
     };
     let cards: String = cards
         .into_iter()

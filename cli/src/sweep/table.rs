@@ -39,8 +39,7 @@ pub(super) fn text(ran: &[Ran]) -> String {
         .into_iter()
         .filter(|&first| first == Metric::Loss || ran.iter().any(|ran| metric(ran) == first))
         .collect();
-    let validates =
-        |ran: &Ran| ran.summary.as_ref().is_ok_and(|summary| summary["validation"].is_object());
+    let validates = |ran: &Ran| ran.summary.as_ref().is_ok_and(|summary| summary["validation"].is_object());
     let validated = ran.iter().any(validates);
     let on_validation = measured.iter().filter(|metric| validated && **metric != Metric::Loss);
     header.extend(on_validation.clone().map(|metric| format!("validation {}", metric.name())));
@@ -108,7 +107,8 @@ fn metric(ran: &Ran) -> Metric {
 /// A run's model by a metric: on validation examples, where there are some.
 fn deciding(summary: &Value, metric: Metric) -> Option<f64> {
     let validation = &summary["validation"];
-    if validation.is_object() { validation } else { summary }[metric.key()].as_f64()
+    let measured = if validation.is_object() { validation } else { summary };
+    measured[metric.key()].as_f64()
 }
 
 /// The run with the best model, by what is measured first of all; none where runs do not measure the same.

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use skep_privacy::quantities::{ClipNorm, NoiseMultiplier};
 
-use super::{Data, Privacy};
 pub use super::metric::{Better, Metric, Predicted};
 use super::validate::{Invalid, invalid};
+use super::{Data, Privacy};
 use crate::canonical::Writer;
 
 /// `[evaluation]`, as it is typed and as it is meant.

@@ -150,7 +150,12 @@ struct Unchanging;
 
 impl Evaluator for Unchanging {
     fn evaluate(&mut self, _: &[f32]) -> Result<Evaluation, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Evaluation { on: Examples::Test, scores: Scores::Classes { accuracy: 0.5 }, loss: 1.0, examples: 1 })
+        Ok(Evaluation {
+            on: Examples::Test,
+            scores: Scores::Classes { accuracy: 0.5 },
+            loss: 1.0,
+            examples: 1,
+        })
     }
 }
 

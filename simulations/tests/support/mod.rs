@@ -6,11 +6,11 @@ use skep_protocol::experiment::file::{
 };
 
 /// The mean of updates, each counting the same.
-pub const MEAN: StrategyFile =
+pub(crate) const MEAN: StrategyFile =
     StrategyFile::Fedavg { weighting: WeightingFile::Uniform, max_examples: None, server_learning_rate: 1.0 };
 
 /// Digits among 20 clients, all of them in each of 15 rounds, without privacy.
-pub fn digits() -> ExperimentFile {
+pub(crate) fn digits() -> ExperimentFile {
     ExperimentFile {
         name: "digits".into(),
         seed: 1,
