@@ -236,6 +236,15 @@ fn every_privacy_mode_trains_numbers_and_sockets_give_the_same_model() {
 }
 
 #[test]
+fn corrupt_clients_poison_rows_that_are_encoded_like_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let attack = "epsilon_limit = 4.0\n\n[simulation]\nattack = { kind = \"backdoor\", fraction = 0.1, trigger = [0], value = 5.0, target = 1 }\n";
+    let changes = [("count = 30", "count = 2"), ("epsilon_limit = 4.0\n", attack)];
+    let said = summary(&shipped(directory.path(), "wards.toml", &changes), &[]);
+    assert!(said["attack"]["success_rate"].is_number(), "{said}");
+}
+
+#[test]
 fn private_statistics_leave_categories_alone_and_stand_in_for_missing_numbers() {
     let directory = tempfile::tempdir().unwrap();
     let ledger = "partition = { kind = \"column\" }\nledger = \"wards.skep\"";

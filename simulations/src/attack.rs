@@ -118,7 +118,8 @@ fn changed(data: &Subset, mut change: impl FnMut(&mut [f32], &mut u32)) -> Subse
         }
     }
     let changed = Dataset::new(features, labels, own.classes());
-    Subset::all(Arc::new(changed.expect("trigger and target were validated for these data")))
+    let changed = changed.expect("trigger and target were validated for these data");
+    Subset::all(Arc::new(changed.encoded_as(own.encoding())))
 }
 
 /// A learner whose updates are multiplied.
