@@ -182,7 +182,7 @@ fn a_question_that_cannot_be_asked_is_refused_before_anything_is_charged() {
     refused(ask(&ward_file, "age = 3\n", "8"), 2, "a line `NAME = [LOW, HIGH]` is needed");
     refused(ask(&ward_file, "age = [9, 0]\nheat = [30, 45]\n", "8"), 2, "the lower bound must be below");
     refused(ask(&ward_file, good, "-1"), 2, "--noise-multiplier");
-    refused(ask(&news_file, good, "8"), 2, "only data of kind \"csv\"");
+    refused(ask(&news_file, good, "8"), 2, "only tables, of kind \"csv\"");
     refused(ask(&ward_file, good, "0.1"), 3, "budget");
     let ledger = place("population.skep");
     let told = skep(&["audit", path(&ledger)]);
