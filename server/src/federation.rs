@@ -1,7 +1,6 @@
 //! The server's side of learning: cohort, budget, plan, sum, release and model of round after round.
 //!
-//! No sockets, clocks or files, and no thread that outlives a call: the server over TLS, the simulator and the tests drive the
-//! same federation.
+//! No sockets, clocks, files or threads: the server over TLS, the simulator and the tests drive the same federation.
 //!
 //! ```text
 //! plan ──▶ commit ... commit ──▶ release ──▶ close(complete | degraded)     the released model is adopted
@@ -35,7 +34,6 @@ use skep_protocol::plan::{Closure, Plan, Segment, VerifiedPlan};
 use skep_protocol::round::{AbortReason, Outcome, Phase};
 use skep_protocol::{ClientId, Digest, Hasher, Round};
 
-use crate::beside;
 use crate::masking::{Asking, MaskedRound, Unmasked};
 use crate::record::ClientAnswers;
 use crate::roster::Roster;
@@ -536,8 +534,7 @@ impl Federation {
                 let released = kept.release(self.ledger.charge(*reservation))?;
                 let aggregate = self.strategy.of_each(&released, &self.state)?;
                 let digest = digest_of_each(&aggregate);
-                let next = self.next(aggregate)?;
-                return self.released_as(next, digest, None);
+                return self.release_next(aggregate, digest, None);
             }
             Updates::Seen(sums) => sums.into_values().map(Accumulator::finish).collect(),
             Updates::Masked(masked) => {
@@ -557,8 +554,7 @@ impl Federation {
             let releases = Sum::release_groups(sums, charge)?;
             let aggregate = self.strategy.of_groups(releases, self.model.len(), &self.state)?;
             let digest = digest_of_each(&aggregate);
-            let next = self.next(aggregate)?;
-            return self.released_as(next, digest, None);
+            return self.release_next(aggregate, digest, None);
         }
         let sum = total(sums)?;
         let (release, seal) = match (charge.mechanism(), noise, self.ledger.auditor()) {
@@ -581,30 +577,19 @@ impl Federation {
             open.stage = Stage::Answered { answers, aggregate, seal };
             return Ok(());
         }
-        let next = |release| self.next(self.strategy.of_sum(release, self.model.len())?);
-        let (released, next) = match release.coordinates().len() {
-            // A digest takes longer than all the rest. A longer vector is not worth a second copy.
-            len if DIGESTS_BESIDE.contains(&len) => {
-                beside::both(|| digest_of(&release), || next(release.clone()))
-            }
-            _ => (digest_of(&release), next(release)),
-        };
-        self.released_as(next?, released, seal)
+        let released = digest_of(&release);
+        let aggregate = self.strategy.of_sum(release, self.model.len())?;
+        self.release_next(aggregate, released, seal)
     }
 
-    /// The next model and its digest.
-    fn next(&self, aggregate: Vec<f64>) -> Result<(Next, Digest), RoundError> {
-        let next = self.strategy.step(&self.model, &self.state, aggregate)?;
-        let digest = Digest::of_model(&next.model);
-        Ok((next, digest))
-    }
-
-    fn released_as(
+    fn release_next(
         &mut self,
-        (next, digest): (Next, Digest),
+        aggregate: Vec<f64>,
         released: Digest,
         seal: Option<Vec<u8>>,
     ) -> Result<(), RoundError> {
+        let next = self.strategy.step(&self.model, &self.state, aggregate)?;
+        let digest = Digest::of_model(&next.model);
         let open = self.open.as_mut().ok_or(RoundError::OutOfOrder)?;
         open.stage = Stage::Released { next, digest, aggregate: released, seal };
         Ok(())
@@ -1025,8 +1010,6 @@ fn digest_of_each(aggregate: &[f64]) -> Digest {
 }
 
 const HASH_BLOCK: usize = 1024;
-/// Coordinates whose digest is worth a thread of its own.
-const DIGESTS_BESIDE: std::ops::RangeInclusive<usize> = 1 << 14..=1 << 20;
 /// The last checkpoint in the ledger vouches for everything before it with one signature.
 const ROUNDS_PER_CHECKPOINT: u64 = 1000;
 

@@ -6,7 +6,6 @@
 //! [`serve`](serve::serve) puts all of it on the network.
 
 pub mod authority;
-mod beside;
 pub mod enrolment;
 pub mod evaluate;
 pub mod federation;

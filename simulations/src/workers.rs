@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,6 +64,8 @@ pub(crate) struct Workers<'a, T> {
     made: Condvar,
     /// Changes whenever helpers may have something to do.
     news: AtomicU64,
+    /// Whether the processors are needed by others than helpers.
+    away: AtomicBool,
     /// Of the engine, then by helper.
     sums: Vec<PartialSum>,
 }
@@ -148,6 +150,7 @@ impl<'a, T: Trainer> Workers<'a, T> {
             work: Condvar::new(),
             made: Condvar::new(),
             news: AtomicU64::new(0),
+            away: AtomicBool::new(false),
             sums: (0..threads.max(1)).map(|_| PartialSum::default()).collect(),
         };
         thread::scope(|scope| {
@@ -166,6 +169,11 @@ impl<'a, T: Trainer> Workers<'a, T> {
         let mut state = self.lock();
         state.waiting.extend(jobs.into_iter().map(|(due, job)| (due, (examples(&job), job))));
         self.wake(state);
+    }
+
+    /// Sends helpers that have nothing to do to sleep at once, until there is more: others need their processors.
+    pub(crate) fn make_way(&self) {
+        self.away.store(true, Ordering::Relaxed);
     }
 
     /// Takes an announcement back.
@@ -241,7 +249,7 @@ impl<'a, T: Trainer> Workers<'a, T> {
         drop(state);
         drop(self.sums[helper].add_waiting(self.together));
         let began = Instant::now();
-        while began.elapsed() < LOOKING_AROUND {
+        while began.elapsed() < LOOKING_AROUND && !self.away.load(Ordering::Relaxed) {
             for _ in 0..LOOKS {
                 if self.news.load(Ordering::Acquire) != seen {
                     return self.lock();
@@ -264,6 +272,7 @@ impl<'a, T: Trainer> Workers<'a, T> {
         let room = self.ahead.saturating_sub(state.running.len() + state.finished.len());
         let (wanted, asleep) = (room.min(state.waiting.len()), state.asleep);
         if wanted > 0 {
+            self.away.store(false, Ordering::Relaxed);
             self.news.fetch_add(1, Ordering::Release);
         }
         drop(state);
@@ -333,9 +342,8 @@ const AHEAD_COORDINATES: usize = 1 << 21;
 /// Updates that are added up together, and how long one may be for so many to stay in the second cache.
 const TOGETHER: usize = 4;
 const TOGETHER_COORDINATES: usize = 1 << 16;
-/// As long as it takes to wake somebody up, so that nobody waits twice as long as need be. No longer: between two rounds there
-/// are others who use the processors.
-const LOOKING_AROUND: Duration = Duration::from_micros(50);
+/// As long as the server's part of a round of some milliseconds, in which a helper had better stay awake.
+const LOOKING_AROUND: Duration = Duration::from_micros(700);
 /// Looks between two at the clock.
 const LOOKS: usize = 64;
 

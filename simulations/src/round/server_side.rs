@@ -1,5 +1,6 @@
 //! What the driver does for the server: its messages, staging, the sum and the release.
 
+use skep_privacy::mechanism::Mechanism;
 use skep_privacy::packing;
 use skep_protocol::message::ServerMessage;
 use skep_protocol::plan::Plan;
@@ -144,6 +145,10 @@ impl<T: Trainer> OpenRound<'_, '_, T> {
     }
 
     fn release(&mut self, job: Job) {
+        if let Mechanism::RoundedGaussian { .. } = self.world.federation.mechanism() {
+            // Noise is drawn on threads of its own.
+            self.world.workers.make_way();
+        }
         let result = self.gathered().and_then(|()| self.unmasked()).and_then(|()| {
             self.world.federation.release().map_err(|error| {
                 tracing::warn!(round = self.plan.plan().round.0, %error, "nothing was released");
