@@ -7,7 +7,7 @@ use std::sync::Arc;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use skep_protocol::experiment::file::ExperimentFile;
 use skep_protocol::experiment::{Experiment, Invalid};
-use skep_simulations::population;
+use skep_simulations::population::{self, DataError};
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -62,10 +62,33 @@ pub enum ExperimentFileError {
 /// [`ExperimentFileError`].
 pub fn read(path: Option<&Path>, data_dir: Option<&Path>) -> Result<Experiment, ExperimentFileError> {
     let Some(path) = path else { return parse(BUILT_IN_NAME, BUILT_IN) };
-    let name = path.display().to_string();
-    let unreadable = |source| ExperimentFileError::Unreadable { path: name.clone(), source };
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let (name, text) = named_text(path)?;
     parse_beside(&name, &text, path, data_dir)
+}
+
+/// Reads the file at `path` as [`read`] does, for somebody who asks nothing of its model: of `task.tuning` the weights are not read, and
+/// the vocabulary of texts need not be there yet.
+///
+/// # Errors
+/// [`ExperimentFileError`].
+pub fn read_without_weights(path: &Path, data_dir: Option<&Path>) -> Result<Experiment, ExperimentFileError> {
+    let (name, text) = named_text(path)?;
+    let mut experiment = placed(&name, &text, path, data_dir)?;
+    population::count(&mut experiment).map_err(weights)?;
+    Ok(experiment)
+}
+
+fn weights(error: DataError) -> ExperimentFileError {
+    ExperimentFileError::Weights(error.to_string())
+}
+
+/// The name of the file at `path`, and what is in it.
+fn named_text(path: &Path) -> Result<(String, String), ExperimentFileError> {
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok((name, text)),
+        Err(source) => Err(ExperimentFileError::Unreadable { path: name, source }),
+    }
 }
 
 /// Reads `text`, in which relative paths are those of the file at `path`.
@@ -78,11 +101,22 @@ pub(crate) fn parse_beside(
     path: &Path,
     data_dir: Option<&Path>,
 ) -> Result<Experiment, ExperimentFileError> {
+    let mut experiment = placed(name, text, path, data_dir)?;
+    population::prepare(&mut experiment).map_err(weights)?;
+    Ok(experiment)
+}
+
+/// What `text` says, with absolute paths.
+fn placed(
+    name: &str,
+    text: &str,
+    path: &Path,
+    data_dir: Option<&Path>,
+) -> Result<Experiment, ExperimentFileError> {
     let mut experiment = parse(name, text)?;
     let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     experiment.place_below(&directory(data_dir.unwrap_or(beside))?);
     experiment.simulation.place_below(&directory(beside)?);
-    population::prepare(&mut experiment).map_err(|error| ExperimentFileError::Weights(error.to_string()))?;
     Ok(experiment)
 }
 

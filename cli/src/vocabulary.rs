@@ -21,7 +21,7 @@ use crate::serve::ledger_failure;
 /// [`Failure`]: when the experiment has no texts or no ledger, when the budget does not allow it, or when noise drowns all
 /// words.
 pub(crate) fn run(arguments: &Vocabulary) -> Result<(), Failure> {
-    let experiment = experiment_file::read(Some(&arguments.file), arguments.data_dir.as_deref())?;
+    let experiment = experiment_file::read_without_weights(&arguments.file, arguments.data_dir.as_deref())?;
     let noise_multiplier = NoiseMultiplier::new(arguments.noise_multiplier)
         .map_err(|error| Failure::configuration(format!("--noise-multiplier: {error}")))?;
     let election = Election {

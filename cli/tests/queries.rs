@@ -42,15 +42,18 @@ fn ward(directory: &Path, standardize: &str) -> PathBuf {
     experiment(directory, "ward", &task, query)
 }
 
-fn news(directory: &Path) -> PathBuf {
+fn news(directory: &Path, tuning: &str) -> PathBuf {
     let lines: String = (0..CLIENTS).map(|n| format!("the sun,a,{n}\nthe sea,b,{n}\n")).collect();
     std::fs::write(directory.join("news.csv"), format!("text,kind,who\n{lines}")).unwrap();
     std::fs::write(directory.join("candidates.txt"), "moon\nsea\nsun\n").unwrap();
     let task = "[task.data]\nkind = \"text\"\ntrain = \"news.csv\"\ntest = \"news.csv\"\nformat = \"csv\"\ntext = \"text\"\n\
                 label = \"kind\"\nclient = \"who\"\nclasses = [\"a\", \"b\"]\ntokenizer = \"words\"\nvocabulary = \"words.txt\"\n\
                 length = 4\n[task.model]\nkind = \"layers\"\nlayers = [{ embedding-bag = { vocabulary = 3, width = 2 } }]";
-    experiment(directory, "news", task, "")
+    experiment(directory, "news", &format!("{task}\n{tuning}"), "")
 }
+
+/// A part of the model stays as it is; its weights are not asked for before there are words.
+const TUNING: &str = "[task.tuning]\nfrozen = [\"0.*\"]";
 
 fn json(transcript: &Transcript) -> Value {
     assert_eq!(transcript.code, 0, "{}", transcript.err);
@@ -61,7 +64,7 @@ fn json(transcript: &Transcript) -> Value {
 fn the_budget_falls_for_statistics_vocabularies_and_evaluations() {
     let directory = tempfile::tempdir().unwrap();
     let place = |name: &str| directory.path().join(name);
-    let (ward_file, news_file) = (ward(directory.path(), ""), news(directory.path()));
+    let (ward_file, news_file) = (ward(directory.path(), ""), news(directory.path(), TUNING));
 
     let (bounds, out) = (place("bounds.toml"), place("statistics.json"));
     let asked = ["data", "statistics", path(&ward_file), "--bounds", path(&bounds), "--out", path(&out)];
@@ -161,7 +164,7 @@ fn questions_that_are_planned_cost_what_they_do_in_one_schedule_with_the_rounds(
 fn a_question_that_cannot_be_asked_is_refused_before_anything_is_charged() {
     let directory = tempfile::tempdir().unwrap();
     let place = |name: &str| directory.path().join(name);
-    let (ward_file, news_file) = (ward(directory.path(), ""), news(directory.path()));
+    let (ward_file, news_file) = (ward(directory.path(), ""), news(directory.path(), ""));
     let out = place("statistics.json");
     let ask = |file: &Path, bounds: &str, noise: &str| {
         std::fs::write(place("bounds.toml"), bounds).unwrap();

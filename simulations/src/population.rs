@@ -77,11 +77,22 @@ pub fn prepare(experiment: &mut Experiment) -> Result<(), DataError> {
         // Whoever reads the data says what is wrong; until there are statistics, others are made without them.
         *encoding = table::encoding(table).unwrap_or(*encoding);
     }
-    let Some(coordinates) = weights::coordinates(&experiment.task)? else { return Ok(()) };
-    let digest = weights::keep(whole_model(experiment)?.parameters);
-    if let Some(tuning) = &mut experiment.task.tuning {
-        (tuning.weights, tuning.parameters) = (digest, coordinates.len() as u64);
+    count(experiment)?;
+    if experiment.task.tuning.is_none() {
+        return Ok(());
     }
+    let digest = weights::keep(whole_model(experiment)?.parameters);
+    experiment.task.tuning.iter_mut().for_each(|tuning| tuning.weights = digest);
+    Ok(())
+}
+
+/// The part of [`prepare`] that reads no file, enough for somebody who asks nothing of the model.
+///
+/// # Errors
+/// [`DataError`] when what is to be trained is no part of the model.
+pub fn count(experiment: &mut Experiment) -> Result<(), DataError> {
+    let Some(coordinates) = weights::coordinates(&experiment.task)? else { return Ok(()) };
+    experiment.task.tuning.iter_mut().for_each(|tuning| tuning.parameters = coordinates.len() as u64);
     Ok(())
 }
 
