@@ -485,7 +485,7 @@ impl Network {
         match &operation.kind {
             Kind::Dense(layer) => layer.backward(parameters, scale, input(), gradient(), below, dense),
             Kind::Norm(layer) => layer.backward(parameters, scale, input(), gradient(), below, norm),
-            // Nothing stands below, so that one of them learns.
+            // The first operation, which is reached only where it learns.
             Kind::Bag(bag) => bag.backward(parameters, scale, input(), gradient()),
             Kind::Embedding(bag) => bag.backward_each(parameters, scale, input(), gradient()),
             Kind::Ngrams(layer) => {
