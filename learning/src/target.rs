@@ -68,12 +68,11 @@ impl Target {
         }
     }
 
-    /// Whether it is a number that can be predicted.
+    /// Whether it is a number that can be predicted. Bounds are rounded as the numbers are, so that one at a bound is within.
     pub fn takes(&self, number: f32) -> bool {
-        let wide = f64::from(number);
         self.scaled(number).is_finite()
             && number.is_finite()
-            && self.bounds.is_none_or(|[low, high]| (low..=high).contains(&wide))
+            && self.bounds.is_none_or(|[low, high]| (low as f32..=high as f32).contains(&number))
     }
 
     /// What training sees of a number.
@@ -127,6 +126,18 @@ mod tests {
             assert_eq!((loss.of(error), loss.slope(error)), (cost, slope), "{loss:?} of {error}");
         }
         assert!(Loss::Squared.of(f64::NAN).is_nan() && Loss::Huber { delta: 1.0 }.slope(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn a_number_at_a_bound_is_within_it() {
+        // 0.1 is rounded up to single precision, 0.7 down.
+        for (low, high) in [(0.0, 0.1), (0.7, 1.0)] {
+            let (shift, scale) = (f64::midpoint(low, high), (high - low) / 2.0);
+            let bounds = Some([low, high]);
+            let target = Target { column: "share".into(), shift, scale, bounds, loss: Loss::Squared };
+            assert!(target.takes(low as f32) && target.takes(high as f32), "{low} to {high}");
+            assert!(!target.takes((low as f32).next_down()) && !target.takes((high as f32).next_up()));
+        }
     }
 
     #[test]
