@@ -91,14 +91,15 @@ fn spread(
     spread.map(Some).map_err(|fault| DataError::OtherColumns { path: path.clone(), fault })
 }
 
-/// Of what everybody must do alike; none where numbers and classes are taken as they stand in files.
+/// Of what everybody must do alike, the order of the classes included; none where numbers are taken as they stand in files, which
+/// clients may do who have no experiment file.
 fn digest(data: &TableData, encoder: &Encoder, standardization: Option<&Standardization>) -> Option<Digest> {
-    let target = match &data.answer {
-        TableAnswer::Number(target) => Some(number(target)),
-        TableAnswer::Class { .. } => None,
+    let (target, classes) = match &data.answer {
+        TableAnswer::Number(target) => (Some(number(target)), None),
+        TableAnswer::Class { label, classes } => (None, Some((label, classes))),
     };
     data.is_encoded().then(|| {
-        let parts = serde_json::to_vec(&(encoder, standardization, target));
+        let parts = serde_json::to_vec(&(encoder, standardization, target, classes));
         Digest::of(&parts.expect("names and finite numbers always have a JSON form"))
     })
 }
@@ -145,4 +146,37 @@ fn layout(data: &TableData, statistics: Option<&Standardization>) -> Result<Layo
         },
         declared: data.columns.iter().map(declared).collect::<Result<_, DataError>>()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_protocol::experiment::TableColumn;
+
+    use super::*;
+
+    fn digest_of(label: &str, classes: [&str; 2]) -> Digest {
+        let names = |names: &[&str]| CountOrNames::Names(names.iter().map(|&name| name.to_owned()).collect());
+        let data = TableData {
+            format: TableFormat::Csv,
+            files: Files::Apart { train: None, test: "test.csv".into() },
+            answer: TableAnswer::Class { label: label.to_owned(), classes: names(&classes) },
+            client: None,
+            features: names(&["ward"]),
+            columns: [(
+                "ward".to_owned(),
+                TableColumn { categories: Some(vec!["north".into()]), ..TableColumn::default() },
+            )]
+            .into(),
+            standardize: None,
+        };
+        encoding(&data).unwrap()
+    }
+
+    #[test]
+    fn everybody_must_tell_the_same_classes_of_the_same_column() {
+        let agreed = digest_of("sick", ["no", "yes"]);
+        assert_eq!(agreed, digest_of("sick", ["no", "yes"]));
+        assert_ne!(agreed, digest_of("sick", ["yes", "no"]));
+        assert_ne!(agreed, digest_of("smokes", ["no", "yes"]));
+    }
 }
