@@ -129,7 +129,8 @@ fn the_best_run_is_the_best_on_validation_examples() {
             let expected = column.split('.').fold(&rounds[row], |value, part| &value[part]);
             match value {
                 parquet::Value::Missing => assert!(expected.is_null(), "{column}"),
-                parquet::Value::Integer(value) => assert_eq!(expected.as_i64(), Some(value)),
+                parquet::Value::Integer(value) => assert_eq!(expected.as_i64().map(i128::from), Some(value)),
+                parquet::Value::Bool(value) => assert_eq!(expected.as_bool(), Some(value)),
                 parquet::Value::Number(value) => assert_eq!(expected.as_f64(), Some(value)),
                 text @ parquet::Value::Bytes(_) => {
                     assert!(expected.as_str().unwrap().starts_with(text.to_string().trim_end_matches("...")));

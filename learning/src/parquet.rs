@@ -96,8 +96,10 @@ pub const MAX_BYTES: u64 = 1 << 32;
 pub enum Value<'a> {
     /// Nothing.
     Missing,
-    /// A whole number.
-    Integer(i64),
+    /// Yes or no.
+    Bool(bool),
+    /// A whole number of up to 64 bits, with a sign or without.
+    Integer(i128),
     /// A number.
     Number(f64),
     /// A text, or any bytes.
@@ -114,7 +116,7 @@ impl Value<'_> {
             Value::Integer(integer) => integer as f32,
             Value::Number(number) => number as f32,
             Value::Missing => return Err("the value is missing".into()),
-            Value::Bytes(_) => return Err(format!("{self} is not a number")),
+            Value::Bool(_) | Value::Bytes(_) => return Err(format!("{self} is not a number")),
         };
         if number.is_finite() { Ok(number) } else { Err(format!("{self} is not a finite number")) }
     }
@@ -124,6 +126,7 @@ impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Missing => f.write_str("nothing"),
+            Value::Bool(truth) => write!(f, "{truth}"),
             Value::Integer(integer) => write!(f, "{integer}"),
             Value::Number(number) => write!(f, "{number}"),
             Value::Bytes(bytes) => {
@@ -318,15 +321,14 @@ fn in_group(
     let (present, unsigned) = (column.present, column.unsigned);
     match reader {
         ColumnReader::BoolColumnReader(reader) => {
-            typed(reader, present, rows, each, |value: &bool| Value::Integer((*value).into()))
+            typed(reader, present, rows, each, |value: &bool| Value::Bool(*value))
         }
         ColumnReader::Int32ColumnReader(reader) => typed(reader, present, rows, each, |value: &i32| {
-            Value::Integer(if unsigned { i64::from(*value as u32) } else { i64::from(*value) })
+            Value::Integer(if unsigned { (*value as u32).into() } else { (*value).into() })
         }),
         ColumnReader::Int64ColumnReader(reader) => {
-            typed(reader, present, rows, each, |value: &i64| match unsigned && *value < 0 {
-                true => Value::Number(*value as u64 as f64),
-                false => Value::Integer(*value),
+            typed(reader, present, rows, each, |value: &i64| {
+                Value::Integer(if unsigned { (*value as u64).into() } else { (*value).into() })
             })
         }
         ColumnReader::FloatColumnReader(reader) => {

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::parquet;
+
 /// A column: what it holds, and what stands in for a value that is missing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,6 +70,8 @@ pub enum Cell<'a> {
     Missing,
     /// A text.
     Text(&'a str),
+    /// A whole number, exactly.
+    Integer(i128),
     /// A number.
     Number(f64),
 }
@@ -105,6 +109,12 @@ pub enum CellFault {
         /// The bounds, in words; empty where there are none.
         bounds: String,
     },
+    /// It is a number where a name is needed, and other numbers may have become the same.
+    #[error("the number `{0}` is not exact, so it names nothing; write whole numbers as integers, or as texts")]
+    Inexact(String),
+    /// Its bytes are no text.
+    #[error("holds bytes that are not UTF-8")]
+    NotText,
     /// It is a list or an object.
     #[error("holds a list or an object, where a number or a text is needed")]
     Nested,
@@ -204,7 +214,7 @@ impl Column {
         match &self.kind {
             Kind::Number => into[0] = cell.number()?,
             Kind::Category { categories, other } => {
-                let value = cell.text();
+                let value = cell.name()?;
                 match categories.iter().position(|category| *category == value) {
                     Some(at) => into[at] = 1.0,
                     None if *other => into[categories.len()] = 1.0,
@@ -230,11 +240,35 @@ impl<'a> Cell<'a> {
     pub(crate) fn of_json(value: &'a Value) -> Result<Self, CellFault> {
         match value {
             Value::Null => Ok(Cell::Missing),
-            Value::Bool(truth) => Ok(Cell::Text(if *truth { "true" } else { "false" })),
-            Value::Number(number) => Ok(Cell::Number(number.as_f64().unwrap_or(f64::NAN))),
+            Value::Bool(truth) => Ok(Cell::of_bool(*truth)),
+            Value::Number(number) => Ok(match number.as_i128() {
+                Some(integer) => Cell::Integer(integer),
+                None => Cell::Number(number.as_f64().unwrap_or(f64::NAN)),
+            }),
             Value::String(text) => Ok(Cell::Text(text.trim())),
             Value::Array(_) | Value::Object(_) => Err(CellFault::Nested),
         }
+    }
+
+    /// What a value of a Parquet file is as a cell.
+    ///
+    /// # Errors
+    /// [`CellFault::NotText`].
+    pub(crate) fn of_parquet(value: parquet::Value<'a>) -> Result<Self, CellFault> {
+        match value {
+            parquet::Value::Missing => Ok(Cell::Missing),
+            parquet::Value::Bool(truth) => Ok(Cell::of_bool(truth)),
+            parquet::Value::Integer(integer) => Ok(Cell::Integer(integer)),
+            parquet::Value::Number(number) => Ok(Cell::Number(number)),
+            parquet::Value::Bytes(bytes) => {
+                let text = std::str::from_utf8(bytes).map_err(|_| CellFault::NotText)?;
+                Ok(Cell::Text(text.trim()))
+            }
+        }
+    }
+
+    fn of_bool(truth: bool) -> Self {
+        Cell::Text(if truth { "true" } else { "false" })
     }
 
     pub(crate) fn is_missing(&self) -> bool {
@@ -249,10 +283,23 @@ impl<'a> Cell<'a> {
         let number = match self {
             Cell::Missing | Cell::Text("") => return Err(CellFault::Missing),
             Cell::Text(text) => text.parse().ok(),
+            Cell::Integer(integer) => Some(*integer as f32),
             Cell::Number(number) => Some(*number as f32),
         };
         let number = number.filter(|number: &f32| number.is_finite());
         number.ok_or_else(|| CellFault::NotANumber(shortened(&self.text())))
+    }
+
+    /// What it names: a category, a class or a client. Different values name different things.
+    ///
+    /// # Errors
+    /// [`CellFault::Inexact`].
+    pub(crate) fn name(&self) -> Result<Cow<'a, str>, CellFault> {
+        match self {
+            Cell::Number(number) if number.abs() < MOST_EXACT => Ok(self.text()),
+            Cell::Number(_) => Err(CellFault::Inexact(self.text().into_owned())),
+            _ => Ok(self.text()),
+        }
     }
 
     /// As a text: a whole number without a point.
@@ -260,6 +307,7 @@ impl<'a> Cell<'a> {
         match *self {
             Cell::Missing => Cow::Borrowed(""),
             Cell::Text(text) => Cow::Borrowed(text),
+            Cell::Integer(integer) => Cow::Owned(integer.to_string()),
             Cell::Number(number) if number.fract() == 0.0 && number.abs() < MOST_EXACT => {
                 Cow::Owned(format!("{}", number as i64))
             }

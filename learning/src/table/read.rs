@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::column::shortened;
 use super::{Cell, CellFault, Column, ColumnFault, Encoder, Filling, Kind};
 use crate::csv::{CsvError, MAX_NUMBERS, column_names, find_column};
-use crate::parquet::{self, Parquet, ParquetError};
+use crate::parquet::{Parquet, ParquetError};
 use crate::source::{BoundedLines, open};
 use crate::{Classes, Dataset, DatasetError, Owners, Target};
 
@@ -252,11 +252,11 @@ impl<'l> Examples<'l> {
             }
             (_, _) if cell.is_missing() => Err(CellFault::Missing),
             (Role::Client, _) => {
-                self.owners.push(&cell.text());
+                self.owners.push(&cell.name()?);
                 Ok(())
             }
             (Role::Answer, Answer::Class { classes, .. }) => {
-                let value = cell.text();
+                let value = cell.name()?;
                 let label = classes.of_label(&value).ok_or_else(|| CellFault::NotALabel {
                     value: shortened(&value),
                     expected: classes.expected(),
@@ -371,17 +371,8 @@ fn columns_of(path: &Path, file: &Parquet, layout: &Layout) -> Result<Table, Tab
     }
     for (name, role) in examples.roles() {
         file.each(&name, |row, value| {
-            let bytes;
-            let cell = match value {
-                parquet::Value::Missing => Cell::Missing,
-                parquet::Value::Integer(integer) => Cell::Number(integer as f64),
-                parquet::Value::Number(number) => Cell::Number(number),
-                parquet::Value::Bytes(held) => {
-                    bytes = String::from_utf8_lossy(held);
-                    Cell::Text(bytes.trim())
-                }
-            };
-            examples.put(row, role, cell).map_err(|fault| fault.to_string())
+            let put = Cell::of_parquet(value).and_then(|cell| examples.put(row, role, cell));
+            put.map_err(|fault| fault.to_string())
         })?;
     }
     examples.finish(path)

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType, FloatType, Int64Type};
-use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, FloatType, Int64Type};
+use ::parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use ::parquet::schema::parser::parse_message_type;
 use ndarray::{Array2, arr1, arr2};
 use serde_json::json;
@@ -289,4 +289,82 @@ fn an_encoder_survives_json() {
         text.starts_with(r#"[{"name":"age","kind":"number","missing":{"value":40.0},"indicator":true}"#),
         "{text}"
     );
+}
+
+/// A Parquet file of one row group whose columns hold what `write` puts into each.
+fn written_columns(path: &Path, schema: &str, mut write: impl FnMut(usize, &mut SerializedColumnWriter<'_>)) {
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut at = 0;
+    while let Some(mut column) = group.next_column().unwrap() {
+        write(at, &mut column);
+        column.close().unwrap();
+        at += 1;
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+/// Rows of an id, whether somebody is sick, a code in floating point, and bytes.
+fn coded(ids: &[i64], codes: &[f64], bytes: &[&[u8]], layout: &Layout) -> Result<Table, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("coded.parquet");
+    let schema = "message schema {
+        required int64 id (UINT_64); required boolean sick; required double code; required binary note;
+    }";
+    let bytes: Vec<ByteArray> = bytes.iter().map(|&bytes| ByteArray::from(bytes.to_vec())).collect();
+    let sick: Vec<bool> = (0..ids.len()).map(|row| row % 2 == 1).collect();
+    written_columns(&path, schema, |at, column| {
+        match at {
+            0 => column.typed::<Int64Type>().write_batch(ids, None, None),
+            1 => column.typed::<BoolType>().write_batch(&sick, None, None),
+            2 => column.typed::<DoubleType>().write_batch(codes, None, None),
+            _ => column.typed::<ByteArrayType>().write_batch(&bytes, None, None),
+        }
+        .unwrap();
+    });
+    read(&path, layout).map_err(|error| error.to_string())
+}
+
+fn coded_layout() -> Layout {
+    let codes = Kind::Category { categories: vec!["7".into()], other: true };
+    Layout {
+        format: Format::Parquet,
+        answer: Answer::Class {
+            column: "sick".into(),
+            classes: Classes::Names(vec!["false".into(), "true".into()]),
+        },
+        client: Some("id".into()),
+        features: Some(vec!["code".into()]),
+        declared: [("code".into(), declared(codes, None, false))].into(),
+    }
+}
+
+#[test]
+fn what_names_something_is_exact_whatever_it_is_written_as() {
+    let layout = coded_layout();
+    // Two ids that are one number in floating point, and two that have no sign.
+    let ids = [1_700_000_000_000_000_001, 1_700_000_000_000_000_000, -1, -2];
+    let table = coded(&ids, &[7.0, 8.0, 7.5, 0.0], &[b"".as_slice(); 4], &layout).unwrap();
+    let names = [ids[0].to_string(), ids[1].to_string(), u64::MAX.to_string(), (u64::MAX - 1).to_string()];
+    assert_eq!(table.dataset.owners().unwrap().names(), names);
+    assert_eq!(table.dataset.labels(), arr1(&[0, 1, 0, 1]));
+    assert_eq!(table.dataset.features(), arr2(&[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]));
+    for wrong in [f64::NAN, f64::INFINITY, 1e16] {
+        let told = coded(&[1], &[wrong], &[b""], &layout).unwrap_err();
+        assert!(told.contains("row 0") && told.contains("is not exact, so it names nothing"), "{told}");
+    }
+    let by_note = Layout { client: Some("note".into()), ..layout };
+    let told = coded(&[1], &[7.0], &[b"caf\xe9"], &by_note).unwrap_err();
+    assert!(told.contains("column `note`: holds bytes that are not UTF-8"), "{told}");
+
+    let json = Layout { format: Format::Jsonl, client: Some("id".into()), ..by_note };
+    let line = |id: &str| format!("{{\"id\": {id}, \"sick\": true, \"code\": 7}}\n");
+    let text = line("1700000000000000001") + &line("1700000000000000000") + &line("18446744073709551615");
+    let table = written(&text, &json).unwrap();
+    let names = ["1700000000000000001", "1700000000000000000", "18446744073709551615"];
+    assert_eq!(table.dataset.owners().unwrap().names(), names);
+    assert!(complaint(&line("18446744073709551616"), &json).contains("is not exact, so it names nothing"));
 }
