@@ -178,6 +178,11 @@ impl Column {
                 "what stands in for a missing value is none of the categories"
             }
             (Kind::Category { categories, .. }, _) if categories.is_empty() => "has no categories",
+            (Kind::Category { categories, .. }, _)
+                if categories.iter().any(|category| category.trim() != category) =>
+            {
+                "has a category with spaces around its name, which no value has"
+            }
             (Kind::Category { categories, .. }, _) => {
                 let mut seen = HashSet::new();
                 match categories.iter().all(|category| !category.is_empty() && seen.insert(category)) {

@@ -256,6 +256,7 @@ fn columns_that_make_no_sense_are_refused() {
         column(colours(false), category("blue"), false),
         column(Kind::Category { categories: vec![], other: true }, None, false),
         column(twice, None, false),
+        column(Kind::Category { categories: vec!["a ".into()], other: false }, None, false),
     ] {
         let told = Encoder::new(vec![wrong.clone()]).unwrap_err().to_string();
         assert!(told.starts_with("column `c`: "), "{wrong:?}: {told}");

@@ -580,6 +580,8 @@ mod tests {
         assert_eq!(column(coloured(Missing::Mean)), key("missing"));
         assert_eq!(column(coloured(Missing::Category("blue".into()))), key("missing"));
         assert_eq!(column(coloured(Missing::NoCategory)), key("indicator"));
+        let spaced = TableColumn { categories: Some(vec!["red".into(), " blue".into()]), ..none() };
+        assert_eq!(column(spaced), key("categories"));
         let twice = TableColumn { categories: Some(vec!["red".into(), "red".into()]), ..none() };
         assert_eq!(column(twice), key("categories"));
         let elsewhere = refused(|f| {

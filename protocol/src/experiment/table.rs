@@ -213,6 +213,10 @@ impl TableColumn {
             _ => {}
         }
         match &self.categories {
+            Some(categories) if categories.iter().any(|category| category.trim() != category) => wrong(
+                "categories",
+                "has a name with spaces around it: values are read without them, so it would never be found",
+            ),
             Some(categories) => {
                 several(&format!("{key}.categories"), &CountOrNames::Names(categories.clone()), 1).map(drop)
             }
