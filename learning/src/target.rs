@@ -41,6 +41,9 @@ pub enum TargetFault {
     /// Nothing can be divided by it, or it is not finite.
     #[error("a target needs a finite shift and a finite scale above 0, both within single floats")]
     Scale,
+    /// Single floats near the shift are too far apart.
+    #[error("a target's scale must not be so small beside its shift that single floats cannot tell its numbers apart")]
+    Precision,
     /// The lower bound is not below the upper one.
     #[error("a target's lower bound must be below its upper bound")]
     Bounds,
@@ -58,6 +61,9 @@ impl Target {
         let is_usable = |number: f64| (number as f32).is_finite();
         if !(is_usable(self.shift) && is_usable(self.scale) && self.scale as f32 > 0.0) {
             return Err(TargetFault::Scale);
+        }
+        if self.scale < self.shift.abs() * FINEST {
+            return Err(TargetFault::Precision);
         }
         match (self.bounds, self.loss) {
             (Some([low, high]), _) if !(low < high && low.is_finite() && high.is_finite()) => {
@@ -85,6 +91,9 @@ impl Target {
         (self.shift + self.scale * f64::from(answer)) as f32
     }
 }
+
+/// The least scale in units of the shift: 128 single floats or more, of 24 bits each, lie within a scale.
+const FINEST: f64 = 1.0 / 65_536.0;
 
 impl Loss {
     /// What an error costs.
@@ -151,6 +160,7 @@ mod tests {
             (with(0.0, 0.0, None, Loss::Squared), TargetFault::Scale),
             (with(0.0, 1e39, None, Loss::Squared), TargetFault::Scale),
             (with(0.0, 1e-60, None, Loss::Squared), TargetFault::Scale),
+            (with(1.7e9, 50.0, None, Loss::Squared), TargetFault::Precision),
             (with(0.0, 1.0, Some([1.0, 1.0]), Loss::Squared), TargetFault::Bounds),
             (with(0.0, 1.0, None, Loss::Huber { delta: 0.0 }), TargetFault::Delta),
         ] {

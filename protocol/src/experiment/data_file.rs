@@ -608,6 +608,8 @@ mod tests {
         assert_eq!(target(Target { bounds: Some([3.0, 3.0]), ..price() }), "task.data.target.bounds");
         let flat = Target { bounds: None, mean: Some(1.0), deviation: Some(0.0), ..price() };
         assert_eq!(target(flat), "task.data.target");
+        let fine = Target { bounds: None, mean: Some(1.7e9), deviation: Some(50.0), ..price() };
+        assert_eq!(target(fine), "task.data.target");
         assert_eq!(target(Target { loss: Loss::Huber { delta: 0.0 }, ..price() }), "task.data.target.loss");
         assert_eq!(refused(|f| f.target = Some(price())), "task.data.label");
         assert_eq!(refused(|f| f.label = None), "task.data.label");

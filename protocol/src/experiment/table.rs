@@ -225,6 +225,9 @@ impl TableColumn {
     }
 }
 
+/// The least scale of a target in units of its shift: 128 single floats or more, of 24 bits each, lie within a scale.
+const FINEST: f64 = 1.0 / 65_536.0;
+
 impl Target {
     /// What is subtracted from a number, and what the rest is divided by.
     pub fn shift_and_scale(&self) -> (f64, f64) {
@@ -264,6 +267,15 @@ impl Target {
                 "task.data.target",
                 format!(
                     "is scaled by {scale} around {shift}, but must be by a finite number above 0, around a finite one"
+                ),
+            ));
+        }
+        if scale < shift.abs() * FINEST {
+            return Err(invalid(
+                "task.data.target",
+                format!(
+                    "is scaled by {scale} around {shift}, where single floats cannot tell its numbers apart: subtract a number near {shift} \
+                     from the column"
                 ),
             ));
         }
