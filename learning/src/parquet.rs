@@ -6,6 +6,7 @@
 
 mod write;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,20 @@ pub enum ParquetFault {
         column: String,
         /// The columns of the file.
         present: Vec<String>,
+    },
+    /// Two columns have the same name.
+    #[error("column `{0}` occurs twice")]
+    Repeated(String),
+    /// It says that it has more rows than there is memory for.
+    #[error(
+        "has {rows} rows of {columns} numbers, more than {} in all, the limit; take fewer rows or columns",
+        crate::csv::MAX_NUMBERS
+    )]
+    TooLarge {
+        /// Rows that it says it has.
+        rows: usize,
+        /// Numbers that each becomes.
+        columns: usize,
     },
     /// A column of lists, or of numbers that are kept in another way.
     #[error("column `{column}` holds {what}, which is not read; write {instead}")]
@@ -181,15 +196,18 @@ impl Parquet {
             check(reader.metadata(), length)?;
             Ok(reader)
         };
-        match read() {
-            Ok(reader) => Ok(Parquet { path: path.to_owned(), reader }),
-            Err(fault) => Err(ParquetError { path: path.to_owned(), fault }),
+        let failed = |fault| ParquetError { path: path.to_owned(), fault };
+        let file = Parquet { path: path.to_owned(), reader: read().map_err(failed)? };
+        let mut seen = HashSet::new();
+        match file.columns().into_iter().find(|name| !seen.insert(name.clone())) {
+            Some(twice) => Err(failed(ParquetFault::Repeated(twice))),
+            None => Ok(file),
         }
     }
 
-    /// Number of rows.
+    /// Number of rows, as the file says; only who has read a column knows that they are there.
     pub fn rows(&self) -> usize {
-        self.groups().sum()
+        self.groups().fold(0, usize::saturating_add)
     }
 
     /// The names of the columns; of those inside structures, joined by dots.
@@ -326,11 +344,9 @@ fn in_group(
         ColumnReader::Int32ColumnReader(reader) => typed(reader, present, rows, each, |value: &i32| {
             Value::Integer(if unsigned { (*value as u32).into() } else { (*value).into() })
         }),
-        ColumnReader::Int64ColumnReader(reader) => {
-            typed(reader, present, rows, each, |value: &i64| {
-                Value::Integer(if unsigned { (*value as u64).into() } else { (*value).into() })
-            })
-        }
+        ColumnReader::Int64ColumnReader(reader) => typed(reader, present, rows, each, |value: &i64| {
+            Value::Integer(if unsigned { (*value as u64).into() } else { (*value).into() })
+        }),
         ColumnReader::FloatColumnReader(reader) => {
             typed(reader, present, rows, each, |value: &f32| Value::Number((*value).into()))
         }

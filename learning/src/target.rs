@@ -42,7 +42,9 @@ pub enum TargetFault {
     #[error("a target needs a finite shift and a finite scale above 0, both within single floats")]
     Scale,
     /// Single floats near the shift are too far apart.
-    #[error("a target's scale must not be so small beside its shift that single floats cannot tell its numbers apart")]
+    #[error(
+        "a target's scale must not be so small beside its shift that single floats cannot tell its numbers apart"
+    )]
     Precision,
     /// The lower bound is not below the upper one.
     #[error("a target's lower bound must be below its upper bound")]

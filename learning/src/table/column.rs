@@ -110,7 +110,9 @@ pub enum CellFault {
         bounds: String,
     },
     /// It is a number where a name is needed, and other numbers may have become the same.
-    #[error("the number `{0}` is not exact, so it names nothing; write whole numbers as integers, or as texts")]
+    #[error(
+        "the number `{0}` is not exact, so it names nothing; write whole numbers as integers, or as texts"
+    )]
     Inexact(String),
     /// Its bytes are no text.
     #[error("holds bytes that are not UTF-8")]

@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::column::shortened;
 use super::{Cell, CellFault, Column, ColumnFault, Encoder, Filling, Kind};
 use crate::csv::{CsvError, MAX_NUMBERS, column_names, find_column};
-use crate::parquet::{Parquet, ParquetError};
+use crate::parquet::{Parquet, ParquetError, ParquetFault};
 use crate::source::{BoundedLines, open};
 use crate::{Classes, Dataset, DatasetError, Owners, Target};
 
@@ -366,10 +366,18 @@ fn in_line(path: &Path, line: u64, column: &str, fault: CellFault) -> CsvError {
 /// A table that is read one column after the other.
 fn columns_of(path: &Path, file: &Parquet, layout: &Layout) -> Result<Table, TableError> {
     let mut examples = Examples::new(layout, layout.encoder(path, &file.columns())?);
-    if let Some(last) = file.rows().checked_sub(1) {
-        begin(path, last as u64, last, &mut examples)?;
+    let (rows, columns) = (file.rows(), examples.width);
+    let numbers = rows.saturating_mul(columns);
+    if numbers > MAX_NUMBERS {
+        return Err(
+            ParquetError { path: path.to_owned(), fault: ParquetFault::TooLarge { rows, columns } }.into()
+        );
     }
     for (name, role) in examples.roles() {
+        if matches!(role, Role::Feature(_)) {
+            // Only now, when the column of answers has been read, are so many rows more than a claim.
+            examples.features.resize(numbers, 0.0);
+        }
         file.each(&name, |row, value| {
             let put = Cell::of_parquet(value).and_then(|cell| examples.put(row, role, cell));
             put.map_err(|fault| fault.to_string())

@@ -369,3 +369,14 @@ fn what_names_something_is_exact_whatever_it_is_written_as() {
     assert_eq!(table.dataset.owners().unwrap().names(), names);
     assert!(complaint(&line("18446744073709551616"), &json).contains("is not exact, so it names nothing"));
 }
+
+#[test]
+fn a_parquet_file_that_names_a_column_twice_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("twice.parquet");
+    written_columns(&path, "message schema { required int64 id; required int64 id; }", |_, column| {
+        column.typed::<Int64Type>().write_batch(&[1], None, None).unwrap();
+    });
+    let told = read(&path, &coded_layout()).unwrap_err().to_string();
+    assert!(told.ends_with("twice.parquet: column `id` occurs twice"), "{told}");
+}
