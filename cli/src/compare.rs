@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use skep_protocol::experiment::Metric;
+use skep_protocol::experiment::{Metric, Predicted};
 use skep_server::record::RoundRecord;
 use toml::Table;
 
@@ -119,14 +119,14 @@ fn table(runs: &[Run], keys: &[String]) -> Vec<Vec<String>> {
     rows
 }
 
-/// What was measured first of all in any of the runs, and the loss.
+/// What is measured of the models of any of the runs.
 fn metrics(runs: &[Run]) -> Vec<Metric> {
-    let is_measured = |metric: &Metric| {
-        let first =
-            |run: &Run| run.summary["metric"].as_str().unwrap_or(Metric::Accuracy.key()) == metric.key();
-        *metric == Metric::Loss || runs.iter().any(first)
-    };
-    Metric::ALL.into_iter().filter(is_measured).collect()
+    let predicted = runs.iter().map(|run| {
+        let first = run.summary["metric"].as_str().unwrap_or(Metric::Accuracy.key());
+        let by = |predicted: &Predicted| predicted.metric().key() == first;
+        Predicted::ALL.into_iter().find(by).unwrap_or(Predicted::Class)
+    });
+    metric_words::of_any(predicted)
 }
 
 fn measured(metric: Metric, value: &Value) -> String {

@@ -1,6 +1,6 @@
 //! What is measured of models, for people.
 
-use skep_protocol::experiment::Metric;
+use skep_protocol::experiment::{Metric, Predicted};
 
 use crate::page::number;
 
@@ -11,6 +11,13 @@ pub(crate) fn shown(metric: Metric, value: f64) -> String {
         None if metric == Metric::Loss => format!("{value:.4}"),
         None => number(value),
     }
+}
+
+/// What is measured of any of these, each once.
+pub(crate) fn of_any(predicted: impl IntoIterator<Item = Predicted>) -> Vec<Metric> {
+    let measured: Vec<Metric> =
+        predicted.into_iter().flat_map(|predicted| predicted.metrics().iter().copied()).collect();
+    Metric::ALL.into_iter().filter(|metric| measured.contains(metric)).collect()
 }
 
 /// A value behind its name.
@@ -41,5 +48,13 @@ mod tests {
         assert_eq!(named(Metric::RootMeanSquaredError, Some(12_345.6)), "RMSE 12,346");
         assert_eq!(named(Metric::Perplexity, None), "perplexity not measured");
         assert_eq!(title(Metric::RSquared), "R²");
+    }
+
+    #[test]
+    fn runs_are_beside_one_another_by_all_that_is_measured_of_any() {
+        let number = [Metric::RootMeanSquaredError, Metric::MeanAbsoluteError, Metric::RSquared];
+        assert_eq!(of_any([Predicted::Number; 2]), [&number[..], &[Metric::Loss]].concat());
+        let words = [Metric::Accuracy, Metric::Perplexity];
+        assert_eq!(of_any([Predicted::Word, Predicted::Class]), [&words[..], &[Metric::Loss]].concat());
     }
 }

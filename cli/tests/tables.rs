@@ -101,7 +101,8 @@ fn predictions_are_those_that_were_measured_in_the_targets_unit() {
     let report = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(report.contains("<h3>RMSE</h3>") && !report.contains("Confusion matrix"), "{report}");
     let compared = skep(&["compare", path(&out), path(&out)]);
-    assert!(compared.out.contains("RMSE") && !compared.out.contains("accuracy"), "{}", compared.out);
+    assert!(["RMSE", "MAE", "R²"].iter().all(|name| compared.out.contains(name)), "{}", compared.out);
+    assert!(!compared.out.contains("accuracy"), "{}", compared.out);
     let metrics = skep(&["metrics", path(&out), "--format", "csv"]).out;
     assert!(metrics.lines().next().unwrap().contains("root_mean_squared_error"), "{metrics}");
     let shown = skep(&["model", "show", path(&model)]).out;

@@ -35,10 +35,7 @@ pub(super) fn text(ran: &[Ran]) -> String {
     let mut header = vec!["run".to_owned()];
     header.extend(first.planned.values.iter().map(|(key, _)| key.clone()));
     // Runs of a sweep may differ in their data, and so in what is measured.
-    let measured: Vec<Metric> = Metric::ALL
-        .into_iter()
-        .filter(|&first| first == Metric::Loss || ran.iter().any(|ran| metric(ran) == first))
-        .collect();
+    let measured = metric_words::of_any(ran.iter().map(|ran| ran.planned.experiment.data.predicted()));
     let validates = |ran: &Ran| ran.summary.as_ref().is_ok_and(|summary| summary["validation"].is_object());
     let validated = ran.iter().any(validates);
     let on_validation = measured.iter().filter(|metric| validated && **metric != Metric::Loss);

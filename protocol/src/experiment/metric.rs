@@ -63,6 +63,9 @@ impl Better {
 }
 
 impl Predicted {
+    /// All of them.
+    pub const ALL: [Predicted; 3] = [Predicted::Class, Predicted::Word, Predicted::Number];
+
     /// What is measured on the server's own examples; first what is shown where there is room for one.
     pub fn metrics(self) -> &'static [Metric] {
         match self {
