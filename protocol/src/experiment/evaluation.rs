@@ -284,7 +284,7 @@ impl Evaluation {
             ));
         }
         let known = |metric: Metric| {
-            let of_clients = matches!(metric, Metric::ClientAccuracy | Metric::PersonalisedAccuracy);
+            let of_clients = metric.is_of_clients();
             (of_clients && predicted != Predicted::Number) || predicted.metrics().contains(&metric)
         };
         match self.metric {

@@ -124,6 +124,11 @@ impl Metric {
         }
     }
 
+    /// Whether it is measured on clients' own examples, and so not whenever the server measures on its own.
+    pub fn is_of_clients(self) -> bool {
+        matches!(self, Metric::ClientAccuracy | Metric::PersonalisedAccuracy)
+    }
+
     /// What it is, in words.
     pub fn meaning(self) -> &'static str {
         match self {

@@ -3,7 +3,6 @@
 use skep_privacy::quantities::Sampling;
 
 use super::{Invalid, invalid};
-use crate::experiment::evaluation::{Metric, Stop};
 use crate::experiment::simulation::{Availability, Faults};
 use crate::experiment::{
     Aggregation, Buffering, Experiment, Groups, Optimizer, Predicted, Privacy, Robust, Weighting,
@@ -198,9 +197,7 @@ fn refuse_private_layers(experiment: &Experiment) -> Result<(), Invalid> {
             "cannot go with \"scaffold\", whose control variates correct gradients of the whole model",
         ));
     }
-    let of_clients =
-        |stop: Stop| matches!(stop.metric, Metric::ClientAccuracy | Metric::PersonalisedAccuracy);
-    if let Some(stop) = experiment.stop().filter(|stop| !of_clients(*stop)) {
+    if let Some(stop) = experiment.stop().filter(|stop| !stop.metric.is_of_clients()) {
         return Err(invalid(
             "evaluation.patience",
             format!(
