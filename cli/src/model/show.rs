@@ -78,6 +78,7 @@ impl<'a> Shown<'a> {
             "model_sha256": self.digest,
             "digest_as_in_metadata": self.said("model_sha256").map(|said| said == self.digest),
             "input": interface.input,
+            "numbers": self.numbers(),
             "standardization": interface.standardization,
             "classes": interface.classes,
             "target": interface.target,
@@ -88,6 +89,14 @@ impl<'a> Shown<'a> {
             "ledger": self.checkpoint().map(|(ledger, records)| json!({ "name": ledger, "records": records })),
             "metadata": model.metadata(),
         })
+    }
+
+    /// What each number is called that a row of a table becomes, in the order in which the model takes them.
+    fn numbers(&self) -> Option<Vec<String>> {
+        match self.model.interface().input {
+            Input::Table { columns } => Some(columns.names()),
+            _ => None,
+        }
     }
 
     fn number(&self, key: &str) -> Value {
