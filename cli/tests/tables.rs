@@ -110,7 +110,10 @@ fn predictions_are_those_that_were_measured_in_the_targets_unit() {
     assert!(shown.contains("district (harbour, old town, hill, fields and others)"), "{shown}");
     let json: Value = serde_json::from_str(&skep(&["model", "show", path(&model), "--json"]).out).unwrap();
     let numbers = json["numbers"].as_array().unwrap();
-    assert!(numbers.contains(&"district=old town".into()) && numbers.contains(&"district other".into()), "{json}");
+    assert!(
+        numbers.contains(&"district=old town".into()) && numbers.contains(&"district other".into()),
+        "{json}"
+    );
     let onnx = directory.path().join("model.onnx");
     assert_eq!(skep(&["model", "export", path(&model), "--format", "onnx", "--out", path(&onnx)]).code, 0);
     let graph = fs::read(&onnx).unwrap();

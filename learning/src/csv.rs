@@ -1,13 +1,11 @@
 //! Tables of text below a header line: what can be wrong with them, and how their columns are found.
 
 use std::collections::HashSet;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ::csv::{ReaderBuilder, StringRecord, Trim};
+use ::csv::StringRecord;
 use thiserror::Error;
 
-use crate::source::BoundedLines;
 use crate::table::CellFault;
 
 /// Why a table is not what it should be. Lines count from 1, the header line included.
@@ -71,11 +69,6 @@ pub enum CsvError {
 
 /// The most features that are kept in memory, 4 GiB of them.
 pub const MAX_NUMBERS: usize = 1 << 30;
-
-/// Reads records of trimmed values, no line longer than memory allows.
-pub(crate) fn table_reader<R: Read>(source: R) -> ::csv::Reader<BoundedLines<R>> {
-    ReaderBuilder::new().trim(Trim::All).from_reader(BoundedLines::new(source))
-}
 
 /// The names in a header line, each of which occurs once.
 pub(crate) fn column_names(header: &StringRecord, path: &Path) -> Result<Vec<String>, CsvError> {

@@ -6,8 +6,9 @@ use std::path::Path;
 use ::csv::StringRecord;
 use serde::Serialize;
 
-use crate::csv::{CsvError, column_names, find_column, table_reader};
+use crate::csv::{CsvError, column_names, find_column};
 use crate::source::open;
+use crate::table::{self, by_lines};
 
 /// A CSV file, column by column.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -67,7 +68,7 @@ pub const MAX_VALUES: usize = 100_000;
 pub fn table(path: &Path, label: Option<&str>, client: Option<&str>) -> Result<TableReport, CsvError> {
     let malformed = |source| CsvError::Malformed { path: path.to_owned(), source };
     let file = open(path).map_err(|source| CsvError::Open { path: path.to_owned(), source })?;
-    let mut reader = table_reader(file);
+    let mut reader = by_lines(file, table::Format::Csv);
     let names = column_names(reader.headers().map_err(malformed)?, path)?;
     let find = |column: Option<&str>| column.map(|column| find_column(&names, column, path)).transpose();
     let (label_at, client_at) = (find(label)?, find(client)?);

@@ -1,5 +1,5 @@
-//! Examples without labels, one after the other: what a model is asked about. From CSV with a header line, JSON Lines,
-//! IDX, NPY, PNG and JPEG, folders of images, or lines of text; plain or compressed with gzip; from a file or a stream.
+//! Examples without labels, one after the other: what a model is asked about. From CSV or TSV with a header line, JSON
+//! Lines, IDX, NPY, PNG and JPEG, folders of images, or lines of text; plain or compressed with gzip; from a file or a stream.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Lines, Read, stdin};
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use ::csv::{Reader, StringRecord};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::csv::{CsvError, column_names, find_column, table_reader};
+use crate::csv::{CsvError, column_names, find_column};
 use crate::idx::{IdxError, Images};
 use crate::images::{ImageFault, decode, files_in, is_image};
 use crate::npy::{NpyError, is_numpy, parse};
 use crate::source::{BoundedLines, open, unpacked};
-use crate::table::Cell;
+use crate::table::{self, Cell, by_lines};
 use crate::{ExampleError, Interface};
 
 /// Reads examples for one model.
@@ -26,7 +26,7 @@ pub struct Unlabelled<'a> {
 }
 
 enum Format {
-    Csv {
+    Table {
         reader: Reader<BoundedLines<Source>>,
         names: Vec<String>,
         features: Vec<usize>,
@@ -87,6 +87,12 @@ pub enum UnlabelledError {
         named: usize,
         /// What is needed instead.
         needed: String,
+    },
+    /// A Parquet file, whose columns are not read one example after the other.
+    #[error("{}: is a Parquet file, which is read for training only; write it as CSV, TSV or JSON Lines", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
     },
     /// A line is not JSON.
     #[error("{}, line {line}: not JSON: {source}", path.display())]
@@ -211,10 +217,12 @@ impl<'a> Unlabelled<'a> {
         {
             return Ok(Unlabelled { path, interface, inputs, format });
         }
-        let first = match source.fill_buf() {
-            Ok(bytes) => bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace()),
+        let start = match source.fill_buf() {
+            Ok(start) => start,
             Err(source) => return Err(UnlabelledError::File { path, source }),
         };
+        let first = start.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+        let (is_parquet, written) = (start.starts_with(b"PAR1"), written(start));
         let source: Source = Box::new(source);
         let format = match (first, features) {
             (Some(b'{' | b'[' | 0), Some(named)) => {
@@ -238,7 +246,8 @@ impl<'a> Unlabelled<'a> {
                 let (named, needed) = (named.len(), "the texts stand in one column".to_owned());
                 return Err(UnlabelledError::Named { path, named, needed });
             }
-            (_, features) => table(&path, source, interface, inputs, features)?,
+            _ if is_parquet => return Err(UnlabelledError::Parquet { path }),
+            (_, features) => table(&path, source, written, interface, inputs, features)?,
         };
         Ok(Unlabelled { path, interface, inputs, format })
     }
@@ -255,7 +264,7 @@ impl<'a> Unlabelled<'a> {
     pub fn next_example(&mut self) -> Result<Option<Vec<f32>>, UnlabelledError> {
         let path = &self.path;
         match &mut self.format {
-            Format::Csv { reader, names, features, record } => {
+            Format::Table { reader, names, features, record } => {
                 let more = reader.read_record(record);
                 if !more.map_err(|source| CsvError::Malformed { path: path.clone(), source })? {
                     return Ok(None);
@@ -337,14 +346,24 @@ fn numbers_of_image(path: &Path, bytes: &[u8], interface: &Interface) -> Result<
 /// Bytes of what is read as a whole.
 const MAX_BYTES: u64 = 1 << 30;
 
+/// How a table of text is written that begins so: a header line with tabulators and no comma is one of TSV.
+fn written(start: &[u8]) -> table::Format {
+    let header = start.split(|byte| *byte == b'\n').find(|line| !line.is_empty()).unwrap_or_default();
+    match header.contains(&b'\t') && !header.contains(&b',') {
+        true => table::Format::Tsv,
+        false => table::Format::Csv,
+    }
+}
+
 fn table(
     path: &Path,
     source: Source,
+    written: table::Format,
     interface: &Interface,
     inputs: usize,
     features: Option<&[String]>,
 ) -> Result<Format, UnlabelledError> {
-    let mut reader = table_reader(source);
+    let mut reader = by_lines(source, written);
     let header = reader.headers().map_err(|source| CsvError::Malformed { path: path.to_owned(), source })?;
     let names = column_names(header, path)?;
     let encoded: Option<Vec<String>> =
@@ -368,7 +387,7 @@ fn table(
     };
     let features =
         features.iter().map(|feature| find_column(&names, feature, path)).collect::<Result<_, _>>()?;
-    Ok(Format::Csv { reader, names, features, record: StringRecord::new() })
+    Ok(Format::Table { reader, names, features, record: StringRecord::new() })
 }
 
 #[cfg(test)]
@@ -408,6 +427,7 @@ mod tests {
         let expected = Ok(vec![vec![61.0, 38.0], vec![7.0, 37.0]]);
         let named = Some(&["age", "heat"][..]);
         assert_eq!(all(b"heat,ward,age\n38,north,61\n37,south,7\n", named, None), expected);
+        assert_eq!(all(b"heat\tward\tage\n38\tnorth, \"old\t61\n37\tsouth\t7\n", named, None), expected);
         assert_eq!(all(b"a,b\n61,38\n7,37\n", None, None), expected);
         assert_eq!(all(b"heat,ward,age\n38,n,61\n37,s,7\n", None, named), expected);
         assert_eq!(all(b"[61, 38]\n\n {\"heat\": 37, \"age\": 7}\n", named, None), expected);
@@ -493,6 +513,11 @@ mod tests {
         assert_eq!(
             refused(b"[1, 2]\n{\"age\": \"x\"}\n", named, None),
             "asked, line 2: column `age`: \"x\" is not a finite number"
+        );
+        let parquet = refused(b"PAR1\x15\x04", named, None);
+        assert!(
+            parquet.starts_with("asked: is a Parquet file, which is read for training only"),
+            "{parquet}"
         );
         let broken = refused(b"[1, 2]\n[1, \n", None, None);
         assert!(broken.starts_with("asked, line 2: not JSON: EOF"), "{broken}");

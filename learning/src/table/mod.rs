@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use column::{Cell, CellFault, Column, ColumnFault, Filling, Kind};
+pub(crate) use read::by_lines;
 pub use read::{Answer, Declared, Format, Layout, Table, TableError, encoder, read};
 
 use crate::ExampleError;

@@ -159,7 +159,7 @@ fn opened(path: &Path) -> Result<impl Read, CsvError> {
 }
 
 /// Reads records of trimmed values, no line longer than memory allows.
-fn by_lines<R: Read>(source: R, format: Format) -> ::csv::Reader<BoundedLines<R>> {
+pub(crate) fn by_lines<R: Read>(source: R, format: Format) -> ::csv::Reader<BoundedLines<R>> {
     let by_tabs = format == Format::Tsv;
     ReaderBuilder::new()
         .delimiter(if by_tabs { b'\t' } else { b',' })
