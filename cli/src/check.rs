@@ -126,9 +126,7 @@ impl Price {
             ));
         }
         if let Some(query) = experiment.evaluation.query {
-            let questions = (1..=rounds.count)
-                .filter(|&round| experiment.evaluation.is_asked(round, rounds.count))
-                .count();
+            let questions = rounds.count.div_ceil(query.every);
             lines.push(format!(
                 "asked       clients are asked about the model {questions} times, noise multiplier {}; what that costs is in what stands \
                  here",

@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use skep_client::join::{JoinError, JoinOptions, Leaving, News, Notify};
 use skep_client::policy::Limit;
+use skep_privacy::ledger::Mode;
 use skep_privacy::quantities::ClipNorm;
 use skep_protocol::Round;
+use skep_protocol::experiment::{Asked, Task};
 use skep_protocol::message::{ClientMessage, ServerMessage, TurnAway};
 use skep_protocol::net::proxy::ProxyRefusal;
 use skep_protocol::net::websocket::NetError;
@@ -18,7 +20,7 @@ use skep_protocol::plan::Plan;
 use skep_protocol::round::Decline;
 use skep_protocol::round::client::End;
 use support::server::{Federation, in_time, options};
-use support::{asking, base_model, plan_of, private_plan, query_plan, signed, task};
+use support::{asking, base_model, masked_plan, plan_of, private_plan, query_plan, signed, task};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -135,16 +137,16 @@ async fn a_query_that_the_task_has_not_and_one_that_comes_a_second_time_are_decl
         query_plan(5, 2.0),
         other_bound,
         query_plan(7, 2.0),
+        // Every round is the last of a plan that says so.
+        Plan { rounds: 8, ..query_plan(8, 2.0) },
         without_noise,
-        query_plan(12, 1.9),
     ] {
         let round = plan.round.training().0;
         session.invite(&signed(plan)).await;
         assert_eq!(session.hear().await, declines(round, Decline::Unplanned), "{round}");
     }
     // After the last round there is one, wherever that falls.
-    let last = Plan { rounds: 13, ..query_plan(13, 2.0) };
-    session.play(&signed(last), &base_model()).await;
+    session.play(&signed(query_plan(10, 2.0)), &base_model()).await;
     session.finish_federation().await;
     let report = in_time(joining).await.unwrap().unwrap();
     // What is stale is no round that the client could have been in.
@@ -159,6 +161,24 @@ async fn a_query_that_the_task_has_not_and_one_that_comes_a_second_time_are_decl
     assert_eq!(session.hear().await, declines(3, Decline::Unplanned));
     session.finish_federation().await;
     in_time(joining).await.unwrap().unwrap();
+}
+
+#[test]
+fn a_plan_keeps_to_the_rounds_the_mode_and_the_noise_that_its_task_asks_in() {
+    let check = |plan: Plan| Plan { task: asking().digest(), ..plan }.check(&asking(), &asking().digest());
+    assert_eq!(check(query_plan(9, 2.0)), Ok(()));
+    assert_eq!(check(query_plan(9, 1.9)), Err(Decline::Unplanned));
+    assert_eq!(check(query_plan(12, 2.0)), Err(Decline::Unplanned), "there are ten rounds");
+    assert_eq!(check(Plan { rounds: 12, ..query_plan(12, 2.0) }), Err(Decline::Unplanned));
+    // The server would see each answer, or would not: either way it is not the mode of the rounds.
+    let masked =
+        Task { asked: asking().asked.map(|asked| Asked { mode: Mode::Distributed, ..asked }), ..task() };
+    let plan = Plan { task: masked.digest(), ..query_plan(9, 2.0) };
+    assert_eq!(plan.check(&masked, &masked.digest()), Err(Decline::Unplanned));
+    assert_eq!(check(private_plan(4, 0.5)), Ok(()));
+    assert_eq!(check(masked_plan(4)), Err(Decline::Inconsistent));
+    assert_eq!(check(Plan { rounds: 9, ..private_plan(4, 0.5) }), Err(Decline::Inconsistent));
+    assert_eq!(check(private_plan(11, 0.5)), Err(Decline::Inconsistent));
 }
 
 #[tokio::test]

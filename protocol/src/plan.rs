@@ -131,8 +131,13 @@ impl Plan {
         if private && self.weighting != Weighting::Uniform {
             return Err(Decline::Inconsistent);
         }
+        let of_schedule = |asked: Asked| {
+            self.rounds == asked.rounds
+                && self.round.training().0 <= asked.rounds
+                && self.promise.mode() == asked.mode
+        };
         let expected = if self.round.is_query() {
-            self.check_query(task)?;
+            self.check_query(task.asked.filter(|asked| of_schedule(*asked)))?;
             Asked::NAMES.len() as u64
         } else {
             let parameters = task.parameter_count().ok_or(Decline::WrongTask)?;
@@ -143,6 +148,8 @@ impl Plan {
         let unknown_cohort = self.masking().is_some() && matches!(self.sampling, Sampling::Poisson { .. });
         let named = if self.masking().is_some() { self.cohort_max } else { 0 };
         let sound = self.promise.is_sound(self.cohort_max, self.min_updates);
+        // Else a query could be hidden less than the rounds are.
+        let sound = sound && task.asked.is_none_or(of_schedule);
         if self.update_len() != expected
             || self.cohort.size() != named
             || closes_early
@@ -156,16 +163,17 @@ impl Plan {
         self.grid().map(|_| ())
     }
 
-    /// Whether the task has this query: after this round, with answers bounded and hidden as it says. That none is asked twice
-    /// follows from the order of rounds.
-    fn check_query(&self, task: &Task) -> Result<(), Decline> {
-        let Some(Asked { query, .. }) = task.asked else { return Err(Decline::Unplanned) };
+    /// Whether what the task asks has this query: after this round, with answers bounded and hidden as it says. How many rounds there
+    /// are is the task's word, not the plan's, or every round could be called the last. That none is asked twice follows from the
+    /// order of rounds.
+    fn check_query(&self, asked: Option<Asked>) -> Result<(), Decline> {
+        let Some(Asked { query, rounds, .. }) = asked else { return Err(Decline::Unplanned) };
         let bound = self.promise.claim().map(|claim| claim.clip_norm);
         let noise = noise_of_round(&self.mechanism()).unwrap_or(0.0);
         // The noise of shares is stated as a double below the real one.
         let hidden = noise >= query.noise_multiplier * (1.0 - 1e-9);
         let round = self.round.training().0;
-        if round == 0 || !query.is_due(round, self.rounds) || bound != Some(Asked::clip_norm()) || !hidden {
+        if round == 0 || !query.is_due(round, rounds) || bound != Some(Asked::clip_norm()) || !hidden {
             return Err(Decline::Unplanned);
         }
         Ok(())

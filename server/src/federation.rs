@@ -21,8 +21,8 @@ use skep_privacy::client_noise::Contribution;
 use skep_privacy::grid::Grid;
 use skep_privacy::individual::KeptUpdates;
 use skep_privacy::ledger::{
-    Abort, Budget, ExampleTerms, Hash, Ledger, LedgerError, Mode, Occasion, PlannedQuery, Request,
-    RoundTerms, Schedule, Settle, Terms, commitment,
+    Abort, Budget, ExampleTerms, Hash, Ledger, LedgerError, Occasion, PlannedQuery, Request, RoundTerms,
+    Schedule, Settle, Terms, commitment,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::{Key, PrgError};
@@ -323,6 +323,12 @@ impl Federation {
         let Some((question, _)) = Question::of(&self.experiment) else { return Ok(None) };
         let (round, asking) = (self.round.query(), encoding::asking(&self.experiment, &question));
         let (grid, mechanism) = encoding::of_answers(&self.experiment, &question)?;
+        let mode = self.experiment.privacy.trust_mode();
+        let asked = RoundTerms { mode, mechanism, sampling: question.sampling };
+        if self.ledger.state().account().is_one_too_many(question.occasion, &asked) {
+            tracing::warn!(%round, "clients are not asked about the model: the ledger's schedule has no query here");
+            return Ok(None);
+        }
         let cohort = select::cohort(question.sampling, roster, &self.keys.cohort(round)?);
         let segments = Asked::NAMES.iter().map(|name| Segment { name: (*name).into(), len: 1 }).collect();
         let terms = Collected { round, grid, mechanism, segments, base_model: self.model_digest, asking };
@@ -790,7 +796,7 @@ impl Federation {
             round: terms.round.training().0,
             task: Hash(self.task.0),
             terms: RoundTerms {
-                mode: mode(&self.experiment),
+                mode: self.experiment.privacy.trust_mode(),
                 mechanism: terms.mechanism,
                 sampling: terms.asking.rounds.sampling,
             },
@@ -944,18 +950,7 @@ pub fn terms(experiment: &Experiment) -> Result<Terms, FederationError> {
         _ => None,
     };
     let participation = experiment.population.participation;
-    Ok(Terms { mode: mode(experiment), budget, examples, schedule, participation })
-}
-
-fn mode(experiment: &Experiment) -> Mode {
-    match &experiment.privacy {
-        // A ledger is about whole clients.
-        Privacy::None | Privacy::Examples { .. } => Mode::None,
-        Privacy::Central { secure_aggregation: None, .. } => Mode::Central,
-        Privacy::Central { secure_aggregation: Some(_), .. } => Mode::CentralSecureAggregation,
-        Privacy::Distributed { .. } => Mode::Distributed,
-        Privacy::Local { .. } => Mode::Local,
-    }
+    Ok(Terms { mode: experiment.privacy.trust_mode(), budget, examples, schedule, participation })
 }
 
 /// A budget is about one population, one unit, one adjacency and one delta; an experiment about others cannot be charged to it.

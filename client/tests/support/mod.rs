@@ -12,7 +12,7 @@ use skep_learning::{Subset, digits};
 use skep_privacy::budget::BudgetKeeper;
 use skep_privacy::client_noise::{ClientNoise, NoisedGrid};
 use skep_privacy::grid::{Grid, PrivateGrid, PublicGrid};
-use skep_privacy::ledger::Occasion;
+use skep_privacy::ledger::{Mode, Occasion};
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::{
@@ -95,7 +95,7 @@ pub fn private_plan(round: u64, clip_norm: f64) -> Plan {
 /// A task that asks after every third round.
 pub fn asking() -> Task {
     let query = EvaluationQuery { every: 3, noise_multiplier: 2.0, max_loss: 4.0 };
-    Task { asked: Some(Asked { hold_out: 0.2, query }), ..task() }
+    Task { asked: Some(Asked { hold_out: 0.2, rounds: 10, mode: Mode::Central, query }), ..task() }
 }
 
 /// A plan for the query of [`asking`] after a round, with central noise.

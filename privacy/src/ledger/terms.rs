@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::record::Occasion;
 use super::{Hash, RoundTerms};
@@ -32,7 +32,7 @@ pub enum Provenance {
 }
 
 /// Who adds noise, which decides against whom a promise holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Nobody.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use skep_privacy::ledger::Mode;
 use skep_privacy::quantities::{ClipNorm, NoiseMultiplier};
 
 pub use super::metric::{Better, Metric, Predicted};
@@ -65,6 +66,10 @@ pub struct EvaluationQuery {
 pub struct Asked {
     /// The part of each client's examples that it does not train on, between 0 and 1.
     pub hold_out: f64,
+    /// Rounds in the schedule: after the last there is a query, and after that none.
+    pub rounds: u64,
+    /// Who adds noise, in rounds and queries alike.
+    pub mode: Mode,
     /// When, with how much noise, and up to which loss.
     pub query: EvaluationQuery,
 }
@@ -109,7 +114,8 @@ impl Asked {
 
     pub(super) fn write(&self, writer: &mut Writer) {
         let EvaluationQuery { every, noise_multiplier, max_loss } = self.query;
-        writer.text("asked").f64(self.hold_out).u64(every).f64(noise_multiplier).f64(max_loss);
+        writer.text("asked").f64(self.hold_out).u64(self.rounds).text(self.mode.as_str());
+        writer.u64(every).f64(noise_multiplier).f64(max_loss);
     }
 }
 
@@ -155,14 +161,9 @@ impl Evaluation {
         round.is_multiple_of(self.every) || round == rounds
     }
 
-    /// Whether clients are asked about the model of this round, where there are `rounds`.
-    pub fn is_asked(&self, round: u64, rounds: u64) -> bool {
-        self.query.is_some_and(|query| query.is_due(round, rounds))
-    }
-
-    /// What clients are asked, if anything.
-    pub fn asked(&self) -> Option<Asked> {
-        Some(Asked { hold_out: self.hold_out?, query: self.query? })
+    /// What clients are asked, if anything, in so many rounds of this mode.
+    pub fn asked(&self, rounds: u64, mode: Mode) -> Option<Asked> {
+        Some(Asked { hold_out: self.hold_out?, rounds, mode, query: self.query? })
     }
 
     /// What makes no sense with such data.

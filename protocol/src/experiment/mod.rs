@@ -25,7 +25,7 @@ mod workload;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use skep_privacy::ledger::Participation;
+use skep_privacy::ledger::{Mode, Participation};
 use skep_privacy::quantities::{
     Adjacency, ClipNorm, CorruptFraction, Delta, Epsilon, NoiseMultiplier, Sampling, Unit,
 };
@@ -267,6 +267,17 @@ impl Privacy {
             Privacy::None | Privacy::Local { .. } | Privacy::Examples { .. } => None,
             Privacy::Central { secure_aggregation, .. } => secure_aggregation.as_ref(),
             Privacy::Distributed { secure_aggregation, .. } => Some(secure_aggregation),
+        }
+    }
+
+    /// Who adds noise to what a ledger is about, which is whole clients.
+    pub fn trust_mode(&self) -> Mode {
+        match self {
+            Privacy::None | Privacy::Examples { .. } => Mode::None,
+            Privacy::Central { secure_aggregation: None, .. } => Mode::Central,
+            Privacy::Central { secure_aggregation: Some(_), .. } => Mode::CentralSecureAggregation,
+            Privacy::Distributed { .. } => Mode::Distributed,
+            Privacy::Local { .. } => Mode::Local,
         }
     }
 

@@ -117,7 +117,10 @@ fn task(file: &ExperimentFile, data: &Data, privacy: &Privacy) -> Result<Task, I
             Data::Table(table) if table.is_encoded() => Some(UNREAD),
             _ => None,
         },
-        asked: file.evaluation.as_ref().and_then(super::Evaluation::asked),
+        asked: file
+            .evaluation
+            .as_ref()
+            .and_then(|evaluation| evaluation.asked(file.rounds.count, privacy.trust_mode())),
     };
     if let (Some(tuning), Some(parameters)) = (&file.task.tuning, task.model_parameters()) {
         if matches!(task.model, Model::Own { .. }) {

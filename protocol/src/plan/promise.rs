@@ -2,6 +2,7 @@
 
 use skep_privacy::client_noise::{ClientNoise, NoisedGrid};
 use skep_privacy::grid::{Encoding, Grid, GridError, PrivateGrid, PublicGrid};
+use skep_privacy::ledger::Mode;
 use skep_privacy::mechanism::{Mechanism, ShareVariance};
 use skep_privacy::quantities::{Adjacency, ClipNorm, CorruptFraction, Delta, DropoutFraction, Epsilon, Unit};
 use skep_privacy::secagg::{Params, ParamsError, corrupt_in_group};
@@ -170,6 +171,17 @@ fn corrupt(cohort: u32, group_size: u32, max_corrupt_fraction: CorruptFraction) 
 }
 
 impl Promise {
+    /// Who adds noise.
+    pub const fn mode(&self) -> Mode {
+        match self {
+            Promise::None => Mode::None,
+            Promise::Central { masking: None, .. } => Mode::Central,
+            Promise::Central { masking: Some(_), .. } => Mode::CentralSecureAggregation,
+            Promise::Distributed { .. } => Mode::Distributed,
+            Promise::Local { .. } => Mode::Local,
+        }
+    }
+
     /// What is claimed, where anything is promised.
     pub fn claim(&self) -> Option<&Claim> {
         match self {

@@ -22,7 +22,7 @@ use skep_privacy::sum::{Release, ReleaseError, Sum};
 use skep_protocol::ClientId;
 use skep_protocol::experiment::{Asked, Experiment};
 
-use super::{Federation, PlanningError, RoundError, digest_of, encoding, mode};
+use super::{Federation, PlanningError, RoundError, digest_of, encoding};
 use crate::record::ClientAnswers;
 use crate::roster::Roster;
 use crate::select;
@@ -131,13 +131,16 @@ impl Federation {
         let (grid, mechanism) = encoding::of_answers(&self.experiment, question)?;
         let [drawing, noise] = self.keys.query(self.round, number)?;
         let cohort = select::cohort(question.sampling, roster, &drawing);
-        let is_about_the_model = question.occasion == Occasion::Evaluation;
         let request = Request {
             occasion: question.occasion,
             round: self.round.0,
             task: Hash(self.task.0),
-            terms: RoundTerms { mode: mode(&self.experiment), mechanism, sampling: question.sampling },
-            model_in: if is_about_the_model { Hash(self.model_digest.0) } else { Hash::ZERO },
+            terms: RoundTerms {
+                mode: self.experiment.privacy.trust_mode(),
+                mechanism,
+                sampling: question.sampling,
+            },
+            model_in: Hash::ZERO,
             limit: self.experiment.privacy.terms().map(|terms| terms.epsilon_limit),
             noise_commitment: None,
         };
@@ -199,6 +202,7 @@ impl Federation {
 
 #[cfg(test)]
 mod tests {
+    use skep_privacy::ledger::Mode;
     use skep_protocol::experiment::EvaluationQuery;
 
     use super::*;
@@ -206,7 +210,7 @@ mod tests {
     #[test]
     fn means_are_those_of_the_sum_and_their_bounds_those_of_the_noise() {
         let query = EvaluationQuery { every: 1, noise_multiplier: 1.0, max_loss: 4.0 };
-        let asked = Asked { hold_out: 0.5, query };
+        let asked = Asked { hold_out: 0.5, rounds: 10, mode: Mode::Central, query };
         // Ten clients of accuracy 0.8 and loss 1 of at most 4.
         let sum = [10.0 * 0.3, 10.0 * -0.25, 5.0];
         let said = means(&asked, &sum, 0.0).unwrap();
