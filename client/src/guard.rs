@@ -7,11 +7,11 @@ use std::time::SystemTime;
 
 use skep_privacy::ledger::{Checkpoint, Hash, is_consistent};
 use skep_protocol::net::invitation::unix_millis;
-use skep_protocol::plan::{Plan, VerifiedPlan};
+use skep_protocol::plan::VerifiedPlan;
 use skep_protocol::round::Decline;
 use tracing::{error, warn};
 
-use crate::participations::{Entry, Participations, ParticipationsError};
+use crate::participations::{Entry, Participations, ParticipationsError, Total};
 use crate::privacy_policy::{PrivacyPolicy, Promised};
 
 /// Judges invitations for one data set.
@@ -75,7 +75,7 @@ impl Guard {
             .policy
             .allows(plan.plan())
             .and_then(|()| self.follows(plan, checkpoint))
-            .and_then(|()| self.affords(plan.plan(), checkpoint));
+            .and_then(|()| self.affords(plan, checkpoint));
         match (decline, self.last_seen(checkpoint)) {
             (Err(reason), _) => Judgement::Declined(reason),
             (Ok(()), Some(seen)) if seen.size < checkpoint.size => {
@@ -102,12 +102,15 @@ impl Guard {
         }
     }
 
-    /// Writes down that the data take part in a round. Without that nothing may be sent.
+    /// Writes down that the data take part in a round, which they do once. Without that nothing may be sent.
     ///
     /// # Errors
-    /// [`Decline::Unrecorded`].
+    /// [`Decline::Unrecorded`], or [`Decline::TakenPart`] where somebody else with these data has.
     pub(crate) fn charge(&mut self, plan: &VerifiedPlan) -> Result<(), Decline> {
         let checkpoint = plan.checkpoint().ok_or(Decline::Ledger)?;
+        if self.participations.has(&plan.digest()) {
+            return Err(Decline::TakenPart);
+        }
         self.participations.add(Entry::of(plan, checkpoint, now_ms())).map_err(|reason| {
             error!(%reason, "the participation cannot be written down, so the update is not sent");
             Decline::Unrecorded
@@ -132,14 +135,14 @@ impl Guard {
                 return Err(Decline::Ledger);
             }
         }
+        if self.participations.has(&plan.digest()) {
+            // While what was sent is at hand it is sent again, unasked here; copies with other noise would average that away.
+            return Err(Decline::TakenPart);
+        }
         let task = plan.plan().task;
         let entries = self.participations.entries();
         let of_task =
             || entries.iter().rev().filter(|entry| entry.task == task && entry.ledger == checkpoint.origin);
-        if of_task().any(|entry| entry.plan == plan.digest()) {
-            // Written down before the connection or the process was lost; it is the same participation.
-            return Ok(());
-        }
         // What a query adds is planned by itself.
         let of_kind = || of_task().filter(|entry| entry.round.is_query() == plan.plan().round.is_query());
         let noise = Promised::by(plan.plan()).noise;
@@ -160,12 +163,11 @@ impl Guard {
         }
     }
 
-    /// Whether the owner's budget allows what the plan promises, beside what other ledgers were promised to cost.
-    fn affords(&self, plan: &Plan, checkpoint: &Checkpoint) -> Result<(), Decline> {
-        let promised = Promised::by(plan);
-        let others = self.participations.total_without(&checkpoint.origin);
-        let release = others.epsilon_release + promised.epsilon_release.get();
-        let server = others.epsilon_server + promised.epsilon_server.get();
+    /// Whether the owner's budget allows what the plan promises, beside what other ledgers, and other epochs of this one, were promised
+    /// to cost.
+    fn affords(&self, plan: &VerifiedPlan, checkpoint: &Checkpoint) -> Result<(), Decline> {
+        let Total { epsilon_release: release, epsilon_server: server, .. } =
+            self.participations.total_with(&Entry::of(plan, checkpoint, now_ms()));
         if self.policy.max_epsilon_release.is_some_and(|most| release > most.get()) {
             return Err(Decline::EpsilonRelease);
         }

@@ -3,8 +3,9 @@
 //! A line is added, and on disk, before an update is offered. Beside the list a small file says how long it is and how it
 //! ends: a list that is shorter than that was put back to an earlier state, and nothing is agreed to on its grounds.
 //!
-//! A server's ledger states what all its rounds together cost, so of each ledger the last stated epsilon counts, and those
-//! of different ledgers are added (basic composition; their deltas add up as well).
+//! A server's ledger states what all rounds of an epoch together cost, so of each epoch the last stated epsilon counts, and those of
+//! different epochs and ledgers are added (basic composition; their deltas add up as well). A plan does not name its epoch: where
+//! what a ledger states falls, a new one has begun. One that a client first sees above where it left the last goes unnoticed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -161,14 +162,11 @@ impl Participations {
         Ok(entries)
     }
 
-    /// Writes down a participation; it is on disk when this returns. One that is there already is not written again.
+    /// Writes down a participation; it is on disk when this returns.
     ///
     /// # Errors
     /// [`ParticipationsError`]; the update must not be sent.
     pub fn add(&mut self, entry: Entry) -> Result<(), ParticipationsError> {
-        if self.entries.iter().any(|known| known.plan == entry.plan) {
-            return Ok(());
-        }
         let bytes = entry.to_bytes(self.last);
         let fail = |source| ParticipationsError::Io { path: self.head.with_extension(""), source };
         files::to_disk(&self.head, &bytes)
@@ -187,28 +185,19 @@ impl Participations {
         &self.entries
     }
 
+    /// Whether the data have taken part by this plan.
+    pub fn has(&self, plan: &Digest) -> bool {
+        self.entries.iter().any(|entry| entry.plan == *plan)
+    }
+
     /// What was spent with all ledgers.
     pub fn total(&self) -> Total {
-        self.total_where(|_| true)
+        total(&self.entries)
     }
 
-    /// What was spent with all ledgers but one.
-    pub fn total_without(&self, ledger: &str) -> Total {
-        self.total_where(|entry| entry.ledger != ledger)
-    }
-
-    fn total_where(&self, counts: impl Fn(&&Entry) -> bool) -> Total {
-        let mut last: BTreeMap<&str, &Entry> = BTreeMap::new();
-        for entry in self.entries.iter().filter(counts) {
-            last.insert(&entry.ledger, entry);
-        }
-        last.values().fold(Total { epsilon_release: 0.0, epsilon_server: 0.0, delta: 0.0 }, |sum, entry| {
-            Total {
-                epsilon_release: sum.epsilon_release + entry.epsilon_release.get(),
-                epsilon_server: sum.epsilon_server + entry.epsilon_server.get(),
-                delta: sum.delta + entry.delta,
-            }
-        })
+    /// What will be spent with all ledgers after one more participation.
+    pub fn total_with(&self, entry: &Entry) -> Total {
+        total(self.entries.iter().chain([entry]))
     }
 }
 
@@ -229,6 +218,14 @@ impl Entry {
             size: ledger.size,
             root: ledger.root,
         }
+    }
+
+    /// Whether the ledger states less than it did in an earlier entry, as it can only where it has begun to count anew.
+    fn is_of_a_later_epoch(&self, earlier: &Entry) -> bool {
+        // The same charges added up in another order.
+        let falls = |now: Epsilon, then: Epsilon| now.get() < then.get() * (1.0 - 1e-9);
+        falls(self.epsilon_release, earlier.epsilon_release)
+            || falls(self.epsilon_server, earlier.epsilon_server)
     }
 
     fn to_bytes(&self, previous: Hash) -> Vec<u8> {
@@ -263,6 +260,23 @@ impl Entry {
         reader.finish()?;
         Ok((previous, entry))
     }
+}
+
+/// What these entries, in the order of the list, cost together.
+fn total<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Total {
+    let mut last: BTreeMap<&str, &Entry> = BTreeMap::new();
+    let mut ended: Vec<&Entry> = Vec::new();
+    for entry in entries {
+        ended.extend(last.insert(&entry.ledger, entry).filter(|before| entry.is_of_a_later_epoch(before)));
+    }
+    ended.into_iter().chain(last.into_values()).fold(
+        Total { epsilon_release: 0.0, epsilon_server: 0.0, delta: 0.0 },
+        |sum, entry| Total {
+            epsilon_release: sum.epsilon_release + entry.epsilon_release.get(),
+            epsilon_server: sum.epsilon_server + entry.epsilon_server.get(),
+            delta: sum.delta + entry.delta,
+        },
+    )
 }
 
 /// A list as it was read.

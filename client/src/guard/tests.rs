@@ -8,7 +8,7 @@ use skep_privacy::mechanism::Mechanism;
 use skep_privacy::prg::PrgId;
 use skep_privacy::quantities::{Adjacency, ClipNorm, Delta, Epsilon, NoiseMultiplier, Sampling, Unit};
 use skep_protocol::experiment::Weighting;
-use skep_protocol::plan::{Claim, Closure, Cohort, PlanSigner, Promise, Segment};
+use skep_protocol::plan::{Claim, Closure, Cohort, Plan, PlanSigner, Promise, Segment};
 use skep_protocol::{Digest, Round, Span};
 
 use super::*;
@@ -150,8 +150,8 @@ fn t23_a_participation_too_many_is_refused_also_after_a_restart() {
     assert_eq!(owner.meets(&Invitation::new(3)), Err(Decline::Participations));
     let mut owner = owner.again().unwrap();
     assert_eq!(owner.meets(&Invitation::new(3)), Err(Decline::Participations));
-    // A repeated invitation to a round that was taken part in is the same participation.
-    assert_eq!(owner.meets(&Invitation::new(2)), Ok(()));
+    // What was sent in the round is gone with the process, and made again it would have other noise.
+    assert_eq!(owner.meets(&Invitation::new(2)), Err(Decline::TakenPart));
     assert_eq!(owner.guard.participations().entries().len(), 2);
 }
 
@@ -178,6 +178,7 @@ fn a_query_is_a_participation_as_a_round_is_and_asked_once() {
     assert_eq!(owner.meets(&Invitation { noise: 1.0, ..query(3) }), Err(Decline::Noise));
     let mut owner = owner.again().unwrap();
     assert_eq!(owner.meets(&query(3)), Ok(()));
+    assert_eq!(owner.meets(&query(3)), Err(Decline::TakenPart), "by the same plan");
     assert_eq!(
         owner.meets(&Invitation { epsilon: 1.25, ..query(3) }),
         Err(Decline::StaleRound),
@@ -267,12 +268,35 @@ fn the_budget_is_added_over_ledgers_and_each_counts_once() {
 }
 
 #[test]
+fn an_epoch_that_begins_anew_does_not_give_an_owner_a_new_budget() {
+    let most = Some(Epsilon::new(4.0).unwrap());
+    let mut owner = Owner::new(PrivacyPolicy { max_epsilon_release: most, ..policy() });
+    let costs = |round, epsilon| Invitation { epsilon, ..Invitation::new(round) };
+    assert_eq!(owner.meets(&costs(1, 2.0)), Ok(()));
+    // As a query states it that was counted with its round, added up in another order.
+    assert_eq!(owner.meets(&costs(2, 2.0 - 1e-12)), Ok(()));
+    assert_eq!(owner.meets(&costs(3, 2.5)), Ok(()));
+    // The ledger begins at zero.
+    assert_eq!(owner.meets(&costs(4, 1.6)), Err(Decline::EpsilonRelease));
+    assert_eq!(owner.meets(&costs(4, 0.5)), Ok(()));
+    let mut owner = owner.again().unwrap();
+    assert_eq!(owner.meets(&costs(5, 1.6)), Err(Decline::EpsilonRelease));
+    assert_eq!(owner.meets(&costs(5, 1.0)), Ok(()));
+    // And once more.
+    assert_eq!(owner.meets(&costs(6, 0.6)), Err(Decline::EpsilonRelease));
+    assert_eq!(owner.meets(&costs(6, 0.5)), Ok(()));
+    let total = owner.guard.participations().total();
+    assert_eq!(total.epsilon_release, 4.0);
+    assert!((total.delta - 3e-5).abs() < 1e-12, "{total:?}");
+}
+
+#[test]
 fn a_server_that_sees_updates_needs_trust_and_its_epsilon_is_infinite() {
     let strict = PrivacyPolicy { trust_server: false, ..policy() };
     assert_eq!(Owner::new(strict).meets(&Invitation::new(1)), Err(Decline::TrustServer));
     let mut trusting = Owner::new(policy());
     assert_eq!(trusting.meets(&Invitation::new(1)), Ok(()));
-    assert!(trusting.guard.participations().total_without("").epsilon_server.is_infinite());
+    assert!(trusting.guard.participations().total().epsilon_server.is_infinite());
     let modes = Some(vec![AllowedMode::Distributed, AllowedMode::Local]);
     assert_eq!(
         Owner::new(PrivacyPolicy { modes, ..policy() }).meets(&Invitation::new(1)),

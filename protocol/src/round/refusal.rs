@@ -215,4 +215,8 @@ pub enum Decline {
     /// The owner's data answer no queries.
     #[error("the owner's data answer no queries")]
     Queries,
+    /// The data have taken part by this very plan. What was sent then is at hand only in the round itself; made again, with other
+    /// noise, it would say more.
+    #[error("the data have taken part by this very plan already")]
+    TakenPart,
 }
