@@ -241,12 +241,15 @@ struct Scheduled {
 impl Scheduled {
     fn of(charges: &[&Charged]) -> Self {
         let is_round = |charge: &&&Charged| charge.occasion.is_round();
-        let mut asked = vec![0; 1 + charges.len().min(1)];
-        for charge in charges.iter().skip(1) {
-            asked.push(asked.last().unwrap_or(&0) + u64::from(!charge.occasion.is_round()));
+        let mut asked = vec![0];
+        for charge in charges {
+            asked.push(asked.last().unwrap_or(&0) + u64::from(charge.asked));
         }
         Self {
-            first: charges.first().filter(|charge| !is_round(charge)).map(|charge| charge.terms),
+            first: charges
+                .first()
+                .filter(|charge| !is_round(charge) && !charge.asked)
+                .map(|charge| charge.terms),
             round: charges.iter().find(is_round).map(|charge| charge.terms),
             query: charges.first().and_then(|charge| charge.scheduled),
             asked,

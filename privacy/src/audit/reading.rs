@@ -31,6 +31,8 @@ pub(super) struct Charged {
     pub(super) occasion: Occasion,
     pub(super) terms: RoundTerms,
     pub(super) basis: Basis,
+    /// Whether it counts as one of the queries that the schedule has.
+    pub(super) asked: bool,
     /// The query that the schedule has.
     pub(super) scheduled: Option<PlannedQuery>,
     pub(super) cohort: Option<u32>,
@@ -278,6 +280,7 @@ impl<'a> Reading<'a> {
             occasion: reserve.occasion,
             terms: RoundTerms::from(reserve),
             basis: reserve.basis,
+            asked: state.is_asked(number),
             scheduled: account.terms().schedule.query,
             cohort: reserve.cohort,
             release: reserve.epsilon_release,

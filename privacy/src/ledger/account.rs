@@ -237,27 +237,29 @@ impl Account {
         self.ahead = owed;
     }
 
-    /// Counts charges, whatever they cost.
-    pub(super) fn add(&mut self, occasion: Occasion, round: &RoundTerms, rounds: u64) {
+    /// Counts charges, whatever they cost, and says whether they are among those that the schedule has asked.
+    pub(super) fn add(&mut self, occasion: Occasion, round: &RoundTerms, rounds: u64) -> bool {
         self.basis = self.basis_after(occasion, round, rounds);
         self.charges = self.charges.saturating_add(rounds);
         self.spending.push(round.mechanism, round.sampling, rounds);
+        let asked = self.rounds > 0 && self.planned(occasion, round).is_some();
         if occasion.is_round() {
             self.rounds = self.rounds.saturating_add(rounds);
-        } else if self.rounds > 0 && self.planned(occasion, round).is_some() {
+        } else if asked {
             self.asked = self.asked.saturating_add(rounds);
         }
         self.look_ahead();
+        asked
     }
 
-    /// Takes back the charge of something to which nobody was invited. The rule stays what it is.
-    pub(super) fn refund(&mut self, occasion: Occasion, round: &RoundTerms) {
+    /// Takes back the charge of something to which nobody was invited, and which was `asked` or not. The rule stays what it is.
+    pub(super) fn refund(&mut self, occasion: Occasion, round: &RoundTerms, asked: bool) {
         self.charges -= 1;
         self.spending.take_back(round.mechanism, round.sampling);
         if occasion.is_round() {
             self.rounds -= 1;
-        } else if self.planned(occasion, round).is_some() {
-            self.asked = self.asked.saturating_sub(1);
+        } else if asked {
+            self.asked -= 1;
         }
         self.look_ahead();
     }

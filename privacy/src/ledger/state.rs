@@ -79,6 +79,8 @@ struct Open {
     cohort: Option<u32>,
     epoch: usize,
     limited: bool,
+    /// Whether it counts as a query that the schedule has.
+    asked: bool,
 }
 
 /// A ledger's state after some of its records.
@@ -231,6 +233,12 @@ impl State {
         self.open.get(&reserve).is_some_and(|open| open.terms.hides_cohort())
     }
 
+    /// Whether the open reservation of this record counts as a query that the schedule has.
+    #[must_use]
+    pub fn is_asked(&self, reserve: u64) -> bool {
+        self.open.get(&reserve).is_some_and(|open| open.asked)
+    }
+
     /// Rounds that released a model, and queries that released an answer.
     #[must_use]
     pub const fn settled(&self) -> u64 {
@@ -257,6 +265,8 @@ impl State {
         if reserve.basis != expected {
             return Err(Disorder::Basis { found: name(reserve.basis), expected: name(expected) });
         }
+        let (epoch, limited) = (self.epochs.len() - 1, self.account().terms().participation.is_some());
+        let asked = self.current().add(reserve.occasion, &terms, 1);
         self.open.insert(
             seq,
             Open {
@@ -264,11 +274,11 @@ impl State {
                 terms,
                 round: reserve.round,
                 cohort: reserve.cohort,
-                epoch: self.epochs.len() - 1,
-                limited: self.account().terms().participation.is_some(),
+                epoch,
+                limited,
+                asked,
             },
         );
-        self.current().add(reserve.occasion, &terms, 1);
         Ok(())
     }
 
@@ -288,7 +298,7 @@ impl State {
         self.open.remove(&abort.reserve);
         self.aborted += 1;
         if abort.refunded {
-            self.epochs[open.epoch].refund(open.occasion, &open.terms);
+            self.epochs[open.epoch].refund(open.occasion, &open.terms, open.asked);
         }
         Ok(())
     }

@@ -13,8 +13,8 @@ use skep_privacy::audit::{
     audit_store,
 };
 use skep_privacy::ledger::{
-    Account, Amend, Basis, Body, Hash, Ledger, Memory, Mode, Occasion, Participation, Population, Provenance,
-    Request, Reserve, RoundTerms, Settle, Signer, Terms,
+    Abort, Account, Amend, Basis, Body, Hash, Ledger, Memory, Mode, Occasion, Participation, Population,
+    Provenance, Request, Reserve, RoundTerms, Settle, Signer, Terms,
 };
 use skep_privacy::mechanism::Mechanism;
 use skep_privacy::quantities::{Epsilon, Sampling, SamplingRate};
@@ -457,6 +457,22 @@ fn queries_are_recomputed_like_rounds_and_are_on_no_path_of_models() {
         });
         assert_eq!(audit(&lie, &pinned()).verdict, Verdict::Mismatch);
     }
+}
+
+#[test]
+fn a_query_stays_one_of_the_schedule_when_the_round_before_it_is_taken_back() {
+    let (mut ledger, memory) = begin(asking(NOISE, NOISE, 2, 8.0));
+    let lost = reserve(&mut ledger, 1, NOISE).unwrap().record;
+    let asked = query(&mut ledger, Occasion::Evaluation, NOISE).unwrap().record;
+    settle(&mut ledger, asked);
+    let abort = Abort { reserve: lost, reason: "a test".to_owned(), refunded: true };
+    ledger.abort(abort).unwrap();
+    forgery::path(&mut ledger, NOISE, 1..=1);
+    let report = audit(&memory.contents(), &Given { every_claim: true, ..pinned() });
+    assert_eq!(report.verdict, Verdict::Ok, "{:?}", report.findings);
+    let epoch = &report.epochs[0];
+    let (claimed, recomputed) = (epoch.claimed.unwrap().0, epoch.recomputed.0);
+    assert!((claimed.get() - recomputed.get()).abs() < 1e-9, "{claimed} {recomputed}");
 }
 
 #[test]
