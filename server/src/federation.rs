@@ -913,7 +913,8 @@ fn weights(experiment: &Experiment, parameters: usize) -> usize {
 }
 
 /// What an experiment promises, as the ledger of its population writes it down at the beginning, with what clients are asked after
-/// rounds. These are as many as the limit allows, so that every later run of the same noise and sampling keeps to the schedule.
+/// rounds. These are as many as the limit allows, so that every later run of the same noise and sampling keeps to the schedule; it leaves
+/// out a query that would be one too many.
 ///
 /// # Errors
 /// [`FederationError`] where there is no grid or no noise for the experiment.

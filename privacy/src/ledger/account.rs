@@ -215,6 +215,15 @@ impl Account {
         if planned { self.basis } else { Basis::Filter }
     }
 
+    /// Whether a query is one of the schedule, but has been asked as often as belongs to the rounds so far: once more would be a
+    /// departure.
+    #[must_use]
+    pub fn is_one_too_many(&self, occasion: Occasion, asked: &RoundTerms) -> bool {
+        self.basis == Basis::Schedule
+            && self.planned(occasion, asked).is_some()
+            && self.basis_after(occasion, asked, 1) == Basis::Filter
+    }
+
     /// The query of the schedule, if this is one.
     fn planned(&self, occasion: Occasion, asked: &RoundTerms) -> Option<&PlannedQuery> {
         let is_it =

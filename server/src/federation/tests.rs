@@ -508,6 +508,38 @@ fn the_query_after_a_round_is_a_round_of_answers_that_releases_no_model_and_is_a
     }
 }
 
+#[test]
+fn a_second_run_on_a_ledger_leaves_out_the_query_that_its_schedule_has_not() {
+    let mut file = asking(private_file());
+    file.rounds.count = 3;
+    file.privacy.epsilon_limit = Some(1e6);
+    file.evaluation.as_mut().unwrap().query.as_mut().unwrap().every = 2;
+    let experiment = Experiment::try_from(&file).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let place = crate::ledger::Place::Shared(directory.path().join("bees.skep"));
+    let roster = Contiguous(4);
+    for expected in [vec![2, 3], vec![2]] {
+        let ledger = crate::ledger::simulated(&place, &experiment, &Key::from_seed(1), false).unwrap();
+        let mut federation =
+            Federation::new(experiment.clone(), segments(), vec![0.5; PARAMETERS], ledger, seeded(1))
+                .unwrap();
+        let mut asked = Vec::new();
+        for round in 1..=3 {
+            federation.plan(&roster).unwrap();
+            let update = federation.stager().stage(&zero_upload(&federation)).unwrap();
+            federation.commit(&update).unwrap();
+            federation.release().unwrap();
+            federation.close(Outcome::Degraded { updates: 1, invited: 4 }).unwrap();
+            if federation.asks() && federation.plan_query(&roster).unwrap().is_some() {
+                asked.push(round);
+                federation.close(STOPPED).unwrap();
+            }
+        }
+        assert_eq!(asked, expected);
+        assert_eq!(federation.ledger().spent().basis, skep_privacy::ledger::Basis::Schedule);
+    }
+}
+
 /// Who is invited to each round of a run, with participation limits.
 fn invited(
     sampling: SamplingFile,
