@@ -28,8 +28,9 @@ use crate::stage::{StagedUpdate, Stager};
 
 /// What the driver asks for.
 pub(super) enum Command {
-    /// Plan the next round, and see who of the cohort has been shut out.
-    Plan { connected: BTreeMap<ClientId, PeerIdentity> },
+    /// Plan the query after the last round where there is one, else the next round, unless only a query is wanted; and see who of the
+    /// cohort has been shut out.
+    Plan { connected: BTreeMap<ClientId, PeerIdentity>, query_only: bool },
     /// Take what a client answers in a phase of a masked round.
     Answer { caller: Box<Caller>, round: Round, phase: Phase, body: Vec<u8> },
     /// Make what clients are asked in a phase, of what was answered in the one before.
@@ -114,7 +115,7 @@ impl Aggregation {
     ) -> Federation {
         while let Some(command) = commands.blocking_recv() {
             let answer = match command {
-                Command::Plan { connected } => Done::Planned(self.plan(&connected)),
+                Command::Plan { connected, query_only } => Done::Planned(self.plan(&connected, query_only)),
                 Command::Answer { mut caller, round, phase, body } => {
                     let client = caller.client;
                     let result = self.introduce(&mut caller, phase);
@@ -141,13 +142,20 @@ impl Aggregation {
         self.federation
     }
 
-    fn plan(&mut self, connected: &BTreeMap<ClientId, PeerIdentity>) -> Result<Planned, PlanningError> {
+    fn plan(
+        &mut self,
+        connected: &BTreeMap<ClientId, PeerIdentity>,
+        query_only: bool,
+    ) -> Result<Planned, PlanningError> {
         self.refuse_a_hopeless_round()?;
         // Within a round there is one roster.
         self.authority.refresh();
         let query = if self.federation.asks() { self.federation.plan_query(&*self.roster)? } else { None };
         let round = match query {
             Some(query) => query,
+            None if query_only => {
+                return Err(PlanningError::Finished { rounds: self.federation.round().0 });
+            }
             None => self.federation.plan(&*self.roster)?,
         };
         if let Some(journal) = &mut self.journal {

@@ -443,22 +443,25 @@ impl<'a> Driver<'a> {
         }
         let connected = self.peers.iter().map(|(&client, peer)| (client, peer.identity.clone())).collect();
         self.stage = Stage::Planning { since: self.now() };
-        self.ask(Command::Plan { connected })
+        self.ask(Command::Plan { connected, query_only: self.is_patience_over() })
     }
 
     fn planned(&mut self, planned: Result<Planned, PlanningError>) -> Result<(), ServeError> {
         let Stage::Planning { since } = self.stage else { return Ok(()) };
         let Planned { round: planned, model, stager, shut_out, revoked } = match planned {
             Ok(planned) => planned,
+            Err(PlanningError::Finished { .. }) if self.is_patience_over() => {
+                return self.over(End::StoppedEarly);
+            }
             Err(PlanningError::Finished { .. }) => return self.over(End::Finished),
             Err(PlanningError::Budget(exhausted)) => return self.over(End::BudgetExhausted(exhausted)),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                self.round_over_unasked();
+                return Err(error.into());
+            }
         };
-        if !planned.plan.plan().round.is_query()
-            && let Some(last) = self.asking.take()
-        {
-            // The budget did not allow the query, and what it would have said ends no run.
-            self.round_over(last);
+        if !planned.plan.plan().round.is_query() {
+            self.round_over_unasked();
         }
         for (identity, reason) in shut_out {
             // It may have come back meanwhile, enrolled with another key.
