@@ -57,7 +57,10 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let mut journal = server_state::journal(&arguments.state, &experiment)?;
     let earlier = journal.restore(&mut deployment.federation).map_err(Failure::other)?;
     deployment.journal = Some(journal);
-    let bytes_before = earlier.iter().fold((0, 0), |(up, down), r| (up + r.bytes_up, down + r.bytes_down));
+    let bytes_before = earlier
+        .iter()
+        .map(|record| record.bytes())
+        .fold((0, 0), |(up, down), (more_up, more_down)| (up + more_up, down + more_down));
     let results = Results::create(&arguments.out, &experiment)?;
     interrupt::flag()?;
     let mut recorder = Recorder::new(

@@ -250,7 +250,7 @@ impl Federation {
                     reserve,
                     plan: Hash(plan.0),
                     aggregate: Hash(aggregate.0),
-                    model_out: Hash(self.model_digest.0),
+                    model_out: if round.is_query() { Hash::ZERO } else { Hash(self.model_digest.0) },
                     updates: Some(updates),
                     sealed: Vec::new(),
                 },
@@ -313,7 +313,9 @@ impl Federation {
     }
 
     /// [`Federation::plan`] for the query after the last round, in which clients say how good its model is: a round in everything, but
-    /// that its updates are answers, and that its release is no model. It is asked once; none where the budget does not allow it.
+    /// that its updates are answers, and that its release is no model. It is asked once; none where the budget does not allow it, and none
+    /// where the schedule of the ledger has no more of it: each of several runs has one after its own last round, and the ledger one
+    /// after so many rounds of all of them.
     ///
     /// # Errors
     /// [`PlanningError`]; nobody may be asked, and nobody is later.
@@ -614,6 +616,17 @@ impl Federation {
             }) => {
                 let ledger = Interrupted { updates: *updates, plan: *plan, aggregate: *aggregate };
                 Some(Released { model: &next.model, state: &next.state, digest: *digest, ledger })
+            }
+            _ => None,
+        }
+    }
+
+    /// What clients said in the open query, unless noise drowns it, and what the ledger needs besides; none before
+    /// [`Federation::release`].
+    pub fn answered(&self) -> Option<(Option<ClientAnswers>, Interrupted)> {
+        match self.open.as_ref() {
+            Some(&OpenRound { updates, plan, stage: Stage::Answered { answers, aggregate, .. }, .. }) => {
+                Some((answers, Interrupted { updates, plan, aggregate }))
             }
             _ => None,
         }

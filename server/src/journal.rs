@@ -4,7 +4,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `journal.jsonl` | a line when a round is opened, when its model is released, and when it has ended; when a query is opened and has ended |
+//! | `journal.jsonl` | a line when a round is opened, when its model is released, and when it has ended; likewise of a query, which releases answers |
 //! | `model-<sha256>` | the model after the last released round, little-endian f32 |
 //! | `state-<sha256>` | what the strategy remembers beside that model, if it remembers anything |
 //!
@@ -23,8 +23,8 @@ use skep_protocol::round::{AbortReason, Outcome};
 use skep_protocol::{Digest, Round};
 use thiserror::Error;
 
-use crate::federation::{Federation, FederationError, Interrupted, Released};
-use crate::record::{Cost, OutcomeKind, RoundRecord};
+use crate::federation::{Federation, FederationError, Interrupted, Released, RoundSummary};
+use crate::record::{ClientAnswers, Cost, OutcomeKind, RoundRecord};
 use crate::strategy::ServerState;
 
 /// The journal of one federation. One process writes it.
@@ -55,6 +55,14 @@ enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         state_sha256: Option<String>,
     },
+    /// A query has released answers, if any stand out of the noise.
+    Answered {
+        round: Round,
+        updates: u32,
+        plan: Digest,
+        aggregate: Digest,
+        answers: Option<ClientAnswers>,
+    },
     Closed(Box<RoundRecord>),
     /// The query after a round has ended; the record of that round with what was said and is spent by then.
     Asked(Box<RoundRecord>),
@@ -64,8 +72,16 @@ enum Entry {
 struct Unfinished {
     round: Round,
     invited: u32,
-    /// What was released, and the digest of the model, once it was.
-    released: Option<(Interrupted, String)>,
+    /// What was released, once it was.
+    released: Option<(Interrupted, Out)>,
+}
+
+/// What a round, or a query, has released.
+enum Out {
+    /// A model of this digest.
+    Model(String),
+    /// What clients said, unless noise drowns it.
+    Answers(Option<ClientAnswers>),
 }
 
 /// What a journal says.
@@ -115,14 +131,14 @@ impl Journal {
     }
 
     /// Brings a new `federation` to where the journal ends, and says how its rounds went. A round in which the server was
-    /// interrupted ends now: released if its model was, else aborted. So does a query, without an answer.
+    /// interrupted ends now: released if its model was, else aborted. So does a query, with what it has said if it has.
     ///
     /// # Errors
     /// [`JournalError`] when the journal contradicts itself, a model is missing or damaged, or the federation is another.
     pub fn restore(&mut self, federation: &mut Federation) -> Result<Vec<RoundRecord>, JournalError> {
         let History { mut records, unfinished, state } = self.history()?;
         let model = match &unfinished {
-            Some(Unfinished { released: Some((_, model)), .. }) => Some(model.clone()),
+            Some(Unfinished { released: Some((_, Out::Model(model))), .. }) => Some(model.clone()),
             _ => records.last().map(|record| record.model_sha256.clone()),
         };
         let last = unfinished.as_ref().map(|open| open.round).or(records.last().map(|record| record.round));
@@ -136,22 +152,27 @@ impl Journal {
             federation.resume(last, federation.model().to_vec(), ServerState::default())?;
         }
         match &unfinished {
-            Some(Unfinished { released: Some(_), .. }) => self.released_state = state,
+            Some(Unfinished { released: Some((_, Out::Model(_))), .. }) => self.released_state = state,
             _ => self.state = state,
         }
         if let Some(open) = unfinished {
             federation.end_interrupted(open.round, open.released.as_ref().map(|(released, _)| released))?;
-            if let (true, Some(last)) = (open.round.is_query(), records.last()) {
-                self.asked(last)?;
-                self.entries = Vec::new();
-                return Ok(records);
-            }
-            let (outcome, updates) = match open.released.map(|(released, _)| released.updates) {
+            let (outcome, updates) = match open.released.as_ref().map(|(released, _)| released.updates) {
                 Some(updates) if updates == open.invited => (Outcome::Complete { updates }, updates),
                 Some(updates) => (Outcome::Degraded { updates, invited: open.invited }, updates),
                 None => (Outcome::Aborted(AbortReason::Interrupted), 0),
             };
             let summary = federation.summary(outcome, open.invited, updates);
+            if let (true, Some(last)) = (open.round.is_query(), records.last_mut()) {
+                let answers = match open.released {
+                    Some((_, Out::Answers(answers))) => answers,
+                    _ => None,
+                };
+                *last = last.clone().asked(&RoundSummary { answers, ..summary }, &[], Cost::default());
+                self.asked(last)?;
+                self.entries = Vec::new();
+                return Ok(records);
+            }
             let record = RoundRecord::new(&summary, &[], None, Cost::default());
             self.close(&record)?;
             records.push(record);
@@ -179,6 +200,20 @@ impl Journal {
         self.released_state = self.keep(released.state)?;
         let state_sha256 = self.released_state.clone();
         self.append(&Entry::Released { round, updates, model_sha256, plan, aggregate, state_sha256 })
+    }
+
+    /// Keeps what a query has released, before anybody hears of it.
+    ///
+    /// # Errors
+    /// [`JournalError`]; then nobody may.
+    pub fn answer(
+        &mut self,
+        round: Round,
+        answers: Option<ClientAnswers>,
+        released: &Interrupted,
+    ) -> Result<(), JournalError> {
+        let Interrupted { updates, plan, aggregate } = *released;
+        self.append(&Entry::Answered { round, updates, plan, aggregate, answers })
     }
 
     /// Writes down what the strategy remembers, if anything, and says by which digest.
@@ -243,8 +278,13 @@ impl Journal {
                     Some(now),
                 ) if now.round == *round => {
                     let released = Interrupted { updates: *updates, plan: *plan, aggregate: *aggregate };
-                    now.released = Some((released, model_sha256.clone()));
+                    now.released = Some((released, Out::Model(model_sha256.clone())));
                     released_state = state_sha256.clone();
+                }
+                (&Entry::Answered { round, updates, plan, aggregate, answers }, Some(now))
+                    if now.round == round && round.is_query() =>
+                {
+                    now.released = Some((Interrupted { updates, plan, aggregate }, Out::Answers(answers)));
                 }
                 (Entry::Asked(record), Some(now)) if now.round == record.round.query() => {
                     records.pop();
@@ -261,7 +301,7 @@ impl Journal {
                 _ => return wrong("it does not follow from the line before"),
             }
         }
-        if open.as_ref().is_some_and(|open| open.released.is_some()) {
+        if open.as_ref().is_some_and(|open| matches!(open.released, Some((_, Out::Model(_))))) {
             state = released_state;
         }
         Ok(History { records, unfinished: open, state })

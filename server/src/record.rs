@@ -53,6 +53,9 @@ pub struct RoundRecord {
     /// How good clients say it is on examples of their own, with noise; only where they were asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_answers: Option<ClientAnswers>,
+    /// How the query went in which they were asked; only where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<QueryRecord>,
     /// Spent against recipients of models, all rounds so far; null when nothing is promised.
     pub epsilon_release: Option<f64>,
     /// Spent against the server, all rounds so far; null when nothing is promised.
@@ -117,6 +120,30 @@ impl From<&Evaluation> for Measured {
             },
         }
     }
+}
+
+/// How the query after a round went. It names no client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryRecord {
+    /// How it ended, in one word.
+    pub outcome: OutcomeKind,
+    /// How it ended, in a sentence.
+    pub detail: String,
+    /// Clients in the cohort.
+    pub invited: u32,
+    /// Answers in the sum.
+    pub updates: u32,
+    /// From the plan to the end, in the driver's time.
+    pub seconds: f64,
+    /// Bytes from clients.
+    pub bytes_up: u64,
+    /// Bytes to clients.
+    pub bytes_down: u64,
+    /// How many clients were refused, by reason.
+    pub refusals: BTreeMap<Refusal, u32>,
+    /// How many clients declined, by reason.
+    pub declines: BTreeMap<Decline, u32>,
 }
 
 /// How the accuracy of a model is distributed over clients, each measured on examples of its own that nobody trains on.
@@ -220,6 +247,7 @@ impl RoundRecord {
             client_accuracy: None,
             personalised_accuracy: None,
             client_answers: None,
+            query: None,
             epsilon_release: summary.epsilon_release.ok().map(|epsilon| epsilon.get()),
             epsilon_server: summary.epsilon_server.ok().map(|epsilon| epsilon.get()),
             epsilon_server_absent: summary.epsilon_server.err().map(|reason| reason.to_string()),
@@ -263,17 +291,34 @@ impl RoundRecord {
 
     /// The same with what clients said in the query after the round, and what is spent by then.
     #[must_use]
-    pub fn asked(self, query: &RoundSummary) -> Self {
-        let spent = RoundRecord::new(query, &[], None, Cost::default());
+    pub fn asked(self, query: &RoundSummary, progress: &[(ClientId, Progress)], cost: Cost) -> Self {
+        let asked = RoundRecord::new(query, progress, None, cost);
         RoundRecord {
             client_answers: query.answers,
-            epsilon_release: spent.epsilon_release,
-            epsilon_server: spent.epsilon_server,
-            epsilon_alone: spent.epsilon_alone,
-            epsilon_release_if_continuous: spent.epsilon_release_if_continuous,
-            epsilon_server_if_continuous: spent.epsilon_server_if_continuous,
+            query: Some(QueryRecord {
+                outcome: asked.outcome,
+                detail: asked.detail,
+                invited: asked.invited,
+                updates: asked.updates,
+                seconds: asked.seconds,
+                bytes_up: asked.bytes_up,
+                bytes_down: asked.bytes_down,
+                refusals: asked.refusals,
+                declines: asked.declines,
+            }),
+            epsilon_release: asked.epsilon_release,
+            epsilon_server: asked.epsilon_server,
+            epsilon_alone: asked.epsilon_alone,
+            epsilon_release_if_continuous: asked.epsilon_release_if_continuous,
+            epsilon_server_if_continuous: asked.epsilon_server_if_continuous,
             ..self
         }
+    }
+
+    /// Bytes from clients and to them, of the round and of the query after it.
+    pub fn bytes(&self) -> (u64, u64) {
+        let (up, down) = self.query.as_ref().map_or((0, 0), |query| (query.bytes_up, query.bytes_down));
+        (self.bytes_up + up, self.bytes_down + down)
     }
 
     /// How many clients were refused or declined, by reason.

@@ -115,6 +115,10 @@ async fn answered_without_it(siege: Siege) {
     let record = siege.end().await;
     assert_eq!((record.round, record.outcome, record.updates), (Round(1), OutcomeKind::Complete, 2));
     assert!(record.refusals.is_empty() && record.client_answers.is_none(), "{record:?}");
+    let query = record.query.unwrap();
+    assert_eq!((query.invited, query.outcome == OutcomeKind::Complete), (2, query.updates == 2));
+    assert_eq!(query.refusals.values().sum::<u32>(), 2 - query.updates, "{query:?}");
+    assert!(query.bytes_up > 0 && query.bytes_down > 0, "{query:?}");
 }
 
 #[tokio::test]

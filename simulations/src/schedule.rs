@@ -139,8 +139,8 @@ pub(crate) fn run<T: Trainer>(
         model_sha256: world.federation.model_digest(),
         checkpoint: world.federation.ledger().note(),
         client_updates: rounds.iter().map(|record| u64::from(record.updates)).sum(),
-        bytes_up: rounds.iter().map(|record| record.bytes_up).sum(),
-        bytes_down: rounds.iter().map(|record| record.bytes_down).sum(),
+        bytes_up: rounds.iter().map(|record| record.bytes().0).sum(),
+        bytes_down: rounds.iter().map(|record| record.bytes().1).sum(),
         masks: world.masks,
         virtual_time: world.now.since(Time::ZERO),
         rounds,
@@ -195,7 +195,7 @@ fn end_round<T: Trainer>(
     let asked = if world.federation.asks() { world.ask()? } else { None };
     let query = match asked {
         Some(asked) if goes_on && asked.outcome == Outcome::Aborted(AbortReason::Stopped) => return Ok(None),
-        Some(asked) => Some(world.federation.close(asked.outcome)?),
+        Some(asked) => Some((world.federation.close(asked.outcome)?, asked)),
         None => None,
     };
     let (evaluation, clients) = match measures {
@@ -215,7 +215,7 @@ fn end_round<T: Trainer>(
         ..RoundRecord::new(&summary, &closed.progress, evaluation, closed.cost)
     };
     let record = match &query {
-        Some(query) => record.asked(query),
+        Some((query, asked)) => record.asked(query, &asked.progress, asked.cost),
         None => record,
     };
     observer.round_closed(&record, &model);

@@ -133,13 +133,18 @@ fn run_query(federation: &mut Federation, journal: &mut Journal, last: &RoundRec
     if killed == Killed::Computed {
         return;
     }
+    let (answers, ledger) = federation.answered().unwrap();
+    journal.answer(planned.plan.plan().round, answers, &ledger).unwrap();
+    if killed == Killed::Released {
+        return;
+    }
     let summary = federation.close(Outcome::Degraded { updates: 1, invited: 4 }).unwrap();
-    journal.asked(&last.clone().asked(&summary)).unwrap();
+    journal.asked(&last.clone().asked(&summary, &[], Cost::default())).unwrap();
 }
 
 #[test]
 fn wherever_a_server_is_killed_in_a_query_it_stays_charged_as_planned_and_is_not_asked_again() {
-    for killed in [Killed::Planned, Killed::Opened, Killed::Computed, Killed::Closed] {
+    for killed in [Killed::Planned, Killed::Opened, Killed::Computed, Killed::Released, Killed::Closed] {
         let directory = tempfile::tempdir().unwrap();
         let kept = || {
             let experiment = Experiment::try_from(&asking(private_file())).unwrap();
@@ -160,6 +165,16 @@ fn wherever_a_server_is_killed_in_a_query_it_stays_charged_as_planned_and_is_not
         let records = journal.restore(&mut after).unwrap();
         assert_eq!((records.len(), records[0].round, after.round()), (1, Round(1), Round(1)), "{killed:?}");
         assert!(!after.asks() && after.model() == model, "{killed:?}");
+        // What was released is neither lost nor made again.
+        let outcome = records[0].query.as_ref().map(|query| query.outcome);
+        let expected = match killed {
+            Killed::Planned => None,
+            Killed::Released | Killed::Closed => Some(OutcomeKind::Degraded),
+            _ => Some(OutcomeKind::Aborted),
+        };
+        assert_eq!(outcome, expected, "{killed:?}");
+        let settled = if expected == Some(OutcomeKind::Degraded) { 2 } else { 1 };
+        assert_eq!(after.ledger().state().settled(), settled, "{killed:?}");
         assert_eq!(after.epsilon(Adversary::Recipients), spent);
         // The rounds go on as planned, with their queries.
         run(&mut after, &mut journal, Killed::Closed);

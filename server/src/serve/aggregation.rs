@@ -250,6 +250,9 @@ impl Aggregation {
         if let (Some(journal), Some(released)) = (&mut self.journal, self.federation.released()) {
             journal.release(round, &released)?;
         }
+        if let (Some(journal), Some((answers, ledger))) = (&mut self.journal, self.federation.answered()) {
+            journal.answer(round, answers, &ledger)?;
+        }
         Ok(())
     }
 
@@ -258,7 +261,7 @@ impl Aggregation {
         let summary = self.federation.close(outcome)?;
         let (round, model) = (summary.round, self.federation.model());
         if round.is_query() {
-            let record = self.answered(&summary)?;
+            let record = self.answered(&summary, &progress, cost)?;
             return Ok(Closing { round, record, progress, model, asks: false });
         }
         let record = RoundRecord::new(&summary, &progress, self.evaluate(&model), cost);
@@ -271,8 +274,13 @@ impl Aggregation {
     }
 
     /// The record of the round before a query that has ended, with what was said and is spent by now.
-    fn answered(&mut self, query: &RoundSummary) -> Result<RoundRecord, RoundError> {
-        let record = self.last.take().ok_or(RoundError::OutOfOrder)?.asked(query);
+    fn answered(
+        &mut self,
+        query: &RoundSummary,
+        progress: &[(ClientId, Progress)],
+        cost: Cost,
+    ) -> Result<RoundRecord, RoundError> {
+        let record = self.last.take().ok_or(RoundError::OutOfOrder)?.asked(query, progress, cost);
         if let Some(journal) = &mut self.journal {
             journal.asked(&record)?;
         }

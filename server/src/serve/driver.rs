@@ -30,7 +30,7 @@ use super::uploads::Upload;
 use super::{End, Open, ServeError, ServeOptions};
 use crate::federation::PlanningError;
 use crate::patience::Patience;
-use crate::record::{Cost, Observer, RoundRecord};
+use crate::record::{Cost, Observer, QueryRecord, RoundRecord};
 use crate::roster::Roster;
 use crate::stage::StagedUpdate;
 use crate::status::{Doing, Status};
@@ -521,35 +521,40 @@ impl<'a> Driver<'a> {
     fn closed(&mut self, closing: Closing) -> Result<(), ServeError> {
         self.observer.cohort_closed(closing.round, &closing.progress);
         let Closing { round, record: RoundRecord { refusals, declines, detail, .. }, .. } = &closing;
-        match round.is_query() {
-            true => info!(%round, "closed"),
-            false => info!(%round, outcome = %detail, ?refusals, ?declines, "closed"),
+        match &closing.record.query {
+            Some(QueryRecord { refusals, declines, detail, .. }) if round.is_query() => {
+                info!(%round, outcome = %detail, ?refusals, ?declines, "closed");
+            }
+            _ => info!(%round, outcome = %detail, ?refusals, ?declines, "closed"),
         }
-        self.rounds += u64::from(!round.is_query());
         self.asking = None;
+        if !round.is_query() {
+            self.rounds += 1;
+            // What clients will say of the model ends no run.
+            self.patience.iter_mut().for_each(|patience| patience.observe(&closing.record));
+        }
         if closing.asks {
             self.asking = Some(closing);
             return self.plan_next();
         }
-        match self.round_over(closing) {
-            Some(end) => self.over(end),
-            None => self.plan_next(),
-        }
+        self.observer.round_closed(&closing.record, &closing.model);
+        if self.is_patience_over() { self.over(End::StoppedEarly) } else { self.plan_next() }
     }
 
-    /// Nothing more will be known of a round. Says whether the run ends with it although rounds are left.
-    fn round_over(&mut self, closing: Closing) -> Option<End> {
-        let Closing { record, model, .. } = closing;
-        self.observer.round_closed(&record, &model);
-        let patience = self.patience.as_mut()?;
-        patience.observe(&record);
-        patience.is_over().then_some(End::StoppedEarly)
+    /// Whether no round follows although some are left. The query after the last still does.
+    fn is_patience_over(&self) -> bool {
+        self.patience.as_ref().is_some_and(Patience::is_over)
+    }
+
+    /// Clients were to be asked about the model of the last round, and are not: nothing more will be known of it.
+    fn round_over_unasked(&mut self) {
+        if let Some(Closing { record, model, .. }) = self.asking.take() {
+            self.observer.round_closed(&record, &model);
+        }
     }
 
     fn over(&mut self, end: End) -> Result<(), ServeError> {
-        if let Some(last) = self.asking.take() {
-            self.round_over(last);
-        }
+        self.round_over_unasked();
         info!(?end, "over");
         let linger = if end == End::Stopped { Duration::ZERO } else { self.options.linger };
         let until = self.now() + span(linger);
