@@ -27,6 +27,7 @@ use crate::arguments::{Join, LogFormat, TrainFormat};
 use crate::data::{self, DataSource};
 use crate::failure::Failure;
 use crate::interrupt;
+use crate::ledger::rounds_and_queries;
 use crate::proxy;
 use crate::serve::small_runtime;
 
@@ -79,9 +80,11 @@ fn spent(participations: &Participations) -> String {
     let total = participations.total();
     let number =
         |epsilon: f64| if epsilon.is_finite() { format!("{epsilon:.4}") } else { "infinite".to_owned() };
+    let entries = participations.entries();
+    let queries = entries.iter().filter(|entry| entry.round.is_query()).count();
     let mut line = format!(
-        "these data: {} rounds in all, epsilon {} against recipients, {} against servers",
-        participations.entries().len(),
+        "these data: {} in all, epsilon {} against recipients, {} against servers",
+        rounds_and_queries((entries.len() - queries) as u64, queries as u64),
         number(total.epsilon_release),
         number(total.epsilon_server)
     );

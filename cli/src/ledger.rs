@@ -2,6 +2,7 @@
 //!
 //! These only read, except `amend` and `rotate`, and may run beside a server. Whether a ledger can be believed is for `skep audit` to say.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use serde::Serialize;
 use skep_privacy::adversary::Adversary;
 use skep_privacy::audit::{Given, Verdict, audit};
 use skep_privacy::ledger::{
-    Account, Amend, AuditorSecret, Basis, Body, Frames, Hash, Provenance, Record, RoundTerms, State, Terms,
+    Amend, AuditorSecret, Basis, Body, Frames, Hash, Provenance, Record, RoundTerms, State, Terms,
     examples_text, mechanism_text, parse_key, query_text, replay, verifier_key,
 };
 use skep_privacy::prg::Key;
@@ -302,6 +303,7 @@ struct Spent {
     clients: u64,
     epoch: usize,
     rounds: u64,
+    queries: u64,
     epsilon_release: Epsilon,
     epsilon_server: Epsilon,
     limit_release: Option<Epsilon>,
@@ -326,13 +328,15 @@ impl Spent {
             let limit = limit.filter(|limit| limit.is_finite())?;
             Some((limit.get() - spent.epsilon(adversary).get()).max(0.0))
         };
+        let (rounds, queries) = charged(path).unwrap_or_default();
         let rounds_left = account.rounds_left(&RoundTerms::from(account.terms()));
         Ok(Self {
             ledger: path.to_owned(),
             origin: state.genesis().origin.clone(),
             clients: state.population().size,
             epoch: state.epochs().len(),
-            rounds: account.charges(),
+            rounds: rounds.len() as u64,
+            queries,
             epsilon_release: spent.epsilon(Adversary::Recipients),
             epsilon_server: spent.epsilon(Adversary::Server),
             limit_release: budget.map(|budget| budget.limit_release),
@@ -344,7 +348,7 @@ impl Spent {
             rounds_left,
             exhausted_ms: rounds_left
                 .filter(|_| state.genesis().provenance == Provenance::Deployment)
-                .and_then(|left| exhausted(path, account, left)),
+                .and_then(|left| exhausted(&rounds, left)),
         })
     }
 
@@ -352,10 +356,10 @@ impl Spent {
         let mut lines = vec![
             format!("population  {} of {} clients, epoch {}", self.origin, self.clients, self.epoch),
             format!(
-                "spent       epsilon {} against recipients, {} against the server, in {} rounds",
+                "spent       epsilon {} against recipients, {} against the server, in {}",
                 number(self.epsilon_release),
                 number(self.epsilon_server),
-                self.rounds
+                rounds_and_queries(self.rounds, self.queries)
             ),
         ];
         let Some(delta) = self.delta else {
@@ -381,25 +385,42 @@ impl Spent {
     }
 }
 
-/// When `left` more rounds are done, if they come as often as those of the epoch did.
-fn exhausted(path: &Path, account: &Account, left: u64) -> Option<u64> {
-    let mut times = Vec::new();
+/// When each round of the last epoch was charged, in milliseconds since 1970, and how many queries were. Nothing of what was refunded.
+fn charged(path: &Path) -> Option<(Vec<u64>, u64)> {
+    let mut charges = BTreeMap::new();
     let contents = fs::read(path).ok()?;
     for bytes in Frames::new(&contents).ok()? {
         let record = Record::read(bytes.ok()?).ok()?;
-        if matches!(record.body, Body::Reserve(_)) {
-            times.push(record.time_ms);
+        match record.body {
+            Body::Reserve(reserve) => {
+                charges.insert(record.seq, (record.time_ms, reserve.occasion.is_round()));
+            }
+            Body::Abort(abort) if abort.refunded => drop(charges.remove(&abort.reserve)),
+            Body::Amend(amend) if amend.epoch.is_some() => charges.clear(),
+            _ => {}
         }
     }
-    let of_epoch = times.len().checked_sub(usize::try_from(account.charges()).ok()?)?;
-    let (first, last) = (*times.get(of_epoch)?, *times.last()?);
-    let pace = last.checked_sub(first)?.checked_div((times.len() - of_epoch - 1) as u64)?;
+    let rounds: Vec<u64> =
+        charges.values().filter(|(_, is_round)| *is_round).map(|(time, _)| *time).collect();
+    let queries = charges.len() - rounds.len();
+    Some((rounds, queries as u64))
+}
+
+/// When `left` more rounds are done, if they come as often as these did.
+fn exhausted(rounds: &[u64], left: u64) -> Option<u64> {
+    let (first, last) = (*rounds.first()?, *rounds.last()?);
+    let pace = last.checked_sub(first)?.checked_div(rounds.len() as u64 - 1)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis() as u64;
     (pace > 0).then(|| now.saturating_add(pace.saturating_mul(left)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| Failure::file(path, error))
+}
+
+/// As in "3 rounds and 2 queries".
+pub(crate) fn rounds_and_queries(rounds: u64, queries: u64) -> String {
+    if queries == 0 { format!("{rounds} rounds") } else { format!("{rounds} rounds and {queries} queries") }
 }
 
 fn number(epsilon: Epsilon) -> String {
