@@ -12,7 +12,7 @@ use skep_protocol::round::{Decline, Phase, Refusal};
 use skep_protocol::{ChannelBinding, Digest, Round, Span};
 
 /// The first byte of every message of this release.
-const VERSION: u8 = 3;
+const VERSION: u8 = 5;
 
 fn offer() -> ClientMessage {
     ClientMessage::Offer(Offer { round: Round(3), len: 5, digest: Digest([7; 32]), signature: vec![1, 2] })
