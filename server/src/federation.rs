@@ -982,7 +982,7 @@ fn check_ledger(experiment: &Experiment, ledger: &Ledger) -> Result<(), Federati
     if ours.schedule.query.is_some() && ours.schedule.query != kept.schedule.query {
         tracing::warn!(
             "the ledger was begun without these queries, so they are charged beside its schedule, by the more cautious Rényi filter; \
-             `skep ledger amend --epoch` begins an epoch with them"
+             where the data are new, `skep ledger amend --epoch` begins an epoch with them"
         );
     }
     match (&ours.budget, &kept.budget) {
